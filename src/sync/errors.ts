@@ -1,0 +1,220 @@
+/**
+ * The closed table of everything that can go wrong by design. `retry` tells a caller what helps:
+ * `never` (the request is wrong), `later` (the same request may work), `after-fix` (a person or a setting must change first).
+ * docs/errors.md is generated from this table; src/server/problem.ts gives each code its HTTP status.
+ */
+export type ErrorSpec = {
+  readonly retry: 'never' | 'later' | 'after-fix'
+  readonly title: string
+  /** What to do about it, in one sentence for the person who reads the message. */
+  readonly mend: string
+}
+
+export const ERRORS = {
+  SYNC_CONFIG_INVALID: {
+    retry: 'after-fix',
+    title: 'Configuration is not valid',
+    mend: 'Correct every setting that the message lists; `syncline config check` repeats the check.',
+  },
+  SYNC_CONFIG_DATA_DIR_LOCKED: {
+    retry: 'after-fix',
+    title: 'Another process uses this data folder',
+    mend: 'Stop the other process, or give this one a data folder of its own.',
+  },
+  SYNC_CONFIG_DATABASE_NEWER: {
+    retry: 'after-fix',
+    title: 'The database was written by a newer program',
+    mend: 'Run the version of Syncline that made the database, or a later one.',
+  },
+  SYNC_AUTH_MISSING: {
+    retry: 'after-fix',
+    title: 'No valid credentials',
+    mend: 'Send a token as Bearer, or as the password of Basic authentication.',
+  },
+  SYNC_AUTH_FORBIDDEN: {
+    retry: 'after-fix',
+    title: 'Not permitted',
+    mend: 'Ask an administrator of that site for the permission that the message names.',
+  },
+  SYNC_AUTH_PAIRING_INVALID: {
+    retry: 'after-fix',
+    title: 'The pairing code is not valid',
+    mend: 'Ask for a new code: a code works once and only until it expires.',
+  },
+  SYNC_REQUEST_INVALID: {
+    retry: 'never',
+    title: 'The request is not valid',
+    mend: 'Correct what the message names; the OpenAPI document describes the request.',
+  },
+  SYNC_REQUEST_NOT_FOUND: {
+    retry: 'never',
+    title: 'There is no such thing here',
+    mend: 'Check the name or id; the list command of the same noun shows what there is.',
+  },
+  SYNC_REQUEST_EXISTS: {
+    retry: 'never',
+    title: 'That already exists',
+    mend: 'Choose another name, or change the existing one.',
+  },
+  SYNC_REQUEST_CHANGED: {
+    retry: 'after-fix',
+    title: 'Somebody changed it in the meantime',
+    mend: 'Read it again and repeat the change with the new ETag.',
+  },
+  SYNC_REQUEST_TOO_LARGE: {
+    retry: 'never',
+    title: 'The request is too large',
+    mend: 'Send less at once; the message names the limit.',
+  },
+  SYNC_REQUEST_TOO_MANY: {
+    retry: 'later',
+    title: 'Too many requests',
+    mend: 'Wait as long as Retry-After says.',
+  },
+  SYNC_FORMAT_UNSUPPORTED: {
+    retry: 'never',
+    title: 'No codec for this media type',
+    mend: 'Use application/x-ndjson, application/json, application/xml or, for a push, text/csv.',
+  },
+  SYNC_FORMAT_INVALID: {
+    retry: 'never',
+    title: 'The body cannot be read',
+    mend: 'Correct the body at the place that the message names. Nothing of it was applied.',
+  },
+  SYNC_BATCH_INCOMPLETE: {
+    retry: 'later',
+    title: 'The batch is incomplete or altered',
+    mend: 'Nothing of it was applied; ask for it again from the same checkpoint.',
+  },
+  SYNC_RECORD_INVALID: {
+    retry: 'after-fix',
+    title: 'The record is not valid here',
+    mend: 'Correct the record at its site; it is tried again when it changes.',
+  },
+  SYNC_RECORD_FIELD_UNKNOWN: {
+    retry: 'after-fix',
+    title: 'The resource has no such field',
+    mend: 'Leave the field out, or add the column and attach the table again.',
+  },
+  SYNC_RECORD_PARENT_MISSING: {
+    retry: 'later',
+    title: 'A record that this one refers to is not here yet',
+    mend: 'It is applied by itself when the other record arrives.',
+  },
+  SYNC_RECORD_STILL_REFERENCED: {
+    retry: 'later',
+    title: 'Other records still refer to the deleted record',
+    mend: 'It is deleted by itself when nothing refers to it any more.',
+  },
+  SYNC_RECORD_CONSTRAINT: {
+    retry: 'after-fix',
+    title: 'The database refused the record',
+    mend: 'Correct the record, or the constraint that the message names; then retry it.',
+  },
+  SYNC_RECORD_TOO_LARGE: {
+    retry: 'after-fix',
+    title: 'The record is larger than this site accepts',
+    mend: 'Make the record smaller, or raise the record limit of this site.',
+  },
+  SYNC_RECORD_OUTSIDE_GRANT: {
+    retry: 'after-fix',
+    title: 'The record is outside what this peer may write',
+    mend: 'Ask an administrator of the receiving site to widen the filter or columns of the grant.',
+  },
+  SYNC_RECORD_CLOCK_AHEAD: {
+    retry: 'later',
+    title: 'The record is stamped too far in the future',
+    mend: 'Correct the clock of the site where the change was made; the record is retried.',
+  },
+  SYNC_FILTER_INVALID: {
+    retry: 'never',
+    title: 'The filter cannot be understood',
+    mend: 'Correct the filter at the place that the message names; docs/guides/filters.md has the grammar.',
+  },
+  SYNC_RESOURCE_UNSUITABLE: {
+    retry: 'after-fix',
+    title: 'The table cannot be attached as it is',
+    mend: 'Change the table as the message says, then attach it again.',
+  },
+  SYNC_RESOURCE_OUTDATED: {
+    retry: 'after-fix',
+    title: 'The table changed since it was attached',
+    mend: 'Run `syncline resource check`, then attach the table again to renew its triggers.',
+  },
+  SYNC_CHECKPOINT_GONE: {
+    retry: 'after-fix',
+    title: 'The checkpoint is not in this log',
+    mend: 'Start again without a checkpoint: versions tell what is already there, nothing is applied twice.',
+  },
+  SYNC_CHECKPOINT_INVALID: {
+    retry: 'never',
+    title: 'The checkpoint cannot be read',
+    mend: 'Send a checkpoint as this site gave it, or none.',
+  },
+  SYNC_PEER_UNREACHABLE: {
+    retry: 'later',
+    title: 'The peer cannot be reached',
+    mend: 'Check address, network, proxy and certificate; the run is tried again by itself.',
+  },
+  SYNC_PEER_REFUSED: {
+    retry: 'after-fix',
+    title: 'The peer refused the request',
+    mend: 'The message is the peer’s own; correct what it names.',
+  },
+  SYNC_PEER_MISMATCH: {
+    retry: 'after-fix',
+    title: 'Another site answers at the address of this peer',
+    mend: 'Check the address; if the peer was set up anew, remove it and pair again.',
+  },
+  SYNC_PEER_PAUSED: {
+    retry: 'after-fix',
+    title: 'The peer is paused',
+    mend: 'Run `syncline peer resume`.',
+  },
+  SYNC_RUN_ACTIVE: {
+    retry: 'later',
+    title: 'A run with this peer is under way',
+    mend: 'Wait for it to end; `syncline log --follow` shows it.',
+  },
+  SYNC_STORE_UNAVAILABLE: {
+    retry: 'later',
+    title: 'The database does not answer',
+    mend: 'Check that PostgreSQL runs and accepts the credentials of SYNCLINE_DATABASE_URL.',
+  },
+  SYNC_STORE_BUSY: {
+    retry: 'later',
+    title: 'The database is busy with the same rows',
+    mend: 'Nothing was applied; the batch is tried again.',
+  },
+  SYNC_STORE_RIGHTS: {
+    retry: 'after-fix',
+    title: 'The database role lacks a right',
+    mend: 'Grant what the message names; docs/guides/database-grants.md lists every grant.',
+  },
+  SYNC_INTERNAL: {
+    retry: 'never',
+    title: 'Internal error',
+    mend: 'Look for the request id in the log of that site and report it.',
+  },
+} as const satisfies Record<`SYNC_${string}`, ErrorSpec>
+
+export type ErrorCode = keyof typeof ERRORS
+
+/** Codes that a single record of a batch can be refused or quarantined with. */
+export type RecordErrorCode = Extract<ErrorCode, `SYNC_RECORD_${string}`>
+
+/** A failure the design expects. A bug is an assertion, an abort is an AbortSignal reason; neither is this. */
+export class SynclineError extends Error {
+  override readonly name = 'SynclineError'
+  readonly code: ErrorCode
+
+  constructor(code: ErrorCode, detail: string, options?: ErrorOptions) {
+    super(detail, options)
+    this.code = code
+  }
+}
+
+/** True for codes that the same request may get past by waiting. */
+export function mayRetryLater(code: ErrorCode): boolean {
+  return ERRORS[code].retry === 'later'
+}

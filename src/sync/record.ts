@@ -1,0 +1,67 @@
+/** Any JSON value. Column values travel as JSON; exact numbers (bigint, numeric) travel as strings. */
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json }
+
+/**
+ * The version of one record: a dot (origin, clock) and what it has seen.
+ * `clock` is microseconds since 1970 from a hybrid logical clock, always below 2^53.
+ * `seen` gives, for every *other* origin, the highest clock this version has seen; the dot itself is implied. Absent means none.
+ */
+export type Version = {
+  readonly origin: string
+  readonly clock: number
+  readonly seen?: Readonly<Record<string, number>>
+}
+
+/** A foreign key as it travels: local integer keys never leave a site. */
+export type Reference = { readonly resource: string; readonly id: string }
+
+/** A record as it is now. An absent column is "not sent"; an explicit null is a null. */
+export type PutChange = {
+  readonly kind: 'put'
+  readonly id: string
+  readonly version?: Version
+  readonly data: Readonly<Record<string, Json>>
+  readonly refs?: Readonly<Record<string, Reference | null>>
+}
+
+/** A tombstone: the record was deleted. A delete is a version like any other. */
+export type DeleteChange = { readonly kind: 'delete'; readonly id: string; readonly version?: Version }
+
+/** The record still lives at the sender but no longer matches the filter of this link. */
+export type LeftChange = { readonly kind: 'left'; readonly id: string; readonly version?: Version }
+
+export type Change = PutChange | DeleteChange | LeftChange
+
+/** One bounded piece of one resource's change order. `next` is absent in a push: the receiver keeps no checkpoint for it. */
+export type Batch = {
+  readonly resource: string
+  readonly changes: readonly Change[]
+  readonly next?: { readonly checkpoint: string; readonly more: boolean }
+}
+
+/** What became of one record of a batch. */
+export type Outcome = 'applied' | 'known' | 'skipped' | 'merged' | 'conflict' | 'quarantined' | 'refused'
+
+/** One record of a batch that was not simply applied, with the reason in words for a person. */
+export type Rejection = {
+  readonly id: string
+  readonly outcome: Exclude<Outcome, 'applied' | 'known'>
+  readonly code?: string
+  readonly reason: string
+}
+
+/** The answer to a batch: how many of each outcome, and every record that was not simply applied. */
+export type BatchReport = {
+  readonly counts: Readonly<Record<Outcome, number>>
+  readonly rejections: readonly Rejection[]
+  /** True when the list of rejections was cut at its limit; the counts are always complete. */
+  readonly truncated: boolean
+}
+
+/** How concurrent versions of one record are settled. `master` needs the UUID of the site whose word counts. */
+export const POLICIES = ['newer', 'mine', 'theirs', 'master', 'ask'] as const
+export type PolicyName = (typeof POLICIES)[number]
+
+/** Direction of a task as seen from the site that runs it. */
+export const MODES = ['pull', 'push', 'both'] as const
+export type Mode = (typeof MODES)[number]
