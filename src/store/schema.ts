@@ -1,0 +1,259 @@
+import type { ColumnType, Generated } from 'kysely'
+import type { Json } from '../sync/index.ts'
+
+/** Row types of schema `syncline`, as migrations/ makes it. int8, xid8 and timestamps arrive as text, never as a lossy number or Date. */
+export type Database = {
+  'syncline.site': SiteTable
+  'syncline.self': SelfTable
+  'syncline.setting': SettingTable
+  'syncline.resource': ResourceTable
+  'syncline.peer': PeerTable
+  'syncline.peer_grant': PeerGrantTable
+  'syncline.task': TaskTable
+  'syncline.token': TokenTable
+  'syncline.invitation': InvitationTable
+  'syncline.record': RecordTable
+  'syncline.history': HistoryTable
+  'syncline.quarantine': QuarantineTable
+  'syncline.conflict': ConflictTable
+  'syncline.pending_ref': PendingRefTable
+  'syncline.parked': ParkedTable
+  'syncline.shared': SharedTable
+  'syncline.checkpoint': CheckpointTable
+  'syncline.run': RunTable
+  'syncline.log': LogTable
+}
+
+type Int8 = ColumnType<string, string | number | bigint, string | number | bigint>
+type GeneratedInt8 = ColumnType<string, never, never>
+/** Text in ISO 8601 with microseconds. */
+type Timestamp = ColumnType<string, string, string>
+type DefaultTimestamp = ColumnType<string, string | undefined, string>
+/** Read as a parsed value, written as JSON text. */
+type JsonColumn<T = Json> = ColumnType<T, string, string>
+type NullableJson<T = Json> = ColumnType<T | null, string | null | undefined, string | null>
+
+type SiteTable = { id: Generated<number>; origin: string; uuid: string }
+
+type SelfTable = {
+  one: Generated<boolean>
+  uuid: string
+  site_id: number
+  name: string
+  log_id: string
+  log_seen: JsonColumn
+  public_key: string
+  private_key: Buffer
+  created_at: DefaultTimestamp
+}
+
+type SettingTable = { name: string; value: JsonColumn; changed_at: DefaultTimestamp }
+
+type ResourceTable = {
+  id: Generated<number>
+  name: string
+  table_schema: string
+  table_name: string
+  table_oid: ColumnType<number, string | number, string | number>
+  key_column: string
+  columns: JsonColumn
+  fingerprint: string
+  capture_version: number
+  managed: Generated<boolean>
+  added_uuid: Generated<boolean>
+  registered_after: string | null
+  ready: Generated<boolean>
+  attached_at: DefaultTimestamp
+}
+
+type PeerTable = {
+  id: Generated<number>
+  name: string
+  kind: Generated<string>
+  uuid: string
+  site_id: number
+  url: string | null
+  token: Buffer | null
+  proxy_url: string | null
+  proxy_secret: Buffer | null
+  ca_pem: string | null
+  client_cert_pem: string | null
+  client_key: Buffer | null
+  paused: Generated<boolean>
+  log_id: string | null
+  clock_offset_ms: number | null
+  last_seen_at: ColumnType<string | null, string | null | undefined, string | null>
+  failures: Generated<number>
+  retry_at: ColumnType<string | null, string | null | undefined, string | null>
+  revision: Generated<number>
+  created_at: DefaultTimestamp
+}
+
+type PeerGrantTable = {
+  peer_id: number
+  resource_id: number
+  direction: 'pull' | 'push'
+  filter: string | null
+  columns: string[] | null
+  on_conflict: Generated<string>
+  master: string | null
+}
+
+type TaskTable = {
+  id: Generated<number>
+  peer_id: number
+  resource_id: number
+  mode: 'pull' | 'push' | 'both'
+  filter: string | null
+  columns: string[] | null
+  on_conflict: Generated<string>
+  master: string | null
+  on_left: Generated<'keep' | 'remove'>
+  schedule: string | null
+  enabled: Generated<boolean>
+  revision: Generated<number>
+  created_at: DefaultTimestamp
+}
+
+type TokenTable = {
+  id: Generated<number>
+  name: string
+  role: 'administrator' | 'operator' | 'viewer' | 'peer'
+  peer_id: number | null
+  hash: Buffer
+  created_at: DefaultTimestamp
+  expires_at: ColumnType<string | null, string | null | undefined, string | null>
+  last_used_at: ColumnType<string | null, string | null | undefined, string | null>
+}
+
+type InvitationTable = {
+  id: Generated<number>
+  name: string
+  hash: Buffer
+  pull: JsonColumn
+  push: JsonColumn
+  created_at: DefaultTimestamp
+  expires_at: Timestamp
+  redeemed_at: ColumnType<string | null, string | null | undefined, string | null>
+  redeemed_by: string | null
+}
+
+type RecordTable = {
+  xact: ColumnType<string, string, string>
+  clock: Int8
+  resource_id: number
+  origin: number
+  source: number | null
+  deleted: Generated<boolean>
+  record_id: string
+  seen: NullableJson<Record<string, number>>
+}
+
+type HistoryTable = {
+  id: GeneratedInt8
+  resource_id: number
+  record_id: string
+  run_id: ColumnType<string | null, string | null | undefined, string | null>
+  at: DefaultTimestamp
+  reason: string
+  origin: number
+  clock: Int8
+  seen: NullableJson<Record<string, number>>
+  deleted: boolean
+  data: NullableJson
+}
+
+type QuarantineTable = {
+  id: GeneratedInt8
+  peer_id: number
+  resource_id: number
+  record_id: string
+  run_id: ColumnType<string | null, string | null | undefined, string | null>
+  line: string
+  header: JsonColumn
+  code: string
+  reason: string
+  waits_resource_id: number | null
+  waits_record_id: string | null
+  attempts: Generated<number>
+  first_at: DefaultTimestamp
+  last_at: DefaultTimestamp
+  retry_at: ColumnType<string | null, string | null | undefined, string | null>
+}
+
+type ConflictTable = {
+  id: GeneratedInt8
+  peer_id: number | null
+  resource_id: number
+  record_id: string
+  run_id: ColumnType<string | null, string | null | undefined, string | null>
+  ours: NullableJson
+  ours_version: JsonColumn
+  theirs: NullableJson
+  theirs_version: JsonColumn
+  header: JsonColumn
+  line: string
+  opened_at: DefaultTimestamp
+  updated_at: DefaultTimestamp
+  resolved_at: ColumnType<string | null, string | null | undefined, string | null>
+  resolved_by: string | null
+  resolution: string | null
+  comment: string | null
+}
+
+type PendingRefTable = {
+  resource_id: number
+  record_id: string
+  column_name: string
+  target_resource_id: number
+  target_record_id: string
+}
+
+type ParkedTable = { resource_id: number; record_id: string; fields: JsonColumn }
+
+type SharedTable = { peer_id: number; resource_id: number; record_id: string; gone: Generated<boolean> }
+
+type CheckpointTable = {
+  peer_id: number
+  resource_id: number
+  direction: 'pull' | 'push' | 'ack'
+  value: string
+  scope: Generated<string>
+  at: DefaultTimestamp
+}
+
+type RunTable = {
+  id: GeneratedInt8
+  peer_id: number | null
+  peer_name: string | null
+  cause: string
+  state: string
+  started_at: DefaultTimestamp
+  finished_at: ColumnType<string | null, string | null | undefined, string | null>
+  result: 'success' | 'warning' | 'error' | 'fatal' | null
+  code: string | null
+  message: string | null
+  counts: JsonColumn
+}
+
+type LogTable = {
+  id: GeneratedInt8
+  at: DefaultTimestamp
+  run_id: ColumnType<string | null, string | null | undefined, string | null>
+  peer_id: number | null
+  peer_name: string | null
+  resource: string | null
+  mode: string
+  direction: 'incoming' | 'outgoing' | 'none'
+  action: string
+  result: 'success' | 'warning' | 'error' | 'fatal'
+  remote: Generated<boolean>
+  message: string
+  changes: Generated<number>
+  applied: Generated<number>
+  conflicts: Generated<number>
+  quarantined: Generated<number>
+  refused: Generated<number>
+  bytes: ColumnType<string, string | number | undefined, string | number>
+  duration_ms: Generated<number>
+}
