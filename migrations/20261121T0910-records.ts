@@ -43,6 +43,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       peer_id int not null references syncline.peer on delete cascade,
       resource_id int not null references syncline.resource on delete cascade,
       record_id text collate "C" not null,
+      origin int not null,
+      clock int8 not null,
       run_id int8,
       line text not null,
       header jsonb not null,

@@ -2,10 +2,12 @@ import type { Migration } from 'kysely/migration'
 import * as registry from './20261121T0900-registry.ts'
 import * as records from './20261121T0910-records.ts'
 import * as log from './20261121T0920-log.ts'
+import * as clock from './20261121T0930-clock.ts'
 
 /** Every migration by name, in order. A migration is frozen once it has been released: change the schema with a new one. */
 export const MIGRATIONS: Readonly<Record<string, Migration>> = {
   '20261121T0900-registry': registry,
   '20261121T0910-records': records,
   '20261121T0920-log': log,
+  '20261121T0930-clock': clock,
 }

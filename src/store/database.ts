@@ -65,7 +65,7 @@ async function openEmbedded(options: StoreOptions): Promise<Store> {
   const { createPgConfig } = await import('@electric-sql/pglite/node-postgres')
   const folder = join(options.dataDir, 'database')
   await mkdir(folder, { recursive: true, mode: 0o700 })
-  const pglite = await PGlite.create(folder, { postgresqlconf: { max_wal_size: '128MB' } } as never)
+  const pglite = await PGlite.create(folder, { postgresqlconf: ['max_wal_size = 128MB'] })
   for (const setting of SESSION.split('-c ').slice(1)) {
     const [name, value] = setting.trim().split('=')
     await pglite.exec(`set ${name} = '${value}'`)

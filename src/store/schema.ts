@@ -168,6 +168,8 @@ type QuarantineTable = {
   peer_id: number
   resource_id: number
   record_id: string
+  origin: number
+  clock: Int8
   run_id: ColumnType<string | null, string | null | undefined, string | null>
   line: string
   header: JsonColumn

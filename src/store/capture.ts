@@ -1,0 +1,174 @@
+import { type Kysely, sql } from 'kysely'
+import type { Database } from './schema.ts'
+import type { Column, ResourceInfo } from './resources.ts'
+
+/** Raised when the text of the capture functions changes: `resource check` then reports older triggers as outdated. */
+export const CAPTURE_VERSION = 1
+
+const EVENTS = ['insert', 'update', 'delete', 'truncate'] as const
+type CaptureEvent = (typeof EVENTS)[number]
+
+const TRANSITIONS: Record<CaptureEvent, string> = {
+  insert: 'referencing new table as new_rows',
+  update: 'referencing old table as old_rows new table as new_rows',
+  delete: 'referencing old table as old_rows',
+  truncate: '',
+}
+
+/** Types without an equality operator are compared by their text. */
+const NO_EQUALITY = new Set(['json', 'xml', 'point', 'polygon', 'box', 'line', 'lseg', 'path', 'circle'])
+
+export function quoteIdent(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`
+}
+
+export function quoteLiteral(text: string): string {
+  return text.includes('\\') ? ` E'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'` : `'${text.replaceAll("'", "''")}'`
+}
+
+/** Trigger names sort last, so that other AFTER triggers of the statement have run before. */
+export function triggerName(event: CaptureEvent): string {
+  return `zz_syncline_${event}`
+}
+
+export function captureFunction(resourceId: number): string {
+  return `syncline.${quoteIdent(`capture_${resourceId}`)}`
+}
+
+/**
+ * The trigger function of one resource. Runs in the application's own statement:
+ * - a statement of the application moves the record rows to its own transaction and gives them a version of this site;
+ * - an update that changes no synced column is no change (rows are compared as sets, by sort, so a huge statement spills instead of growing);
+ * - rows written by `apply` to this resource keep the version of their origin, hence the quiet exit; what a foreign key or trigger of
+ *   the application changes in *another* resource meanwhile is a change of this site and is captured;
+ * - rows are written in key order: half the cost of random order on a bulk insert, and one lock order for all writers.
+ */
+export function captureFunctionSql(resource: ResourceInfo): string {
+  const key = quoteIdent(resource.keyColumn)
+  const id = `${key}::text collate "C"`
+  const compared = resource.columns.filter((column) => column.sent)
+  const list = (alias: string) =>
+    [`${alias}.${id} as record_id`, ...compared.map((column, n) => `${comparable(column, alias)} as c${n}`)].join(', ')
+  const upsert = (source: string, deleted: boolean) => `
+    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+    select ${resource.id}, s.record_id, pg_current_xact_id(), me, now_us, ${deleted}
+      from (${source}) s order by s.record_id
+    on conflict (resource_id, record_id) do update set
+      xact = excluded.xact,
+      clock = syncline.next_clock(r.origin, r.clock, r.seen, me, now_us),
+      seen = syncline.next_seen(r.origin, r.clock, r.seen, me),
+      origin = me, source = null, deleted = ${deleted};`
+  return `
+create or replace function ${captureFunction(resource.id)}() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp set enable_hashagg = off
+as $capture$
+declare
+  me int4;
+  now_us int8 := extract(epoch from clock_timestamp()) * 1000000;
+begin
+  if current_setting('syncline.apply', true) = '${resource.id}' then
+    return null;
+  end if;
+  select site_id into strict me from syncline.self;
+  if tg_op = 'INSERT' then${upsert(`select n.${id} as record_id from new_rows n`, false)}
+  elsif tg_op = 'UPDATE' then${upsert(`select d.record_id from (select ${list('n')} from new_rows n except select ${list('o')} from old_rows o) d`, false)}
+    if exists (select ${key} from old_rows except select ${key} from new_rows) then${upsert(
+      `select o.${id} as record_id from old_rows o except select n.${id} from new_rows n`,
+      true,
+    )}
+    end if;
+  elsif tg_op = 'DELETE' then${upsert(`select o.${id} as record_id from old_rows o`, true)}
+  else
+    update syncline.record r set
+      xact = pg_current_xact_id(),
+      clock = syncline.next_clock(r.origin, r.clock, r.seen, me, now_us),
+      seen = syncline.next_seen(r.origin, r.clock, r.seen, me),
+      origin = me, source = null, deleted = true
+    where r.resource_id = ${resource.id} and not r.deleted;
+  end if;
+  return null;
+end
+$capture$`
+}
+
+function comparable(column: Column, alias: string): string {
+  const value = `${alias}.${quoteIdent(column.name)}`
+  return NO_EQUALITY.has(column.typeName) || column.typeName === '_json' ? `${value}::text` : value
+}
+
+function qualified(resource: { tableSchema: string; tableName: string }): string {
+  return `${quoteIdent(resource.tableSchema)}.${quoteIdent(resource.tableName)}`
+}
+
+/** Makes or renews function and triggers. Takes a lock on the table that waits for running writers; the caller bounds the wait. */
+export async function installCapture(db: Kysely<Database>, resource: ResourceInfo): Promise<void> {
+  await sql.raw(captureFunctionSql(resource)).execute(db)
+  await sql.raw(`revoke all on function ${captureFunction(resource.id)}() from public`).execute(db)
+  for (const table of await tablesOf(db, resource.tableOid)) {
+    const mine = await ownsTable(db, table.oid)
+    for (const event of EVENTS) {
+      await sql.raw(`drop trigger if exists ${triggerName(event)} on ${table.name}`).execute(db)
+      await sql
+        .raw(
+          `create trigger ${triggerName(event)} after ${event} on ${table.name} ${TRANSITIONS[event]}
+           for each statement execute function ${captureFunction(resource.id)}()`,
+        )
+        .execute(db)
+      // Only an owner may do this; elsewhere a session with session_replication_role = replica would go unseen, which `check` reports.
+      if (mine) await sql.raw(`alter table ${table.name} enable always trigger ${triggerName(event)}`).execute(db)
+    }
+  }
+}
+
+/** Leaves the table as it was before it was attached. */
+export async function removeCapture(db: Kysely<Database>, resource: ResourceInfo): Promise<void> {
+  for (const table of await tablesOf(db, resource.tableOid)) {
+    for (const event of EVENTS) {
+      await sql.raw(`drop trigger if exists ${triggerName(event)} on ${table.name}`).execute(db)
+    }
+  }
+  await sql.raw(`drop function if exists ${captureFunction(resource.id)}()`).execute(db)
+}
+
+export type CaptureFault = { readonly table: string; readonly fault: string }
+
+/** What is wrong with the triggers of a resource: missing, disabled or made by an older program. Empty when all is well. */
+export async function captureFaults(db: Kysely<Database>, resource: ResourceInfo): Promise<readonly CaptureFault[]> {
+  const faults: CaptureFault[] = []
+  const tables = await tablesOf(db, resource.tableOid)
+  if (tables.length === 0) return [{ table: qualified(resource), fault: 'the table no longer exists' }]
+  for (const table of tables) {
+    const { rows } = await sql<{ tgname: string; tgenabled: string }>`
+      select tgname, tgenabled::text from pg_trigger where tgrelid = ${table.oid}::oid and not tgisinternal`.execute(db)
+    const found = new Map(rows.map((row) => [row.tgname, row.tgenabled]))
+    for (const event of EVENTS) {
+      const state = found.get(triggerName(event))
+      if (state === undefined) faults.push({ table: table.name, fault: `trigger ${triggerName(event)} is missing` })
+      else if (state === 'D' || state === 'R') faults.push({ table: table.name, fault: `trigger ${triggerName(event)} is disabled` })
+    }
+  }
+  if (resource.captureVersion !== CAPTURE_VERSION) {
+    faults.push({ table: qualified(resource), fault: 'the triggers were made by an older program' })
+  }
+  return faults
+}
+
+/** The table itself and, for a partitioned table, every partition: a statement that names a partition fires only its own triggers. */
+async function tablesOf(db: Kysely<Database>, tableOid: number): Promise<readonly { oid: number; name: string }[]> {
+  const { rows } = await sql<{ oid: number; name: string }>`
+    with recursive tree as (
+      select c.oid from pg_class c where c.oid = ${tableOid}::oid
+      union all
+      select i.inhrelid from pg_inherits i join tree on i.inhparent = tree.oid
+    )
+    select c.oid, format('%I.%I', n.nspname, c.relname) as name
+      from tree join pg_class c on c.oid = tree.oid join pg_namespace n on n.oid = c.relnamespace order by c.oid`.execute(db)
+  return rows
+}
+
+async function ownsTable(db: Kysely<Database>, oid: number): Promise<boolean> {
+  const { rows } = await sql<{ mine: boolean }>`
+    select pg_has_role(relowner, 'USAGE') as mine from pg_class where oid = ${oid}::oid`.execute(db)
+  return rows[0]?.mine ?? false
+}

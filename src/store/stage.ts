@@ -1,0 +1,166 @@
+import { type RawBuilder, sql, type Transaction } from 'kysely'
+import type { LineBatch } from '../sync/index.ts'
+import { quoteIdent } from './capture.ts'
+import { liveTable, type ResourceInfo } from './resources.ts'
+import type { Database } from './schema.ts'
+
+/**
+ * What becomes of a staged record, in one letter:
+ * n new here · f supersedes what is here · s known or stale · c concurrent with what is here · u pushed without a version over a living record ·
+ * v only the version changes (settled, content as it is here) · l left the filter of the link · a waits for a person ·
+ * w waits for the record it refers to · b deletion blocked by records that refer to it · o outside the grant · q refused by the database.
+ */
+export type StageClass = 'n' | 'f' | 's' | 'c' | 'u' | 'v' | 'l' | 'a' | 'w' | 'b' | 'o' | 'q'
+
+export type StageCounts = Readonly<Partial<Record<StageClass, number>>> & { readonly puts: number; readonly deletes: number }
+
+/** One staging table a connection, emptied at each commit. */
+export async function prepareStage(trx: Transaction<Database>): Promise<void> {
+  await sql`create temporary table if not exists syncline_stage (
+    n int not null, class "char" not null, kind "char" not null, id text collate "C" not null,
+    clock int8, origin int4, seen jsonb, payload text,
+    l_clock int8, l_origin int4, l_seen jsonb, l_deleted bool, announce bool not null default false,
+    w_resource int4, w_id text, code text, reason text
+  ) on commit delete rows`.execute(trx)
+  await sql`delete from pg_temp.syncline_stage`.execute(trx)
+}
+
+/** Planner settings for this transaction: on fresh or unanalysed tables anything but index look-ups can cost fifteen times as much. */
+export async function steadyPlans(trx: Transaction<Database>): Promise<void> {
+  await sql`select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name`.execute(trx)
+  await sql`select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', '800ms', true)`.execute(trx)
+}
+
+/** Classes of what is known of a record here, `l`, against a staged version, `p`. The dot look-ups of src/sync/version.ts, as one expression. */
+const CLASSIFY = `case
+  when p.kind = 'l' then 'l'
+  when l.origin is null then 'n'
+  when p.clock is null then 'u'
+  when l.origin = p.origin and l.clock = p.clock then 's'
+  else case
+    when (case when p.origin = l.origin then l.clock else (l.seen ->> p.origin::text)::int8 end) >= p.clock
+      then case when (case when p.origin = l.origin then p.clock else (p.seen ->> l.origin::text)::int8 end) >= l.clock then 'c' else 's' end
+    when (case when p.origin = l.origin then p.clock else (p.seen ->> l.origin::text)::int8 end) >= l.clock then 'f'
+    else 'c'
+  end
+end`
+
+/** Stages the lines of a batch and classifies each against the record row: one statement, one index look-up a record. */
+export async function stageLines(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  batch: LineBatch,
+  origins: readonly number[],
+  writer: number,
+): Promise<void> {
+  const field = (n: number) => sql.raw(`split_part(line, e'\\t', ${n})`)
+  const bare = sql`case when strpos(${field(1)}, '\\') = 0 then substr(${field(1)}, 2, length(${field(1)}) - 2) else ('[' || ${field(1)} || ']')::jsonb ->> 0 end`
+  const id = resource.keyType.endsWith('.uuid') ? sql`(${bare})::uuid::text` : bare
+  await sql`
+    insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, seen, payload, l_clock, l_origin, l_seen, l_deleted)
+    select p.n, ${sql.raw(CLASSIFY)}::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.payload, l.clock, l.origin, l.seen, l.deleted
+      from (
+        select n, ${id} collate "C" as id, nullif(${field(2)}, '')::int8 as clock,
+               coalesce((${origins}::int4[])[nullif(${field(3)}, '')::int4 + 1], ${writer}) as origin,
+               case when ${field(4)} = '' then null else (
+                 select jsonb_object_agg((${origins}::int4[])[key::int4 + 1], value::int8)
+                   from jsonb_each_text((${field(4)})::jsonb)) end as seen,
+               (${field(5)})::"char" as kind, ${field(6)} as payload
+          from unnest(string_to_array(${batch.text}, e'\\n')) with ordinality as u(line, n) offset 0
+      ) p
+      left join lateral (
+        select r.clock, r.origin, r.seen, r.deleted from syncline.record r
+         where r.resource_id = ${sql.lit(resource.id)} and r.record_id = p.id offset 0
+      ) l on true
+     order by p.id`.execute(trx)
+}
+
+export async function stageCounts(trx: Transaction<Database>): Promise<StageCounts> {
+  const { rows } = await sql<{ class: StageClass; kind: string; count: number }>`
+    select class::text, kind::text, count(*)::int from pg_temp.syncline_stage group by 1, 2`.execute(trx)
+  const counts: Partial<Record<StageClass, number>> = {}
+  let puts = 0
+  let deletes = 0
+  for (const row of rows) {
+    counts[row.class] = (counts[row.class] ?? 0) + row.count
+    if ('nf'.includes(row.class)) {
+      if (row.kind === 'd') deletes += row.count
+      else puts += row.count
+    }
+  }
+  return { ...counts, puts, deletes }
+}
+
+/**
+ * Holds the live rows that the batch will change, in key order, before anything is written: the order in which the triggers of an
+ * application take them too (row, then record). What committed while we waited is classified anew.
+ */
+export async function lockStaged(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
+  const key = sql.id(resource.keyColumn)
+  await sql`select from (select s.id::${sql.raw(resource.keyType)} as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
+    join ${sql.raw(liveTable(resource))} t on t.${key} = s.key for update of t`.execute(trx)
+  await sql`
+    update pg_temp.syncline_stage p set class = (${sql.raw(CLASSIFY)})::"char", l_clock = l.clock, l_origin = l.origin, l_seen = l.seen, l_deleted = l.deleted
+      from syncline.record l
+     where l.resource_id = ${sql.lit(resource.id)} and l.record_id = p.id and p.class in ('f', 'c', 'u', 'l')
+       and (l.clock, l.origin, l.deleted) is distinct from (p.l_clock, p.l_origin, p.l_deleted)`.execute(trx)
+}
+
+/**
+ * Sets aside what refers to records that are not here. References inside cycles that may be null are not waited for:
+ * they are written as null and filled in when the target arrives (pending_ref).
+ */
+export async function markMissingParents(trx: Transaction<Database>, resource: ResourceInfo, columns: readonly string[], direct: boolean): Promise<number> {
+  let marked = 0
+  for (const reference of resource.references) {
+    const at = columns.indexOf(reference.column.name)
+    if (at < 0 || reference.direct !== direct || (reference.cyclic && !reference.column.notNull)) continue
+    const { numAffectedRows } = await sql`
+      update pg_temp.syncline_stage s set class = 'w', w_resource = ${reference.resourceId}, w_id = v.target,
+             code = 'SYNC_RECORD_PARENT_MISSING', reason = format('%s refers to %s %s, which is not here yet', ${reference.column.name}::text, ${reference.resource}::text, v.target)
+        from (select n, payload::jsonb ->> ${sql.lit(at)} as target from pg_temp.syncline_stage where class in ('n', 'f') and kind = 'p' offset 0) v
+       where v.n = s.n and v.target is not null and not exists (
+         select from ${targetTable(reference)} p where p.${sql.id(reference.targetKey)} = v.target::${sql.raw(reference.targetKeyType)})`.execute(trx)
+    marked += Number(numAffectedRows ?? 0)
+  }
+  return marked
+}
+
+export function targetTable(reference: { readonly tableSchema: string; readonly tableName: string }): RawBuilder<unknown> {
+  return sql.raw(`${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)}`)
+}
+
+type IncomingKey = { readonly child: string; readonly child_oid: number; readonly child_column: string; readonly column: string; readonly action: string }
+
+/**
+ * Sets aside deletions of rows that others still refer to. A cascade is never left to the database: it would delete records
+ * that the peer has not deleted, perhaps never seen. They go when those records are deleted themselves.
+ */
+export async function markBlockedDeletes(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
+  const { rows: keys } = await sql<IncomingKey>`
+    select format('%I.%I', n.nspname, c.relname) as child, c.oid as child_oid, ca.attname as child_column, pa.attname as column, f.confdeltype::text as action
+      from pg_constraint f join pg_class c on c.oid = f.conrelid join pg_namespace n on n.oid = c.relnamespace
+      join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = f.conkey[1]
+      join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = f.confkey[1]
+     where f.confrelid = ${resource.tableOid}::oid and f.contype = 'f' and array_length(f.conkey, 1) = 1 and f.conparentid = 0`.execute(trx)
+  const key = sql.id(resource.keyColumn)
+  // A blocked row keeps its own parents: repeat while something new is blocked. The bound is the depth of a tree of rows.
+  for (let round = 0; round < 64; round++) {
+    let marked = 0
+    for (const foreign of keys) {
+      const self = Number(foreign.child_oid) === resource.tableOid
+      if (!self && (foreign.action === 'n' || foreign.action === 'd')) continue
+      const spared = self
+        ? sql`and not exists (select from pg_temp.syncline_stage d where d.id = c.${key}::text and d.kind = 'd' and d.class in ('n', 'f'))`
+        : sql``
+      const { numAffectedRows } = await sql`
+        update pg_temp.syncline_stage s set class = 'b', code = 'SYNC_RECORD_STILL_REFERENCED',
+               reason = format('rows of %s still refer to it by %s', ${foreign.child}::text, ${foreign.child_column}::text)
+          from ${sql.raw(liveTable(resource))} t
+         where s.kind = 'd' and s.class = 'f' and not s.l_deleted and t.${key} = s.id::${sql.raw(resource.keyType)}
+           and exists (select from ${sql.raw(foreign.child)} c where c.${sql.id(foreign.child_column)} = t.${sql.id(foreign.column)} ${spared})`.execute(trx)
+      marked += Number(numAffectedRows ?? 0)
+    }
+    if (marked === 0) return
+  }
+}
