@@ -58,6 +58,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       retry_at timestamptz,
       unique (peer_id, resource_id, record_id)
     );
+    create index quarantine_record on syncline.quarantine (resource_id, record_id);
     create index quarantine_waits on syncline.quarantine (waits_resource_id, waits_record_id);
     comment on table syncline.quarantine is 'Records of peers that could not be applied, each alone, with the reason and what it waits for.';
 
@@ -115,13 +116,11 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       resource_id int not null references syncline.resource on delete cascade,
       direction text not null check (direction in ('pull', 'push', 'ack')),
       value text not null,
-      scope text not null default '',
       at timestamptz not null default now(),
       primary key (peer_id, resource_id, direction)
     );
     comment on table syncline.checkpoint is
       'pull: our place in the order of the peer; push: up to where the peer took our changes; ack: up to where it pulled them and said so.';
-    comment on column syncline.checkpoint.scope is 'Filter and columns that the checkpoint was reached with; another scope starts again from zero.';
   `
   for (const text of statements.compile(db).sql.split(/;\s*$/m)) {
     if (text.trim() !== '') await sql.raw(text).execute(db)

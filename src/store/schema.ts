@@ -220,7 +220,6 @@ type CheckpointTable = {
   resource_id: number
   direction: 'pull' | 'push' | 'ack'
   value: string
-  scope: Generated<string>
   at: DefaultTimestamp
 }
 

@@ -75,6 +75,19 @@ export async function stageLines(
      order by p.id`.execute(trx)
 }
 
+/**
+ * Sets aside versions stamped too far in the future, claims about what they have seen included: either would push the clock of the
+ * record ahead with it, and win every later conflict by "newer".
+ */
+export async function markClockAhead(trx: Transaction<Database>, aheadMaxMicros: number): Promise<number> {
+  const limit = sql`(extract(epoch from clock_timestamp()) * 1000000)::int8 + ${aheadMaxMicros}::int8`
+  const { numAffectedRows } = await sql`
+    update pg_temp.syncline_stage s set class = 'q', code = 'SYNC_RECORD_CLOCK_AHEAD', reason = 'its version is stamped more than ' || ${aheadMaxMicros / 60_000_000}::text || ' minutes ahead of the clock of this site'
+     where s.class in ('n', 'f', 'c') and (s.clock > ${limit}
+        or s.seen is not null and exists (select from jsonb_each_text(s.seen) e where e.value::int8 > ${limit}))`.execute(trx)
+  return Number(numAffectedRows ?? 0)
+}
+
 export async function stageCounts(trx: Transaction<Database>): Promise<StageCounts> {
   const { rows } = await sql<{ class: StageClass; kind: string; count: number }>`
     select class::text, kind::text, count(*)::int from pg_temp.syncline_stage group by 1, 2`.execute(trx)

@@ -1,0 +1,120 @@
+import { type Kysely, sql, type Transaction } from 'kysely'
+import type { LineBatch } from '../sync/index.ts'
+import type { ResourceInfo } from './resources.ts'
+import type { Database } from './schema.ts'
+
+/** What is kept of a batch beside a quarantined line, so that the line can be applied later. */
+export type LineHeader = Pick<LineBatch, 'resource' | 'columns' | 'refs' | 'origins'>
+
+export type QuarantineEntry = {
+  readonly id: string
+  readonly peer: string
+  readonly resource: string
+  readonly recordId: string
+  readonly code: string
+  readonly reason: string
+  readonly waitsFor: { readonly resource: string; readonly id: string | null } | null
+  readonly attempts: number
+  readonly firstAt: string
+  readonly lastAt: string
+  readonly retryAt: string | null
+  readonly line: string
+  readonly header: LineHeader
+}
+
+/** Moves the staged rows of the set-aside classes into quarantine, each with its reason. A newer version of a waiting record replaces it. */
+export async function quarantineStaged(
+  trx: Transaction<Database>,
+  place: { readonly resource: ResourceInfo; readonly peerId: number; readonly runId: string | null },
+  batch: LineBatch,
+): Promise<void> {
+  const header: LineHeader = { resource: batch.resource, columns: batch.columns, refs: batch.refs, origins: batch.origins }
+  await sql`
+    insert into syncline.quarantine as q (peer_id, resource_id, record_id, origin, clock, run_id, line, header, code, reason, waits_resource_id, waits_record_id, retry_at)
+    select ${place.peerId}, ${place.resource.id}, s.id, s.origin, coalesce(s.clock, 0), ${place.runId}::int8, l.line, ${JSON.stringify(header)}::jsonb,
+           s.code, s.reason, s.w_resource, s.w_id, now() + interval '1 minute'
+      from pg_temp.syncline_stage s
+      join unnest(string_to_array(${batch.text}, e'\\n')) with ordinality l(line, n) on l.n = s.n
+     where s.class in ('w', 'b', 'q')
+    on conflict (peer_id, resource_id, record_id) do update set
+      origin = excluded.origin, clock = excluded.clock, run_id = excluded.run_id, line = excluded.line, header = excluded.header,
+      code = excluded.code, reason = excluded.reason, waits_resource_id = excluded.waits_resource_id, waits_record_id = excluded.waits_record_id,
+      attempts = q.attempts + 1, last_at = now(), retry_at = now() + least(interval '1 minute' * power(2, least(q.attempts, 10)), interval '6 hours')
+    where not (excluded.origin = q.origin and excluded.clock < q.clock)`.execute(trx)
+}
+
+/** Ends the wait of records whose version, or one that has seen it, is here now. */
+export async function releaseApplied(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
+  const { rows } = await sql`select from syncline.quarantine where resource_id = ${resource.id} limit 1`.execute(trx)
+  if (rows.length === 0) return
+  await sql`
+    delete from syncline.quarantine q using pg_temp.syncline_stage s
+     where q.resource_id = ${resource.id} and q.record_id = s.id and s.class in ('n', 'f', 's', 'v')
+       and (s.origin = q.origin and s.clock >= q.clock or (s.seen ->> q.origin::text)::int8 >= q.clock
+            or s.class = 's' and exists (
+              select from syncline.record r where r.resource_id = q.resource_id and r.record_id = q.record_id
+                and (r.origin = q.origin and r.clock >= q.clock or (r.seen ->> q.origin::text)::int8 >= q.clock)))`.execute(trx)
+}
+
+/**
+ * Entries that may succeed now: their parent is here, they wait for a reference to go, or their time has come. Oldest first.
+ * `after` is the id of the last entry seen, so that one pass tries each entry once.
+ */
+export async function dueEntries(db: Kysely<Database>, peerId: number, after: string, limit: number): Promise<readonly QuarantineEntry[]> {
+  return selectEntries(
+    db,
+    sql`where q.peer_id = ${peerId} and q.id > ${after}::int8 and (
+          q.retry_at <= now() or q.code = 'SYNC_RECORD_STILL_REFERENCED'
+          or exists (select from syncline.record p where p.resource_id = q.waits_resource_id and p.record_id = q.waits_record_id and not p.deleted))
+        order by q.id limit ${limit}`,
+  )
+}
+
+export async function listQuarantine(
+  db: Kysely<Database>,
+  filter: { readonly peer?: string | undefined; readonly resource?: string | undefined; readonly before?: string | undefined; readonly limit: number },
+): Promise<readonly QuarantineEntry[]> {
+  return selectEntries(
+    db,
+    sql`where (${filter.peer ?? null}::text is null or p.name = ${filter.peer ?? null})
+          and (${filter.resource ?? null}::text is null or r.name = ${filter.resource ?? null})
+          and (${filter.before ?? null}::int8 is null or q.id < ${filter.before ?? null}::int8)
+        order by q.id desc limit ${filter.limit}`,
+  )
+}
+
+export async function findQuarantined(db: Kysely<Database>, id: string): Promise<QuarantineEntry | null> {
+  const [entry] = await selectEntries(db, sql`where q.id = ${id}::int8`)
+  return entry ?? null
+}
+
+/** Makes an entry due at once. False when there is none of that id. */
+export async function retryNow(db: Kysely<Database>, id: string): Promise<boolean> {
+  const result = await sql`update syncline.quarantine set retry_at = now() where id = ${id}::int8`.execute(db)
+  return Number(result.numAffectedRows ?? 0) > 0
+}
+
+/** Gives up a waiting record. The values stay in history as what was discarded here. */
+export async function discardQuarantined(db: Kysely<Database>, id: string): Promise<boolean> {
+  const result = await sql`
+    with gone as (delete from syncline.quarantine where id = ${id}::int8 returning *)
+    insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, deleted, data)
+    select resource_id, record_id, run_id, 'discarded', origin, clock, false, jsonb_build_object('line', line, 'header', header) from gone`.execute(db)
+  return Number(result.numAffectedRows ?? 0) > 0
+}
+
+type EntryRow = Omit<QuarantineEntry, 'waitsFor' | 'header'> & { readonly header: unknown; readonly waitsResource: string | null; readonly waitsId: string | null }
+
+async function selectEntries(db: Kysely<Database>, tail: ReturnType<typeof sql>): Promise<readonly QuarantineEntry[]> {
+  const { rows } = await sql<EntryRow>`
+    select q.id, p.name as peer, r.name as resource, q.record_id as "recordId", q.code, q.reason, w.name as "waitsResource", q.waits_record_id as "waitsId",
+           q.attempts, q.first_at as "firstAt", q.last_at as "lastAt", q.retry_at as "retryAt", q.line, q.header
+      from syncline.quarantine q join syncline.peer p on p.id = q.peer_id join syncline.resource r on r.id = q.resource_id
+      left join syncline.resource w on w.id = q.waits_resource_id
+      ${tail}`.execute(db)
+  return rows.map(({ waitsResource, waitsId, ...row }) => ({
+    ...row,
+    header: row.header as LineHeader,
+    waitsFor: waitsResource === null ? null : { resource: waitsResource, id: waitsId },
+  }))
+}

@@ -1,0 +1,189 @@
+import { type RawBuilder, sql, type Transaction } from 'kysely'
+import { quoteIdent, quoteLiteral } from './capture.ts'
+import { type Column, liveTable, type ResourceInfo } from './resources.ts'
+import type { Database } from './schema.ts'
+import type { StageCounts } from './stage.ts'
+
+export type WriteContext = {
+  readonly resource: ResourceInfo
+  /** Columns of the batch that this table has, with their place in the payload. */
+  readonly columns: readonly { readonly column: Column; readonly at: number }[]
+  /** Columns of the batch that this table has not: kept in `parked`. */
+  readonly unknown: readonly { readonly name: string; readonly at: number }[]
+  /** Site the batch came from; versions settled here are announced to everybody instead. */
+  readonly source: number | null
+  readonly runId: string | null
+  /** Condition that living rows must meet before and after (alias `t`), where the peer's grant has a filter. */
+  readonly filter?: RawBuilder<boolean> | undefined
+}
+
+/** Staged rows n in [from, to]. */
+export type Range = { readonly from: number; readonly to: number }
+
+/**
+ * Writes the staged rows of a range in sets: before-images, live rows, version rows, parked fields, late references.
+ * Throws the database's error when one of them is refused; the caller holds a savepoint and looks for the bad one.
+ */
+export async function writeRange(trx: Transaction<Database>, context: WriteContext, range: Range, counts: StageCounts): Promise<void> {
+  const { resource } = context
+  const superseding = (counts.f ?? 0) > 0
+  if (superseding) await keepBeforeImages(trx, context, range)
+  await sql`select set_config('syncline.apply', ${String(resource.id)}, true)`.execute(trx)
+  if (counts.deletes > 0 && superseding) await deleteRows(trx, resource, range)
+  if (counts.puts > 0 && superseding) await updateRows(trx, context, range)
+  if (counts.puts > 0) await insertRows(trx, context, range, sql`(s.class = 'n' or s.class = 'f' and s.l_deleted)`)
+  await sql`select set_config('syncline.apply', '', true)`.execute(trx)
+  await writeVersions(trx, context, range, counts)
+  if (context.unknown.length > 0) await parkUnknown(trx, context, range)
+  if (resource.references.some((reference) => reference.cyclic)) await keepLateReferences(trx, context, range)
+}
+
+/** Rows in the range whose live row does not meet the grant's filter, after the write or (for a superseding one) before it. */
+export async function markOutsideFilter(trx: Transaction<Database>, context: WriteContext, classes: string): Promise<number> {
+  if (context.filter === undefined) return 0
+  const { resource } = context
+  const { numAffectedRows } = await sql`
+    update pg_temp.syncline_stage s set class = 'o', code = 'SYNC_RECORD_OUTSIDE_GRANT', reason = 'the record does not match the filter of the grant'
+      from ${sql.raw(liveTable(resource))} t
+     where s.class::text = any(${classes.split('')}::text[]) and t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
+       and not coalesce(${context.filter}, false)`.execute(trx)
+  return Number(numAffectedRows ?? 0)
+}
+
+const within = (range: Range) => sql`s.n between ${range.from} and ${range.to}`
+
+async function keepBeforeImages(trx: Transaction<Database>, context: WriteContext, range: Range): Promise<void> {
+  const { resource } = context
+  await sql`
+    insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
+    select ${resource.id}, s.id, ${context.runId}::int8, case s.kind when 'd' then 'deleted' else 'replaced' end,
+           s.l_origin, s.l_clock, s.l_seen, s.l_deleted, to_jsonb(t)
+      from pg_temp.syncline_stage s left join ${sql.raw(liveTable(resource))} t on t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
+     where s.class = 'f' and ${within(range)}`.execute(trx)
+}
+
+async function deleteRows(trx: Transaction<Database>, resource: ResourceInfo, range: Range): Promise<void> {
+  await sql`
+    delete from ${sql.raw(liveTable(resource))} t using pg_temp.syncline_stage s
+     where s.class = 'f' and s.kind = 'd' and not s.l_deleted and ${within(range)}
+       and t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}`.execute(trx)
+}
+
+async function updateRows(trx: Transaction<Database>, context: WriteContext, range: Range): Promise<void> {
+  const { resource, columns } = context
+  const key = sql.id(resource.keyColumn)
+  const table = sql.raw(liveTable(resource))
+  const rows = sql`select s.id::${sql.raw(resource.keyType)} as key, s.payload::jsonb as v from pg_temp.syncline_stage s
+    where s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)} order by s.id offset 0`
+  if (columns.length > 0) {
+    const assignments = columns.map((each) => sql`${sql.id(each.column.name)} = ${sql.raw(incomingSql(context, each))}`)
+    await sql`update ${table} t set ${sql.join(assignments)} from (${rows}) s where t.${key} = s.key`.execute(trx)
+  }
+  // A row that is gone behind the triggers although its record lives is written anew.
+  const missing = sql`s.class = 'f' and not s.l_deleted and not exists (select from ${table} t where t.${key} = s.id::${sql.raw(resource.keyType)})`
+  const { rows: some } = await sql`select from pg_temp.syncline_stage s where s.kind = 'p' and ${within(range)} and ${missing} limit 1`.execute(trx)
+  if (some.length > 0) await insertRows(trx, context, range, missing)
+}
+
+async function insertRows(trx: Transaction<Database>, context: WriteContext, range: Range, which: RawBuilder<unknown>): Promise<void> {
+  const { resource, columns } = context
+  const names = sql.join([sql.id(resource.keyColumn), ...columns.map((each) => sql.id(each.column.name))])
+  const values = sql.raw(['s.key', ...columns.map((each) => incomingSql(context, each))].join(', '))
+  await sql`
+    insert into ${sql.raw(liveTable(resource))} (${names}) select ${values} from (
+      select s.id::${sql.raw(resource.keyType)} as key, s.payload::jsonb as v from pg_temp.syncline_stage s
+       where s.kind = 'p' and ${which} and ${within(range)} order by s.id offset 0) s`.execute(trx)
+}
+
+/** The value of a column from payload array `s.v`. Casts go to the bare type: what is too long is refused by the assignment, never cut. */
+export function incomingSql(context: Pick<WriteContext, 'resource'>, each: { readonly column: Column; readonly at: number }): string {
+  const { column, at } = each
+  const text = `(s.v ->> ${at})`
+  const reference = context.resource.references.find((other) => other.column.name === column.name)
+  if (reference !== undefined && (!reference.direct || (reference.cyclic && !column.notNull))) {
+    return `(select p.${quoteIdent(reference.targetColumn)} from ${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)} p
+      where p.${quoteIdent(reference.targetKey)} = ${text}::${reference.targetKeyType})`
+  }
+  if (column.form === 'json') return `nullif(s.v -> ${at}, 'null'::jsonb)::${column.type}`
+  if (column.form === 'array') {
+    return `(jsonb_populate_record(null::${liveTable(context.resource)}, jsonb_build_object(${quoteLiteral(column.name)}, s.v -> ${at}))).${quoteIdent(column.name)}`
+  }
+  return `${text}::${column.type}`
+}
+
+async function writeVersions(trx: Transaction<Database>, context: WriteContext, range: Range, counts: StageCounts): Promise<void> {
+  const { resource } = context
+  if ((counts.n ?? 0) > 0) {
+    await sql`
+      insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, deleted, source)
+      select ${resource.id}, s.id, pg_current_xact_id(), s.origin, s.clock, s.seen, s.kind = 'd', ${context.source}::int4
+        from pg_temp.syncline_stage s where s.class = 'n' and ${within(range)} order by s.id`.execute(trx)
+  }
+  if ((counts.f ?? 0) + (counts.v ?? 0) > 0) {
+    await sql`
+      update syncline.record r set xact = pg_current_xact_id(), origin = s.origin, clock = s.clock,
+             seen = case when s.l_seen is null then s.seen
+                    else syncline.join_seen(s.origin, s.seen, s.origin, s.clock, s.l_seen, s.l_origin, s.l_clock) end,
+             deleted = case s.class when 'v' then r.deleted else s.kind = 'd' end,
+             source = case when s.announce then null else ${context.source}::int4 end
+        from (select * from pg_temp.syncline_stage s where s.class in ('f', 'v') and ${within(range)} order by s.id offset 0) s
+       where r.resource_id = ${sql.lit(resource.id)} and r.record_id = s.id`.execute(trx)
+  }
+}
+
+async function parkUnknown(trx: Transaction<Database>, context: WriteContext, range: Range): Promise<void> {
+  const pairs = context.unknown.flatMap((each) => [sql`${each.name}::text`, sql`s.v -> ${sql.lit(each.at)}`])
+  await sql`
+    insert into syncline.parked as k (resource_id, record_id, fields)
+    select ${context.resource.id}, s.id, jsonb_build_object(${sql.join(pairs)}) from (
+      select s.id, s.payload::jsonb as v from pg_temp.syncline_stage s where s.class in ('n', 'f') and s.kind = 'p' and ${within(range)} offset 0) s
+    on conflict (resource_id, record_id) do update set fields = k.fields || excluded.fields`.execute(trx)
+}
+
+/** Remembers references of a cycle that were written as null because their target is not here; forgets those that were overwritten. */
+async function keepLateReferences(trx: Transaction<Database>, context: WriteContext, range: Range): Promise<void> {
+  const { resource } = context
+  const key = sql.id(resource.keyColumn)
+  for (const reference of resource.references.filter((each) => each.cyclic && !each.column.notNull)) {
+    const at = context.columns.find((each) => each.column.name === reference.column.name)?.at
+    if (at === undefined) continue
+    const column = reference.column.name
+    await sql`
+      delete from syncline.pending_ref f using pg_temp.syncline_stage s
+       where f.resource_id = ${resource.id} and f.record_id = s.id and f.column_name = ${column} and s.class in ('n', 'f') and ${within(range)}`.execute(trx)
+    await sql`
+      insert into syncline.pending_ref (resource_id, record_id, column_name, target_resource_id, target_record_id)
+      select ${resource.id}, v.id, ${column}, ${reference.resourceId}, v.target from (
+        select s.id, s.payload::jsonb ->> ${sql.lit(at)} as target from pg_temp.syncline_stage s
+         where s.class in ('n', 'f') and s.kind = 'p' and ${within(range)} offset 0) v
+        join ${sql.raw(liveTable(resource))} t on t.${key} = v.id::${sql.raw(resource.keyType)}
+       where v.target is not null and t.${sql.id(column)} is null`.execute(trx)
+  }
+}
+
+/**
+ * Fills in references that waited for records of this resource. The rows keep their versions: their content was always this,
+ * only the target was missing.
+ */
+export async function resolveLateReferences(trx: Transaction<Database>, target: ResourceInfo, all: readonly ResourceInfo[]): Promise<void> {
+  const { rows: waiting } = await sql<{ resource_id: number; column_name: string }>`
+    select distinct resource_id, column_name from syncline.pending_ref where target_resource_id = ${target.id}`.execute(trx)
+  for (const each of waiting) {
+    const resource = all.find((other) => other.id === each.resource_id)
+    const reference = resource?.references.find((other) => other.column.name === each.column_name)
+    if (resource === undefined || reference === undefined) continue
+    await sql`select set_config('syncline.apply', ${String(resource.id)}, true)`.execute(trx)
+    await sql`
+      with ready as materialized (
+        select f.record_id, p.${sql.id(reference.targetColumn)} as value from syncline.pending_ref f
+          join ${sql.raw(liveTable(target))} p on p.${sql.id(target.keyColumn)} = f.target_record_id::${sql.raw(target.keyType)}
+         where f.target_resource_id = ${target.id} and f.resource_id = ${resource.id} and f.column_name = ${each.column_name}
+      ), filled as (
+        update ${sql.raw(liveTable(resource))} t set ${sql.id(each.column_name)} = ready.value from ready
+         where t.${sql.id(resource.keyColumn)} = ready.record_id::${sql.raw(resource.keyType)}
+      )
+      delete from syncline.pending_ref f using ready
+       where f.resource_id = ${resource.id} and f.column_name = ${each.column_name} and f.record_id = ready.record_id`.execute(trx)
+    await sql`select set_config('syncline.apply', '', true)`.execute(trx)
+  }
+}
