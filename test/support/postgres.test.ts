@@ -64,7 +64,9 @@ t.test('the cluster goes away when its process is killed', async (t) => {
     stdio: ['ignore', 'pipe', 'inherit'],
     cwd: import.meta.dirname,
   })
-  const dataDir = await new Promise<string>((resolve) => child.stdout.once('data', (data) => resolve(String(data).trim())))
+  const dataDir = await new Promise<string>((resolve) =>
+    child.stdout.once('data', (data) => resolve(String(data).trim())),
+  )
   t.ok(existsSync(`${dataDir}/postmaster.pid`))
   child.kill('SIGKILL')
   for (let waited = 0; existsSync(dataDir) && waited < 200; waited++) await sleep(50)

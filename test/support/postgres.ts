@@ -150,7 +150,9 @@ export function findBinaries(): string {
   const versions = existsSync(debian) ? readdirSync(debian).sort((a, b) => Number(b) - Number(a)) : []
   const folders = named ? [named] : versions.map((version) => join(debian, version, 'bin'))
   if (!named) folders.push(...(process.env.PATH ?? '').split(delimiter).filter(Boolean))
-  const found = folders.find((folder) => ['initdb', 'pg_ctl', 'postgres'].every((name) => existsSync(join(folder, name))))
+  const found = folders.find((folder) =>
+    ['initdb', 'pg_ctl', 'postgres'].every((name) => existsSync(join(folder, name))),
+  )
   if (found !== undefined) return found
   throw new Error(`No PostgreSQL server in ${named ?? `${debian} or PATH`}: apt-get install postgresql`)
 }
@@ -234,7 +236,11 @@ async function endWatchdog(watchdog: ChildProcess, home: string): Promise<void> 
   await rm(home, { recursive: true, force: true })
 }
 
-type Execution = { readonly user?: SystemUser | undefined; readonly env?: NodeJS.ProcessEnv; readonly input?: Buffer | undefined }
+type Execution = {
+  readonly user?: SystemUser | undefined
+  readonly env?: NodeJS.ProcessEnv
+  readonly input?: Buffer | undefined
+}
 
 /** Runs a program to its end; a failure carries what it wrote to standard error. */
 function execute(file: string, args: readonly string[], { user, env, input }: Execution): Promise<Buffer> {
