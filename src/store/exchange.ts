@@ -1,0 +1,303 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type RawBuilder, sql, type Transaction } from 'kysely'
+import {
+  type BatchReport,
+  type FilterColumn,
+  type LineBatch,
+  type Outcome,
+  type Policy,
+  type PolicyName,
+  type Position,
+  parseCheckpoint,
+  parseFilter,
+  resolveFilter,
+  SynclineError,
+} from '../sync/index.ts'
+import { type ApplyContext, applyLines, emptyReport } from './apply.ts'
+import { writeCheckpoint } from './checkpoints.ts'
+import { collect } from './collect.ts'
+import type { Store } from './database.ts'
+import { filterSql } from './filter-sql.ts'
+import { dueEntries, type QuarantineEntry } from './quarantine.ts'
+import { touchRefiltered } from './refilter.ts'
+import { findGrant, lookupTask, type Peer, type Self } from './registry/index.ts'
+import { findResource, loadResources, type ResourceInfo } from './resources.ts'
+import type { Database } from './schema.ts'
+
+/** Both ends of a link as this site knows them. */
+export type Link = { readonly self: Self; readonly peer: Peer }
+
+export type ExchangeLimits = {
+  readonly batchRowsMax: number
+  readonly batchBytesMax: number
+  readonly recordBytesMax: number
+  readonly clockAheadMaxMs: number
+}
+
+/** What a task, or the peer's request, narrows a link to. */
+export type Scope = { readonly filter?: string | null | undefined; readonly columns?: readonly string[] | null | undefined }
+
+export type PullRequest = Scope & { readonly resource: string; readonly after?: string | undefined; readonly limit?: number | undefined }
+
+/** Tries of a batch whose rows are in use, and the longest pause between two, in milliseconds. */
+const BUSY_TRIES = 6
+const BUSY_PAUSE_MS = 400
+
+/**
+ * One batch for a peer that pulls, within what it was granted.
+ * Errors: SYNC_AUTH_FORBIDDEN without a grant, SYNC_CHECKPOINT_GONE for a checkpoint of another log, SYNC_FILTER_INVALID.
+ */
+export async function serveChanges(store: Store, link: Link, request: PullRequest, limits: ExchangeLimits): Promise<LineBatch> {
+  const resource = await readyResource(store, request.resource)
+  const grant = await findGrant(store.db, link.peer.id, resource.name, 'pull')
+  if (grant === null) {
+    throw new SynclineError('SYNC_AUTH_FORBIDDEN', `peer "${link.peer.name}" may not pull "${resource.name}"; an administrator of this site can grant it`)
+  }
+  const columns = narrow(grant.columns, request.columns, `pull of "${resource.name}" by "${link.peer.name}"`)
+  return collectScoped(store, link, resource, { ...request, columns, filters: [grant.filter, request.filter] }, limits)
+}
+
+/** One batch of our own changes for a peer that we push to. */
+export async function collectPush(store: Store, link: Link, request: PullRequest, limits: ExchangeLimits): Promise<LineBatch> {
+  const resource = await readyResource(store, request.resource)
+  return collectScoped(store, link, resource, { ...request, filters: [request.filter] }, limits)
+}
+
+type ScopedRequest = PullRequest & { readonly filters: readonly (string | null | undefined)[] }
+
+async function collectScoped(store: Store, link: Link, resource: ResourceInfo, request: ScopedRequest, limits: ExchangeLimits): Promise<LineBatch> {
+  const { self, peer } = link
+  const text = joinFilters(request.filters)
+  const filter = text === null ? undefined : await compileFilter(store, resource, text)
+  const scope = scopeMark(text, request.columns)
+  const after = startOf(request.after, self.logId, scope)
+  if (text !== null && filter !== undefined) await touchRefiltered(store.db, { resource, peerId: peer.id, filter, text })
+  return collect(store.db, {
+    resource,
+    logId: `${self.logId}${scope}`,
+    after,
+    rowsMax: Math.min(request.limit ?? limits.batchRowsMax, limits.batchRowsMax),
+    bytesMax: limits.batchBytesMax,
+    peer: { id: peer.id, siteId: peer.siteId },
+    columns: request.columns ?? null,
+    filter,
+  })
+}
+
+/**
+ * Applies what a peer pushed, within what it was granted: all of it in one transaction, each record with its own outcome.
+ * Errors: SYNC_AUTH_FORBIDDEN without a grant, SYNC_STORE_BUSY.
+ */
+export async function receiveChanges(
+  store: Store,
+  link: Link,
+  push: { readonly resource: string; readonly batches: readonly LineBatch[]; readonly byHand: boolean; readonly runId: string | null },
+  limits: ExchangeLimits,
+): Promise<BatchReport> {
+  const resource = await readyResource(store, push.resource)
+  const { peer, self } = link
+  const grant = await findGrant(store.db, peer.id, resource.name, 'push')
+  if (grant === null) {
+    throw new SynclineError('SYNC_AUTH_FORBIDDEN', `peer "${peer.name}" may not push "${resource.name}"; an administrator of this site can grant it`)
+  }
+  const task = await lookupTask(store.db, peer.id, resource.name)
+  const filter = grant.filter === null ? undefined : await compileFilter(store, resource, grant.filter)
+  const context = await applyContext(store, link, resource, push.runId, limits, {
+    policy: policyOf(task ?? grant, self),
+    unknownFields: push.byHand ? 'refuse' : 'park',
+    onLeft: task?.onLeft ?? 'keep',
+    grant: { columns: grant.columns, filter },
+  })
+  return applyAll(store, context, push.batches)
+}
+
+/** Applies a pulled batch and moves the checkpoint in the same commit (I5). */
+export async function applyPull(
+  store: Store,
+  link: Link,
+  pull: { readonly task: PullTask; readonly batch: LineBatch; readonly runId: string | null },
+  limits: ExchangeLimits,
+): Promise<BatchReport> {
+  const resource = await readyResource(store, pull.batch.resource)
+  const context = await applyContext(store, link, resource, pull.runId, limits, {
+    policy: policyOf(pull.task, link.self),
+    unknownFields: 'park',
+    onLeft: pull.task.onLeft,
+  })
+  return applyAll(store, context, [pull.batch], async (trx) => {
+    if (pull.batch.next !== undefined) await writeCheckpoint(trx, link.peer.id, resource.id, 'pull', pull.batch.next.checkpoint)
+  })
+}
+
+export type PullTask = { readonly onConflict: string; readonly master: string | null; readonly onLeft: 'keep' | 'remove' }
+
+/** Writes records by hand at this site: they are its own changes. What the database refuses is refused, not quarantined. */
+export async function writeByHand(store: Store, self: Self, resourceName: string, batches: readonly LineBatch[], limits: ExchangeLimits): Promise<BatchReport> {
+  const resource = await readyResource(store, resourceName)
+  const context: ApplyContext = {
+    resource,
+    resources: await loadResources(store.db),
+    peer: null,
+    selfSiteId: self.siteId,
+    runId: null,
+    policy: { name: 'theirs', here: self.origin },
+    unknownFields: 'refuse',
+    onLeft: 'keep',
+    recordBytesMax: limits.recordBytesMax,
+    clockAheadMaxMicros: limits.clockAheadMaxMs * 1_000,
+  }
+  return applyAll(store, context, batches)
+}
+
+/** Quarantined records tried in one transaction, and the most in one pass. */
+const REDRIVE_STEP = 200
+const REDRIVE_MAX = 20_000
+
+/** Tries again what waits in quarantine for this peer and may succeed now; goes on while a pass frees something for the next. */
+export async function redrive(store: Store, link: Link, runId: string | null, taskOf: (resource: string) => PullTask | undefined, limits: ExchangeLimits): Promise<BatchReport> {
+  let total = emptyReport()
+  for (let pass = 0; pass < 16; pass++) {
+    let applied = 0
+    let tried = 0
+    for (let after = '0'; tried < REDRIVE_MAX; ) {
+      const entries = await dueEntries(store.db, link.peer.id, after, REDRIVE_STEP)
+      for (const [resourceName, group] of groupEntries(entries)) {
+        const resource = await readyResource(store, resourceName)
+        const task = taskOf(resourceName) ?? { onConflict: 'newer', master: null, onLeft: 'keep' as const }
+        const context = await applyContext(store, link, resource, runId, limits, { policy: policyOf(task, link.self), unknownFields: 'park', onLeft: task.onLeft })
+        const report = await applyAll(store, context, group)
+        applied += report.counts.applied + report.counts.merged
+        total = addReports(total, report)
+      }
+      tried += entries.length
+      const last = entries.at(-1)
+      if (last === undefined || entries.length < REDRIVE_STEP) break
+      after = last.id
+    }
+    if (applied === 0) return total
+  }
+  return total
+}
+
+function groupEntries(entries: readonly QuarantineEntry[]): readonly (readonly [string, readonly LineBatch[]])[] {
+  const groups = new Map<string, LineBatch[]>()
+  for (const entry of entries) {
+    const list = groups.get(entry.resource) ?? []
+    const same = list.find((batch) => JSON.stringify([batch.columns, batch.origins, batch.refs]) === JSON.stringify([entry.header.columns, entry.header.origins, entry.header.refs]))
+    if (same === undefined) list.push({ ...entry.header, text: entry.line, count: 1 })
+    else list[list.indexOf(same)] = { ...same, text: `${same.text}\n${entry.line}`, count: same.count + 1 }
+    groups.set(entry.resource, list)
+  }
+  return [...groups]
+}
+
+type ContextChoice = Pick<ApplyContext, 'policy' | 'unknownFields' | 'onLeft'> & Partial<Pick<ApplyContext, 'grant'>>
+
+async function applyContext(store: Store, link: Link, resource: ResourceInfo, runId: string | null, limits: ExchangeLimits, choice: ContextChoice): Promise<ApplyContext> {
+  return {
+    resource,
+    resources: await loadResources(store.db),
+    peer: { id: link.peer.id, siteId: link.peer.siteId },
+    selfSiteId: link.self.siteId,
+    runId,
+    recordBytesMax: limits.recordBytesMax,
+    clockAheadMaxMicros: limits.clockAheadMaxMs * 1_000,
+    ...choice,
+  }
+}
+
+/** Applies batches in one transaction; repeats it when the rows are in use, each time from the beginning. */
+async function applyAll(store: Store, context: ApplyContext, batches: readonly LineBatch[], then: (trx: Transaction<Database>) => Promise<void> = async () => {}): Promise<BatchReport> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await store.db.transaction().execute(async (trx) => {
+        let report = emptyReport()
+        for (const batch of batches) report = addReports(report, await applyLines(trx, context, batch))
+        await then(trx)
+        return report
+      })
+    } catch (error) {
+      if (!(error instanceof SynclineError) || error.code !== 'SYNC_STORE_BUSY' || tries >= BUSY_TRIES) throw error
+      await sleep(Math.random() * BUSY_PAUSE_MS)
+    }
+  }
+}
+
+export function addReports(a: BatchReport, b: BatchReport): BatchReport {
+  const counts = Object.fromEntries(Object.entries(a.counts).map(([outcome, count]) => [outcome, count + b.counts[outcome as Outcome]]))
+  const rejections = [...a.rejections, ...b.rejections]
+  return { counts: counts as BatchReport['counts'], rejections: rejections.slice(0, 1_000), truncated: a.truncated || b.truncated || rejections.length > 1_000 }
+}
+
+async function readyResource(store: Store, name: string): Promise<ResourceInfo> {
+  const resource = await findResource(store.db, name)
+  if (!resource.ready) throw new SynclineError('SYNC_RESOURCE_OUTDATED', `the existing rows of "${name}" are not all registered yet; attach it again to go on`)
+  return resource
+}
+
+function policyOf(choice: { readonly onConflict: string; readonly master: string | null }, self: Self): Policy {
+  return { name: choice.onConflict as PolicyName, master: choice.master, here: self.origin }
+}
+
+function narrow(granted: readonly string[] | null, asked: readonly string[] | null | undefined, what: string): readonly string[] | null {
+  if (asked == null) return granted
+  const outside = granted === null ? [] : asked.filter((name) => !granted.includes(name))
+  if (outside.length > 0) throw new SynclineError('SYNC_AUTH_FORBIDDEN', `${what}: not granted: ${outside.join(', ')}`)
+  return asked
+}
+
+function joinFilters(filters: readonly (string | null | undefined)[]): string | null {
+  const given = filters.filter((text): text is string => text != null && text.trim() !== '')
+  return given.length === 0 ? null : given.map((text) => `(${text})`).join(' and ')
+}
+
+/** A filter as a condition on the live row `t` of a resource. Errors: SYNC_FILTER_INVALID. */
+export async function compileFilter(store: Store, resource: ResourceInfo, text: string): Promise<RawBuilder<boolean>> {
+  const resources = await loadResources(store.db)
+  const columns = filterColumnsOf(resource, resources, true)
+  const tree = parseFilter(text)
+  return filterSql(tree, resolveFilter(tree, columns, resource.keyColumn), 't')
+}
+
+function filterColumnsOf(resource: ResourceInfo, resources: readonly ResourceInfo[], follow: boolean): FilterColumn[] {
+  return resource.columns.map((column) => {
+    const reference = follow ? resource.references.find((each) => each.column.name === column.name) : undefined
+    const target = reference && resources.find((each) => each.id === reference.resourceId)
+    if (reference === undefined || target === undefined) return { name: column.name, type: column.typeName }
+    return {
+      name: column.name,
+      type: column.typeName,
+      ref: {
+        resource: target.name,
+        table: { schema: target.tableSchema, name: target.tableName },
+        keyColumn: target.keyColumn,
+        targetColumn: reference.targetColumn,
+        columns: filterColumnsOf(target, resources, false),
+      },
+    }
+  })
+}
+
+/** Marks checkpoints with what they were reached with: after a change of filter or columns everything is offered again. */
+function scopeMark(filter: string | null, columns: readonly string[] | null | undefined): string {
+  if (filter === null && columns == null) return ''
+  let hash = 0x811c9dc5
+  for (const char of JSON.stringify([filter, columns ?? null])) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 0x01000193) >>> 0
+  return `.${hash.toString(36)}`
+}
+
+function startOf(after: string | undefined, logId: string, scope: string): Position | null {
+  if (after === undefined || after === '') return null
+  const checkpoint = parseCheckpoint(after)
+  const [log, mark] = checkpoint.logId.split('.')
+  if (log !== logId) throw new SynclineError('SYNC_CHECKPOINT_GONE', `the checkpoint belongs to log ${log}; this site now writes log ${logId}`)
+  return (mark === undefined ? '' : `.${mark}`) === scope ? checkpoint.position : null
+}
+
+/** Where the change order of a resource stands: moves with every change. For waiting until there is something to pull. */
+export async function headOf(store: Store, resourceName: string): Promise<string> {
+  const { rows } = await sql<{ head: string | null }>`
+    select (select r.xact::text from syncline.record r where r.resource_id = s.id order by r.xact desc, r.record_id desc limit 1) as head
+      from syncline.resource s where s.name = ${resourceName}`.execute(store.db)
+  return rows[0]?.head ?? '0'
+}
