@@ -1,0 +1,106 @@
+import type { Json, PolicyName, Version } from './record.ts'
+import { compareVersions, dotOrder, joinSeen, makeVersion, type Seen, seenOfSite, unionSeen } from './version.ts'
+
+/** One of the two versions of a record that meet. */
+export type Contender = {
+  readonly version: Version
+  readonly deleted: boolean
+  /** Values by column, or their canonical text; both contenders in the same form. Not looked at when deleted. */
+  readonly content: Json
+}
+
+export type Policy = {
+  readonly name: PolicyName
+  /** UUID of the site whose word counts; for `master` only. Without it nobody's word counts and a person is asked. */
+  readonly master?: string | null
+  /** Origin under which this site writes now. */
+  readonly here: string
+}
+
+/**
+ * What to do with an incoming version.
+ * - take: write the incoming content under `version`; the local values lose.
+ * - keep: leave the local content, write `version`; the incoming values lose.
+ *   With `equal` nobody loses anything: both say the same.
+ * - rewrite: write the named content as a new write of `origin` that has seen `seen` (see mintVersion, which takes both);
+ *   the other values lose. The content of a deleted contender is its deletion.
+ * - ask: leave the local record alone and put both before a person.
+ */
+export type Decision =
+  | { readonly kind: 'take' | 'keep'; readonly version: Version; readonly equal: boolean }
+  | { readonly kind: 'rewrite'; readonly content: 'local' | 'incoming'; readonly origin: string; readonly seen: Seen }
+  | { readonly kind: 'ask' }
+
+/**
+ * Settles two versions of one record (I7). Total, and causality comes first: what is not concurrent is never decided by policy.
+ *
+ * `newer` and `master` are computed alike by both sites from the two versions, so the winner keeps its dot and has seen
+ * the loser afterwards; `mine` and `theirs` differ by site, so they are new writes. Concurrent versions with equal content
+ * are no conflict under any policy. A delete is a version like any other.
+ *
+ * Why sites converge (I3): both orders agree with causality, a version that has seen another is never the lesser. So a
+ * version is the greatest of all it has seen, and every exchange can only move a site up one total order, in any topology.
+ */
+export function decide(local: Contender, incoming: Contender, policy: Policy): Decision {
+  const equal = sameContent(local, incoming)
+  const keep = (): Decision => ({ kind: 'keep', version: join(local.version, incoming.version), equal })
+  const take = (): Decision => ({ kind: 'take', version: join(incoming.version, local.version), equal })
+  const greater = () => (versionOrder(policy)(incoming.version, local.version) > 0 ? take() : keep())
+  const rewrite = (content: 'local' | 'incoming'): Decision => {
+    return { kind: 'rewrite', content, origin: policy.here, seen: unionSeen(local.version, incoming.version) }
+  }
+
+  const order = compareVersions(incoming.version, local.version)
+  if (order === 'same' || order === 'stale') return keep()
+  if (order === 'newer') return take()
+  if (equal) return greater()
+  switch (policy.name) {
+    case 'newer':
+      return greater()
+    case 'master':
+      return hasMaster(policy) ? greater() : { kind: 'ask' }
+    case 'mine':
+      return rewrite('local')
+    case 'theirs':
+      return rewrite('incoming')
+    case 'ask':
+      return { kind: 'ask' }
+  }
+}
+
+/**
+ * The total order by which versions win. For `master`, who has seen the later word of the master is the greater: the
+ * master's own version against one that did not know it, and whatever was built on that version too. To look only at who
+ * wrote would let an edit of the master's version lose to a third site's edit, and that one to the very version which the
+ * first edit had replaced: a circle in which sites never agree. Between equals, as for every other policy, the dot decides.
+ */
+function versionOrder(policy: Policy): (a: Version, b: Version) => number {
+  if (!hasMaster(policy)) return dotOrder
+  const { master } = policy
+  return (a, b) => seenOfSite(a, master) - seenOfSite(b, master) || dotOrder(a, b)
+}
+
+function hasMaster(policy: Policy): policy is Policy & { readonly master: string } {
+  return policy.name === 'master' && typeof policy.master === 'string'
+}
+
+function join(winner: Version, loser: Version): Version {
+  return makeVersion(winner, joinSeen(winner, loser, winner))
+}
+
+function sameContent(a: Contender, b: Contender): boolean {
+  if (a.deleted || b.deleted) return a.deleted && b.deleted
+  return sameJson(a.content, b.content)
+}
+
+/** Equality of JSON values; the order of an object's members says nothing. */
+export function sameJson(a: Json, b: Json): boolean {
+  if (a === b) return true
+  if (a === null || b === null || typeof a !== 'object' || typeof b !== 'object') return false
+  if (Array.isArray(a) !== Array.isArray(b)) return false
+  const [left, right] = [Object.entries(a), new Map<string, Json>(Object.entries(b))]
+  return (
+    left.length === right.size &&
+    left.every(([key, value]) => right.has(key) && sameJson(value, right.get(key) ?? null))
+  )
+}

@@ -1,0 +1,356 @@
+import assert from 'node:assert/strict'
+import type { ErrorCode } from './errors.ts'
+import type { BatchReport, Mode } from './record.ts'
+
+/**
+ * One run with one peer as a state machine: greet, then for each task in turn pull, acknowledge, push.
+ * It decides and does nothing; whoever runs it performs the effects and feeds back one answer for each:
+ *
+ *     let { state, effects } = startRun({ expected, tasks })
+ *     while something is under way: perform new effects at once, wait for any answer, ({ state, effects } = step(state, answer))
+ *
+ * | effect    | is answered by             | what is done                                                                       |
+ * |-----------|----------------------------|------------------------------------------------------------------------------------|
+ * | greet     | greeted                    | ask who the peer is                                                                |
+ * | followLog | logFollowed                | forget every checkpoint of the peer and remember its new log, in one commit        |
+ * | pull      | batchFetched, pullEnded    | fetch one batch; pullEnded when it is empty and its checkpoint is the one asked with |
+ * | apply     | batchApplied               | apply a fetched batch and commit its checkpoint with it                            |
+ * | ack       | acked                      | tell the peer up to where we have everything                                       |
+ * | push      | pushSent, pushEnded        | collect and send the next batch; pushEnded when nothing was left to send           |
+ * | finish    | nothing: the run is over   | write the result down                                                              |
+ *
+ * Every effect but finish may also be answered by `failed` (after the retries of whoever performs it) or, once the run was
+ * cancelled, by `aborted`. `cancelled` may come at any time and answers nothing.
+ *
+ * | state       | under way            | meaning                                                                            |
+ * |-------------|----------------------|------------------------------------------------------------------------------------|
+ * | greeting    | greet                | the first step of every run                                                        |
+ * | following   | followLog            | the peer has a new log: its database was restored or copied                        |
+ * | fetching    | pull                 | a batch is on its way, none is being applied                                       |
+ * | overlapping | pull, apply          | the next batch is on its way while one is applied                                  |
+ * | holding     | apply                | the next batch waits here while one is applied; no further one is fetched          |
+ * | applying    | apply                | the last batch is being applied                                                    |
+ * | acking      | ack                  | everything fetched is applied                                                      |
+ * | pushing     | push                 | one batch is being sent; the pull of this resource has ended                       |
+ * | settling    | one or two of them   | the task failed or the run was cancelled: begin nothing, wait for what is under way |
+ * | finished    | nothing              | finish was given out, once                                                         |
+ *
+ * Batches are applied one at a time in the order of fetching, so a checkpoint never passes a change that was not applied (I5).
+ * A failed task does not stop the tasks after it; a failure that concerns the whole peer ends the run (ENDS_RUN).
+ */
+export type RunState = {
+  readonly at: StateName
+  readonly expected: ExpectedPeer
+  /** Tasks that were not begun yet. */
+  readonly todo: readonly RunTask[]
+  /** The task at work; null before the first one. */
+  readonly work: Work | null
+  readonly done: readonly TaskResult[]
+  /** How many effects wait for their answer. */
+  readonly outstanding: number
+  readonly cancelled: boolean
+  /** What ends the run before its tasks are done. */
+  readonly ending: Failure | null
+}
+
+/** Who must answer at the address of the peer. `logId` is null until the peer was met once. */
+export type ExpectedPeer = { readonly uuid: string; readonly logId: string | null }
+
+export type RunTask = {
+  readonly resource: string
+  readonly mode: Mode
+  /** Checkpoint committed by earlier runs; null asks for everything. */
+  readonly after: string | null
+  /** Checkpoint that the peer is known to have been told; the same one is not acknowledged again. */
+  readonly acked: string | null
+}
+
+export type Failure = { readonly code: ErrorCode; readonly retryable: boolean; readonly detail: string }
+
+export type Effect =
+  | { readonly do: 'greet' }
+  | { readonly do: 'followLog'; readonly logId: string }
+  | { readonly do: 'pull'; readonly resource: string; readonly after: string | null }
+  | { readonly do: 'apply'; readonly resource: string; readonly batch: number }
+  | { readonly do: 'ack'; readonly resource: string; readonly checkpoint: string }
+  | { readonly do: 'push'; readonly resource: string }
+  | { readonly do: 'finish'; readonly result: RunResult }
+
+/** `batch` is a number that whoever fetches gives to a batch to find it again. `attention` is needsAttention of the report. */
+export type RunEvent =
+  | { readonly type: 'greeted'; readonly uuid: string; readonly logId: string }
+  | { readonly type: 'logFollowed' }
+  | ({ readonly type: 'batchFetched' } & FetchedBatch)
+  | { readonly type: 'pullEnded' }
+  | { readonly type: 'batchApplied'; readonly attention: boolean }
+  | { readonly type: 'acked' }
+  | { readonly type: 'pushSent'; readonly attention: boolean }
+  | { readonly type: 'pushEnded' }
+  | ({ readonly type: 'failed' } & Failure)
+  | { readonly type: 'aborted' }
+  | { readonly type: 'cancelled' }
+
+/** success · warning: something waits for a person · error: may work later · fatal: a person or a setting must change first. */
+export type ResultName = 'success' | 'warning' | 'error' | 'fatal'
+
+export type TaskResult = { readonly resource: string; readonly result: ResultName; readonly failure: Failure | null }
+
+/** `result` is the worst of all. `tasks` has those that were begun. `failure` is what ended the run early. */
+export type RunResult = {
+  readonly result: ResultName
+  readonly cancelled: boolean
+  readonly failure: Failure | null
+  readonly tasks: readonly TaskResult[]
+}
+
+export type RunStep = { readonly state: RunState; readonly effects: readonly Effect[] }
+
+export type StateName =
+  | 'greeting'
+  | 'following'
+  | 'fetching'
+  | 'overlapping'
+  | 'holding'
+  | 'applying'
+  | 'acking'
+  | 'pushing'
+  | 'settling'
+  | 'finished'
+export type EventName = RunEvent['type']
+
+type FetchedBatch = { readonly batch: number; readonly checkpoint: string; readonly more: boolean }
+
+type Work = {
+  readonly task: RunTask
+  /** Up to where batches were fetched, applied or not. */
+  readonly fetchedTo: string | null
+  /** Up to where batches were applied and committed. */
+  readonly appliedTo: string | null
+  readonly inHand: FetchedBatch | null
+  readonly held: FetchedBatch | null
+  /** True once the pull began again from zero because the peer did not know our checkpoint. */
+  readonly restarted: boolean
+  readonly attention: boolean
+  readonly failure: Failure | null
+}
+
+type Event<E extends EventName> = Extract<RunEvent, { type: E }>
+type Cell<E extends EventName = EventName> = (run: RunState, event: Event<E>) => RunStep
+/** Whole by type: a state or an event without its cells does not compile. */
+type Table = { readonly [S in StateName]: { readonly [E in EventName]: Cell<E> } }
+
+/** Failures that concern the peer or this site as a whole: no further task would fare better. */
+export const ENDS_RUN: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'SYNC_PEER_UNREACHABLE',
+  'SYNC_PEER_MISMATCH',
+  'SYNC_PEER_PAUSED',
+  'SYNC_AUTH_MISSING',
+  'SYNC_REQUEST_TOO_MANY',
+  'SYNC_STORE_UNAVAILABLE',
+])
+
+// biome-ignore format: a grid is read by its columns
+const TABLE: Table = {
+  greeting: {    greeted: meet,   logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  following: {   greeted: no,     logFollowed: restart, batchFetched: no,     pullEnded: no,      batchApplied: no,
+                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  fetching: {    greeted: no,     logFollowed: no,      batchFetched: apply,  pullEnded: ack,     batchApplied: no,
+                 acked: no,     pushSent: no,     pushEnded: no,     failed: refetch, aborted: no,     cancelled: cancel },
+  overlapping: { greeted: no,     logFollowed: no,      batchFetched: hold,   pullEnded: lastOne, batchApplied: wait,
+                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  holding: {     greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: applyNext,
+                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  applying: {    greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: applyDone,
+                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  acking: {      greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+                 acked: push,   pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  pushing: {     greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+                 acked: no,     pushSent: pushOn, pushEnded: next,   failed: fail,    aborted: no,     cancelled: cancel },
+  settling: {    greeted: settle, logFollowed: settle,  batchFetched: settle, pullEnded: settle,  batchApplied: note,
+                 acked: settle, pushSent: note,   pushEnded: settle, failed: fail,    aborted: settle, cancelled: cancel },
+  finished: {    greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+                 acked: no,     pushSent: no,     pushEnded: no,     failed: no,      aborted: no,     cancelled: stay },
+}
+
+/** The first step of a run. */
+export function startRun(input: { readonly expected: ExpectedPeer; readonly tasks: readonly RunTask[] }): RunStep {
+  const { expected, tasks } = input
+  const none = { work: null, done: [], cancelled: false, ending: null }
+  return { state: { at: 'greeting', expected, todo: tasks, outstanding: 1, ...none }, effects: [{ do: 'greet' }] }
+}
+
+/** The next step. An event that cannot happen in this state is a bug of the caller and throws an AssertionError. */
+export function step(state: RunState, event: RunEvent): RunStep {
+  const cell = TABLE[state.at][event.type] as Cell
+  const answered = event.type === 'cancelled' ? 0 : 1
+  const next = cell({ ...state, outstanding: state.outstanding - answered }, event)
+  const begun = next.effects.filter((effect) => effect.do !== 'finish').length
+  return { ...next, state: { ...next.state, outstanding: next.state.outstanding + begun } }
+}
+
+/** True when a record of the batch waits for a person: it conflicts, is in quarantine or was refused. */
+export function needsAttention(report: BatchReport): boolean {
+  const { conflict, quarantined, refused } = report.counts
+  return conflict + quarantined + refused > 0
+}
+
+function no(run: RunState, event: RunEvent): never {
+  assert.fail(`a run that is ${run.at} cannot meet ${event.type}`)
+}
+
+function meet(run: RunState, { uuid, logId }: Event<'greeted'>): RunStep {
+  if (uuid !== run.expected.uuid) {
+    const detail = `site ${run.expected.uuid} was expected, ${uuid} answered`
+    return fail(run, { code: 'SYNC_PEER_MISMATCH', retryable: false, detail })
+  }
+  const known = run.expected.logId ?? logId
+  return known === logId ? next(run) : go(run, 'following', { do: 'followLog', logId })
+}
+
+function restart(run: RunState): RunStep {
+  return next({ ...run, todo: run.todo.map((task) => ({ ...task, after: null, acked: null })) })
+}
+
+/** Goes on to the next task; when there is none or none may begin, the run is over. */
+function next(run: RunState): RunStep {
+  const done = run.work === null ? run.done : [...run.done, taskResult(run, run.work)]
+  const [task, ...todo] = run.todo
+  if (task === undefined || run.cancelled || run.ending !== null) {
+    const finished = { ...run, work: null, done }
+    return go(finished, 'finished', { do: 'finish', result: runResult(finished) })
+  }
+  const none = { inHand: null, held: null, restarted: false, attention: false, failure: null }
+  const work: Work = { task, fetchedTo: task.after, appliedTo: task.after, ...none }
+  const begun = { ...run, todo, done, work }
+  return task.mode === 'push' ? pushOn(begun) : fetch(begun, work, 'fetching')
+}
+
+function apply(run: RunState, batch: Event<'batchFetched'>): RunStep {
+  return stalled(run, batch) ?? applyBatch(run, atWork(run), batch)
+}
+
+function hold(run: RunState, batch: Event<'batchFetched'>): RunStep {
+  return stalled(run, batch) ?? go({ ...run, work: { ...atWork(run), held: batch } }, 'holding')
+}
+
+/** The batch that was to follow turned out to be empty. */
+function lastOne(run: RunState): RunStep {
+  return go(run, 'applying')
+}
+
+function wait(run: RunState, event: Event<'batchApplied'>): RunStep {
+  return go(applied(run, event), 'fetching')
+}
+
+function applyNext(run: RunState, event: Event<'batchApplied'>): RunStep {
+  const { held, ...work } = atWork(applied(run, event))
+  assert(held !== null, 'a run that is holding holds a batch')
+  return applyBatch(run, { ...work, held: null }, held)
+}
+
+function applyDone(run: RunState, event: Event<'batchApplied'>): RunStep {
+  return ack(applied(run, event))
+}
+
+function ack(run: RunState): RunStep {
+  const { task, appliedTo } = atWork(run)
+  if (appliedTo === null || appliedTo === task.acked) return push(run)
+  return go(run, 'acking', { do: 'ack', resource: task.resource, checkpoint: appliedTo })
+}
+
+function push(run: RunState): RunStep {
+  return atWork(run).task.mode === 'both' ? pushOn(run) : next(run)
+}
+
+function pushOn(run: RunState, event?: Event<'pushSent'>): RunStep {
+  const work = noting(atWork(run), event?.attention ?? false)
+  return go({ ...run, work }, 'pushing', { do: 'push', resource: work.task.resource })
+}
+
+/** The peer no longer knows our checkpoint: versions tell what is here already, so asking for everything loses nothing (I2). */
+function refetch(run: RunState, event: Event<'failed'>): RunStep {
+  const work = atWork(run)
+  if (event.code !== 'SYNC_CHECKPOINT_GONE' || work.restarted || work.fetchedTo === null) return fail(run, event)
+  return fetch(run, { ...work, restarted: true, fetchedTo: null, appliedTo: null }, 'fetching')
+}
+
+/** The first failure of a task is its reason; those that follow are mostly its consequences. */
+function fail(run: RunState, { code, retryable, detail }: Failure): RunStep {
+  const failure = { code, retryable, detail }
+  const ends = run.work === null || ENDS_RUN.has(code)
+  const work = run.work === null ? null : { ...run.work, failure: run.work.failure ?? failure }
+  return settle({ ...run, work, ending: run.ending ?? (ends ? failure : null) })
+}
+
+function cancel(run: RunState): RunStep {
+  return settle({ ...run, cancelled: true })
+}
+
+function settle(run: RunState): RunStep {
+  return run.outstanding > 0 ? go(run, 'settling') : next(run)
+}
+
+function note(run: RunState, event: Event<'batchApplied' | 'pushSent'>): RunStep {
+  return settle(run.work === null ? run : { ...run, work: noting(run.work, event.attention) })
+}
+
+function stay(run: RunState): RunStep {
+  return go(run, 'finished')
+}
+
+function go(run: RunState, at: StateName, ...effects: readonly Effect[]): RunStep {
+  return { state: { ...run, at }, effects }
+}
+
+function fetch(run: RunState, work: Work, at: StateName, ...before: readonly Effect[]): RunStep {
+  return go({ ...run, work }, at, ...before, { do: 'pull', resource: work.task.resource, after: work.fetchedTo })
+}
+
+/** Applies one batch and, when more follow, fetches the next at the same time. */
+function applyBatch(run: RunState, work: Work, batch: FetchedBatch): RunStep {
+  const effect = { do: 'apply', resource: work.task.resource, batch: batch.batch } as const
+  const busy = { ...work, inHand: batch, fetchedTo: batch.checkpoint }
+  return batch.more ? fetch(run, busy, 'overlapping', effect) : go({ ...run, work: busy }, 'applying', effect)
+}
+
+function applied(run: RunState, { attention }: Event<'batchApplied'>): RunState {
+  const { inHand, ...work } = noting(atWork(run), attention)
+  assert(inHand !== null, 'what was applied was in hand')
+  return { ...run, work: { ...work, inHand: null, appliedTo: inHand.checkpoint } }
+}
+
+/** A peer that has more to give but stays where it is would keep us asking for ever. */
+function stalled(run: RunState, { checkpoint, more }: FetchedBatch): RunStep | null {
+  const { task, fetchedTo } = atWork(run)
+  if (!more || checkpoint !== fetchedTo) return null
+  const detail = `${task.resource}: two batches in a row end at the same checkpoint, and more is said to follow`
+  return fail(run, { code: 'SYNC_PEER_STALLED', retryable: true, detail })
+}
+
+function noting(work: Work, attention: boolean): Work {
+  return attention ? { ...work, attention } : work
+}
+
+function atWork(run: RunState): Work {
+  assert(run.work !== null, `a run that is ${run.at} has a task at work`)
+  return run.work
+}
+
+function taskResult(run: RunState, { task, attention, failure }: Work): TaskResult {
+  const fine = attention ? 'warning' : 'success'
+  const result = failure !== null ? resultOfFailure(failure) : run.cancelled ? 'error' : fine
+  return { resource: task.resource, result, failure }
+}
+
+function runResult({ done, cancelled, ending }: RunState): RunResult {
+  const results = done.map((task) => task.result)
+  if (ending !== null) results.push(resultOfFailure(ending))
+  if (cancelled) results.push('error')
+  const worst = (['fatal', 'error', 'warning'] as const).find((name) => results.includes(name)) ?? 'success'
+  return { result: worst, cancelled, failure: ending, tasks: done }
+}
+
+function resultOfFailure({ retryable }: Failure): ResultName {
+  return retryable ? 'error' : 'fatal'
+}
