@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { environmentFor, fail, findNode, installDependencies, installParts, PARTS, ROOT, run, say } from './setup.js'
 
 const check = [
-  step('Checking style (biome)', 'biome', 'check'),
+  step('Checking style (biome)', 'biome', 'check', '--error-on-warnings'),
   step('Checking types (tsc)', 'tsc'),
   step('Checking for what nobody uses (knip)', 'knip'),
 ]
