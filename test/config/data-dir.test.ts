@@ -22,10 +22,23 @@ const freshFolder = () => join(base, `site-${++count}`)
 
 type Starter = { child: ChildProcess; pid: number; said: string }
 
-/** Starts a process that opens the folder, and waits for what it says about that. */
+/** What a starter runs: it opens the folder, says what came of it, and holds it until a signal. */
+const PROGRAM = `
+  const { openDataDir } = await import(${JSON.stringify(new URL('../../src/config/index.ts', import.meta.url))})
+  try {
+    const dir = await openDataDir(process.argv[1])
+    await dir.writeAddress('http://127.0.0.1:' + process.pid)
+    process.on('SIGTERM', () => dir.release().then(() => process.exit(0)))
+    setInterval(() => {}, 60_000)
+    process.stdout.write('held ' + dir.key.toString('base64') + '\\n')
+  } catch (error) {
+    process.stdout.write('refused ' + error.code + ' ' + error.message + '\\n')
+  }`
+
+/** Starts a process of its own that opens the folder, and waits for what it says about that. */
 async function start(folder: string): Promise<Starter> {
-  const script = join(import.meta.dirname, 'hold-data-dir.ts')
-  const child = spawn(process.execPath, [script, folder], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const options = ['--input-type=module', '-e', PROGRAM, folder]
+  const child = spawn(process.execPath, options, { stdio: ['ignore', 'pipe', 'inherit'] })
   children.add(child)
   const [said] = await once(createInterface({ input: child.stdout }), 'line')
   return { child, pid: child.pid ?? 0, said }

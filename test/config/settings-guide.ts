@@ -18,13 +18,22 @@ export function generate(): string {
 function tables(): string {
   const sections = Object.entries(GROUPS).map(([group, title]) => {
     const names = SETTING_NAMES.filter((name) => settingOf(name).group === group)
-    const rows = names.map(
-      (name) =>
-        `| \`${name}\` | \`${variableName(name)}\` | ${fallback(settingOf(name))} | ${meaning(settingOf(name))} |`,
-    )
-    return `### ${title}\n\n| In a file | Variable | Default | Meaning |\n| --- | --- | --- | --- |\n${rows.join('\n')}\n`
+    const rows = names.map((name) => {
+      const setting = settingOf(name)
+      return [`\`${name}\``, `\`${variableName(name)}\``, fallback(setting), meaning(setting)]
+    })
+    return `### ${title}\n\n${table(['In a file', 'Variable', 'Default', 'Meaning'], rows)}\n`
   })
   return sections.join('\n')
+}
+
+/** Columns are as wide as their widest cell: the formatter of the repository wants it so. */
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const widths = head.map((_, column) => Math.max(...[head, ...rows].map((cells) => cells[column]?.length ?? 0)))
+  const rule = widths.map((width) => '-'.repeat(width))
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(' | ')} |`
+  return [head, rule, ...rows].map(line).join('\n')
 }
 
 function fallback({ default: value, defaultEmbedded, defaultText }: Setting): string {
