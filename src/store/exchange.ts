@@ -20,7 +20,7 @@ import type { Store } from './database.ts'
 import { filterSql } from './filter-sql.ts'
 import { dueEntries, type QuarantineEntry } from './quarantine.ts'
 import { touchRefiltered } from './refilter.ts'
-import { findGrant, lookupTask, type Peer, type Self } from './registry/index.ts'
+import { findGrant, findTaskFor, type Peer, type Self } from './registry/index.ts'
 import { findResource, loadResources, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
@@ -100,7 +100,7 @@ export async function receiveChanges(
   if (grant === null) {
     throw new SynclineError('SYNC_AUTH_FORBIDDEN', `peer "${peer.name}" may not push "${resource.name}"; an administrator of this site can grant it`)
   }
-  const task = await lookupTask(store.db, peer.id, resource.name)
+  const task = await findTaskFor(store.db, peer.id, resource.name)
   const filter = grant.filter === null ? undefined : await compileFilter(store, resource, grant.filter)
   const context = await applyContext(store, link, resource, push.runId, limits, {
     policy: policyOf(task ?? grant, self),
