@@ -45,13 +45,14 @@ t.test('a dump of one cluster restores into another with another system identifi
 })
 
 t.test('a crashed server comes back on the same port with what was committed', async (t) => {
-  const own = await startPostgres(t, { fsync: true })
+  const own = await startPostgres(t, { settings: { max_connections: 20 } })
   const database = await own.createDatabase()
   await rows(database.url, 'create table place as select 1 as id')
   await own.halt('immediate')
   await t.rejects(rows(database.url, 'select 1'), { code: 'ECONNREFUSED' })
   await own.resume()
   t.same(await rows(database.url, 'select id from place'), [{ id: 1 }])
+  t.same(await rows(database.url, 'show max_connections'), [{ max_connections: '20' }])
 })
 
 t.test('the cluster goes away when its process is killed', async (t) => {

@@ -20,7 +20,7 @@ import { delimiter, join } from 'node:path'
 import pg from 'pg'
 
 export type ClusterOptions = {
-  /** Wait for the disk at every commit, as in production; only tests about power loss and benches want it. Default false. */
+  /** Wait for the disk at every commit, as in production, which benches want. Without it a commit outlives the server, not the machine. */
   readonly fsync?: boolean
   /** Server settings, such as `{ wal_level: 'logical' }`; they win over the ones chosen here. */
   readonly settings?: Readonly<Record<string, string | number>>
@@ -176,7 +176,6 @@ function serverArguments(port: number, { fsync = false, settings = {} }: Cluster
     port,
     unix_socket_directories: '',
     fsync: onOff,
-    synchronous_commit: onOff,
     full_page_writes: onOff,
     max_connections: 100,
     shared_buffers: '64MB',
