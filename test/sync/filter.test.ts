@@ -536,6 +536,7 @@ t.test('evaluating a filter with metadata', async (t) => {
     t.ok(typed("changed_at = '2024-01-01 12:00+02'", { changed_at: '2024-01-01 10:00:00+00' }))
     t.ok(typed("changed_at > '2024-01-01'", { changed_at: '2024-01-01T00:00:00.000001+00:00' }))
     t.ok(typed("changed_at < '2024-01-01'", { changed_at: '0044-03-15T00:00:00+00:00 BC' }))
+    t.ok(typed("changed_at < '0001-01-01'", { changed_at: '0001-02-29 00:00:00+00 BC' }), '1 BC was a leap year')
     t.ok(typed("changed_at = 'infinity' and changed_at > '9999-12-31'", { changed_at: 'infinity' }))
     t.ok(
       typed("changed_at = '2016-12-31T23:59:59.9Z' or changed_at = '2017-01-01'", {
