@@ -1,0 +1,204 @@
+import { SynclineError } from '../errors.ts'
+import type { Batch } from '../record.ts'
+import { readClock, readId, readOrigin, readResource } from './change.ts'
+import { assertDepth, isJsonObject, parseJson } from './exact-json.ts'
+import {
+  type BodyLimits,
+  checkCount,
+  checkSize,
+  decodeText,
+  fault,
+  incomplete,
+  placed,
+  quoted,
+  refuseUnknown,
+  trailerOf,
+} from './format.ts'
+
+/** The fast wire between two sites that both know it; the public formats stand beside it. */
+export const LINES_MEDIA_TYPE = 'application/vnd.syncline.lines'
+
+/** Number of this form of the wire, in the header of every body. 1: first form. */
+const LINES_VERSION = 1
+
+/**
+ * A batch as PostgreSQL makes and takes it: one line a record, never parsed on its way through Node. A line is `id TAB
+ * clock TAB origin TAB seen TAB kind TAB payload`: id is a JSON string; clock is microseconds; origin an index into
+ * `origins`; seen empty or `{"<origin index>": clock}`; kind p (put), d (delete) or l (left); payload a JSON array in
+ * column order for p, else empty. A change without a version has clock, origin and seen empty. JSON holds no raw
+ * control characters, so TAB and newline separate safely.
+ */
+export type LineBatch = {
+  readonly resource: string
+  /** Order of the payload array, reference columns included. */
+  readonly columns: readonly string[]
+  /** Reference column → resource it refers to; its payload value is a record id or null. */
+  readonly refs: Readonly<Record<string, string>>
+  readonly origins: readonly string[]
+  /** Lines joined by newline, without one at the end; empty when there is none. */
+  readonly text: string
+  readonly count: number
+  readonly next?: NonNullable<Batch['next']>
+}
+
+/** The first line of a body, without its newline. */
+export function linesHeader(batch: LineBatch): string {
+  const { resource, columns, refs, origins } = batch
+  return JSON.stringify({ syncline: LINES_VERSION, resource, columns, refs, origins })
+}
+
+/** The last line of a body: a body without it, or with another count, is incomplete. */
+export function linesTrailer(batch: LineBatch): string {
+  return JSON.stringify({ count: batch.count, ...batch.next })
+}
+
+/** The body of a batch in pieces to be sent one after the other; the lines are one piece, as they came. */
+export function encodeLines(batch: LineBatch): string[] {
+  const lines = batch.text === '' ? [] : [batch.text, '\n']
+  return [linesHeader(batch), '\n', ...lines, linesTrailer(batch)]
+}
+
+/**
+ * The batch in a body. Checks header, trailer, count and every line's envelope, and that ids are unique; payloads are
+ * only looked at for separators and depth: the database reads them. Throws SYNC_BATCH_INCOMPLETE, SYNC_FORMAT_INVALID,
+ * SYNC_RECORD_TOO_LARGE or SYNC_REQUEST_TOO_LARGE.
+ */
+export function decodeLines(body: Uint8Array | string, limits: BodyLimits): LineBatch {
+  if (typeof body === 'string' && !body.isWellFormed()) fault('the body holds half a character')
+  const bytes = typeof body === 'string' ? Buffer.from(body) : body
+  const trailer = trailerOf(bytes, limits.depthMax)
+  if (trailer === undefined) throw incomplete('the body ends before its trailer line')
+  const text = typeof body === 'string' ? body : decodeText(body)
+  let end = text.length
+  while (text[end - 1] === '\n') end--
+  const headerEnd = text.indexOf('\n')
+  if (headerEnd === -1 || headerEnd >= end) throw incomplete('the body has no header line')
+  const header = readHeader(text.slice(0, headerEnd), limits.depthMax)
+  const lines = text.slice(headerEnd + 1, Math.max(headerEnd + 1, text.lastIndexOf('\n', end - 1)))
+  checkCount(trailer.count, limits.recordsMax)
+  const count = checkLines(lines, header.origins.length, limits)
+  if (count !== trailer.count) throw incomplete(`the trailer counts ${trailer.count} records, the body has ${count}`)
+  return { ...header, text: lines, count, ...(trailer.next && { next: trailer.next }) }
+}
+
+function readHeader(text: string, depthMax: number): Pick<LineBatch, 'resource' | 'columns' | 'refs' | 'origins'> {
+  try {
+    const header = parseJson(text, depthMax)
+    if (!isJsonObject(header)) return fault('it must be an object')
+    if (header.syncline !== LINES_VERSION) {
+      throw new SynclineError(
+        'SYNC_FORMAT_UNSUPPORTED',
+        `form ${quoted(header.syncline)} of ${LINES_MEDIA_TYPE}; this site reads form ${LINES_VERSION}`,
+      )
+    }
+    refuseUnknown(header, ['syncline', 'resource', 'columns', 'refs', 'origins'], 'a header')
+    const columns = readNames(header.columns, 'columns')
+    const origins = readNames(header.origins, 'origins')
+    for (const origin of origins) readOrigin(origin, 'an origin')
+    const refs = header.refs
+    if (!isJsonObject(refs)) return fault('refs must be an object of columns and resources')
+    for (const [column, resource] of Object.entries(refs)) {
+      if (!columns.includes(column)) fault(`refs names ${quoted(column)}, which is not among the columns`)
+      readResource(resource, `refs[${quoted(column)}]`)
+    }
+    return { resource: readResource(header.resource), columns, refs: refs as Record<string, string>, origins }
+  } catch (error) {
+    throw placed(error, 'header (line 1)')
+  }
+}
+
+function readNames(value: unknown, what: string): readonly string[] {
+  if (!Array.isArray(value) || !value.every((name) => typeof name === 'string' && name !== ''))
+    return fault(`${what} must be a list of names`)
+  if (new Set(value).size < value.length) fault(`${what} names something twice`)
+  return value as string[]
+}
+
+/**
+ * Envelope of a line up to its payload: id, clock, origin, seen, kind. Linear: no two parts can match the same
+ * character.
+ */
+const ENVELOPE =
+  /("[^"\\\t\n]*(?:\\.[^"\\\t\n]*)*")\t(?:([1-9]\d{0,15})\t(0|[1-9]\d{0,8})\t(\{[^\t\n]*\}|)|\t\t)\t([pdl])\t/y
+const TABS = 5
+/** Control characters but TAB and newline. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
+const CONTROL = /[\0-\x08\x0b-\x1f]/
+
+/**
+ * Checks every line and returns their number. The cost is a few searches a line; the figures are in the bench of the
+ * wire.
+ */
+function checkLines(lines: string, origins: number, limits: BodyLimits): number {
+  if (lines === '') return 0
+  const control = CONTROL.exec(lines)
+  const tabs = counter(lines, '\t')
+  const squares = counter(lines, '[')
+  const braces = counter(lines, '{')
+  const ids = new Set<string>()
+  let count = 0
+  for (let start = 0; start <= lines.length; ) {
+    const newline = lines.indexOf('\n', start)
+    const end = newline === -1 ? lines.length : newline
+    try {
+      checkCount(count + 1, limits.recordsMax)
+      if ((end - start) * 3 > limits.recordBytesMax) checkSize(lines.slice(start, end), limits.recordBytesMax)
+      if (control !== null && control.index < end) fault('a control character stands outside an escape')
+      ENVELOPE.lastIndex = start
+      const envelope = ENVELOPE.exec(lines)
+      if (envelope === null || ENVELOPE.lastIndex > end || tabs(end) !== TABS) {
+        return fault('a line is id, clock, origin, seen, kind and payload with a TAB between')
+      }
+      const payload = ENVELOPE.lastIndex
+      if (envelope[5] === 'p') {
+        if (lines[payload] !== '[' || lines[end - 1] !== ']') fault('the payload of a put is a list')
+      } else if (payload !== end) fault('only a put has a payload')
+      if (squares(end) + braces(end) > limits.depthMax) assertDepth(lines.slice(start, end), limits.depthMax)
+      checkVersion(envelope[2], envelope[3], envelope[4], origins)
+      const size = ids.size
+      if (ids.add(uniqueId(envelope[1] as string)).size === size)
+        fault(`the record ${envelope[1]} stands in the batch twice`)
+    } catch (error) {
+      throw placed(error, `record ${count + 1} (line ${count + 2})`)
+    }
+    count++
+    start = end + 1
+  }
+  return count
+}
+
+/** What an id is known by. Ids come from PostgreSQL in one spelling unless they hold an escape. */
+function uniqueId(token: string): string {
+  const id = token.includes('\\') ? (JSON.parse(token) as string) : token.slice(1, -1)
+  return readId(id)
+}
+
+function checkVersion(
+  clock: string | undefined,
+  origin: string | undefined,
+  seen: string | undefined,
+  origins: number,
+): void {
+  if (clock === undefined) return
+  readClock(Number(clock))
+  if (Number(origin) >= origins) fault(`origin ${origin} is not among the ${origins} origins of the header`)
+  if (seen === '' || seen === undefined) return
+  for (const [index, at] of Object.entries(JSON.parse(seen) as Record<string, unknown>)) {
+    if (!/^(?:0|[1-9]\d{0,8})$/.test(index) || Number(index) >= origins)
+      fault(`seen names ${quoted(index)}, which is not among the ${origins} origins of the header`)
+    readClock(at, `the clock in seen of origin ${index}`)
+  }
+}
+
+/**
+ * Counts one character in windows that follow each other, finding every occurrence once: searching anew for each line
+ * would be quadratic.
+ */
+function counter(text: string, character: string): (end: number) => number {
+  let at = text.indexOf(character)
+  return (end) => {
+    let count = 0
+    for (; at !== -1 && at < end; count++) at = text.indexOf(character, at + 1)
+    return count
+  }
+}
