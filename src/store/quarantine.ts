@@ -48,12 +48,14 @@ export async function releaseApplied(trx: Transaction<Database>, resource: Resou
   const { rows } = await sql`select from syncline.quarantine where resource_id = ${resource.id} limit 1`.execute(trx)
   if (rows.length === 0) return
   await sql`
-    delete from syncline.quarantine q using pg_temp.syncline_stage s
-     where q.resource_id = ${resource.id} and q.record_id = s.id and s.class in ('n', 'f', 's', 'v')
-       and (s.origin = q.origin and s.clock >= q.clock or (s.seen ->> q.origin::text)::int8 >= q.clock
-            or s.class = 's' and exists (
-              select from syncline.record r where r.resource_id = q.resource_id and r.record_id = q.record_id
-                and (r.origin = q.origin and r.clock >= q.clock or (r.seen ->> q.origin::text)::int8 >= q.clock)))`.execute(trx)
+    delete from syncline.quarantine where ctid = any (array(
+      select q.ctid from pg_temp.syncline_stage s cross join lateral (
+        select w.ctid, w.origin, w.clock, r.origin as r_origin, r.clock as r_clock, r.seen as r_seen
+          from syncline.quarantine w join syncline.record r on r.resource_id = w.resource_id and r.record_id = w.record_id
+         where w.resource_id = ${resource.id} and w.record_id = s.id offset 0
+      ) q
+       where s.class in ('n', 'f', 's', 'v')
+         and (q.r_origin = q.origin and q.r_clock >= q.clock or (q.r_seen ->> q.origin::text)::int8 >= q.clock)))`.execute(trx)
 }
 
 /**

@@ -113,10 +113,16 @@ export async function lockStaged(trx: Transaction<Database>, resource: ResourceI
   await sql`select from (select s.id::${sql.raw(resource.keyType)} as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
     join ${sql.raw(liveTable(resource))} t on t.${key} = s.key for update of t`.execute(trx)
   await sql`
-    update pg_temp.syncline_stage p set class = (${sql.raw(CLASSIFY)})::"char", l_clock = l.clock, l_origin = l.origin, l_seen = l.seen, l_deleted = l.deleted
-      from syncline.record l
-     where l.resource_id = ${sql.lit(resource.id)} and l.record_id = p.id and p.class in ('f', 'c', 'u', 'l')
-       and (l.clock, l.origin, l.deleted) is distinct from (p.l_clock, p.l_origin, p.l_deleted)`.execute(trx)
+    update pg_temp.syncline_stage s set class = now.class, l_clock = now.clock, l_origin = now.origin, l_seen = now.seen, l_deleted = now.deleted
+      from (
+        select p.n, (${sql.raw(CLASSIFY)})::"char" as class, l.* from pg_temp.syncline_stage p
+          cross join lateral (
+            select r.clock, r.origin, r.seen, r.deleted from syncline.record r
+             where r.resource_id = ${sql.lit(resource.id)} and r.record_id = p.id offset 0
+          ) l
+         where p.class in ('f', 'c', 'u', 'l') and (l.clock, l.origin, l.deleted) is distinct from (p.l_clock, p.l_origin, p.l_deleted) offset 0
+      ) now
+     where s.n = now.n`.execute(trx)
 }
 
 /**
@@ -164,7 +170,7 @@ export async function markBlockedDeletes(trx: Transaction<Database>, resource: R
       const self = Number(foreign.child_oid) === resource.tableOid
       if (!self && (foreign.action === 'n' || foreign.action === 'd')) continue
       const spared = self
-        ? sql`and not exists (select from pg_temp.syncline_stage d where d.id = c.${key}::text and d.kind = 'd' and d.class in ('n', 'f'))`
+        ? sql`and c.${key}::text not in (select d.id from pg_temp.syncline_stage d where d.kind = 'd' and d.class in ('n', 'f'))`
         : sql``
       const { numAffectedRows } = await sql`
         update pg_temp.syncline_stage s set class = 'b', code = 'SYNC_RECORD_STILL_REFERENCED',

@@ -149,8 +149,8 @@ async function keepLateReferences(trx: Transaction<Database>, context: WriteCont
     if (at === undefined) continue
     const column = reference.column.name
     await sql`
-      delete from syncline.pending_ref f using pg_temp.syncline_stage s
-       where f.resource_id = ${resource.id} and f.record_id = s.id and f.column_name = ${column} and s.class in ('n', 'f') and ${within(range)}`.execute(trx)
+      delete from syncline.pending_ref f where f.resource_id = ${resource.id} and f.column_name = ${column} and f.record_id = any (array(
+        select s.id from pg_temp.syncline_stage s where s.class in ('n', 'f') and ${within(range)}))`.execute(trx)
     await sql`
       insert into syncline.pending_ref (resource_id, record_id, column_name, target_resource_id, target_record_id)
       select ${resource.id}, v.id, ${column}, ${reference.resourceId}, v.target from (
@@ -166,24 +166,26 @@ async function keepLateReferences(trx: Transaction<Database>, context: WriteCont
  * only the target was missing.
  */
 export async function resolveLateReferences(trx: Transaction<Database>, target: ResourceInfo, all: readonly ResourceInfo[]): Promise<void> {
-  const { rows: waiting } = await sql<{ resource_id: number; column_name: string }>`
-    select distinct resource_id, column_name from syncline.pending_ref where target_resource_id = ${target.id}`.execute(trx)
-  for (const each of waiting) {
-    const resource = all.find((other) => other.id === each.resource_id)
-    const reference = resource?.references.find((other) => other.column.name === each.column_name)
-    if (resource === undefined || reference === undefined) continue
+  const { rows: some } = await sql`select from syncline.pending_ref where target_resource_id = ${target.id} limit 1`.execute(trx)
+  if (some.length === 0) return
+  const waiting = all.flatMap((resource) =>
+    resource.references.filter((each) => each.resourceId === target.id && each.cyclic && !each.column.notNull).map((reference) => ({ resource, reference })),
+  )
+  for (const { resource, reference } of waiting) {
     await sql`select set_config('syncline.apply', ${String(resource.id)}, true)`.execute(trx)
     await sql`
       with ready as materialized (
-        select f.record_id, p.${sql.id(reference.targetColumn)} as value from syncline.pending_ref f
-          join ${sql.raw(liveTable(target))} p on p.${sql.id(target.keyColumn)} = f.target_record_id::${sql.raw(target.keyType)}
-         where f.target_resource_id = ${target.id} and f.resource_id = ${resource.id} and f.column_name = ${each.column_name}
+        select f.ctid as at, f.record_id, p.value from pg_temp.syncline_stage s
+          cross join lateral (select f.ctid, f.record_id from syncline.pending_ref f
+            where f.target_resource_id = ${target.id} and f.target_record_id = s.id and f.resource_id = ${resource.id} and f.column_name = ${reference.column.name} offset 0) f
+          cross join lateral (select t.${sql.id(reference.targetColumn)} as value from ${sql.raw(liveTable(target))} t
+            where t.${sql.id(target.keyColumn)} = s.id::${sql.raw(target.keyType)} offset 0) p
+         where s.class in ('n', 'f') and s.kind = 'p'
       ), filled as (
-        update ${sql.raw(liveTable(resource))} t set ${sql.id(each.column_name)} = ready.value from ready
+        update ${sql.raw(liveTable(resource))} t set ${sql.id(reference.column.name)} = ready.value from ready
          where t.${sql.id(resource.keyColumn)} = ready.record_id::${sql.raw(resource.keyType)}
       )
-      delete from syncline.pending_ref f using ready
-       where f.resource_id = ${resource.id} and f.column_name = ${each.column_name} and f.record_id = ready.record_id`.execute(trx)
+      delete from syncline.pending_ref f where f.ctid = any (array(select at from ready))`.execute(trx)
     await sql`select set_config('syncline.apply', '', true)`.execute(trx)
   }
 }
