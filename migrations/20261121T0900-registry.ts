@@ -1,6 +1,9 @@
 import { type Kysely, sql } from 'kysely'
 
-/** Who is who: this site, its peers, what each may do, and how callers prove who they are. */
+/**
+ * Who is who: this site, its peers, what each may do, and how callers prove who they are.
+ * The schema is there already: the migrator keeps its own table in it, and a role that may not create schemas gets it made beforehand.
+ */
 export async function up(db: Kysely<unknown>): Promise<void> {
   const statements = sql`
     create table syncline.site (
@@ -129,7 +132,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       redeemed_by uuid
     );
   `
-  await sql`create schema if not exists syncline`.execute(db)
   for (const text of statements.compile(db).sql.split(/;\s*$/m)) {
     if (text.trim() !== '') await sql.raw(text).execute(db)
   }

@@ -9,7 +9,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       peer_name text,
       cause text not null,
       state text not null,
-      started_at timestamptz not null default now(),
+      started_at timestamptz not null default clock_timestamp(),
+      alive_at timestamptz not null default clock_timestamp(),
       finished_at timestamptz,
       result text check (result in ('success', 'warning', 'error', 'fatal')),
       code text,
@@ -17,6 +18,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       counts jsonb not null default '{}'
     );
     create index run_peer on syncline.run (peer_id, id desc);
+    create index run_open on syncline.run (id) where finished_at is null;
+    comment on column syncline.run.alive_at is 'When the process that performs the run last said so; one that stays silent was killed.';
 
     create table syncline.log (
       id int8 generated always as identity primary key,
@@ -41,6 +44,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     );
     create index log_peer on syncline.log (peer_id, id desc);
     create index log_resource on syncline.log (resource, id desc);
+    create index log_run on syncline.log (run_id, id desc) where run_id is not null;
     create index log_at on syncline.log (at);
   `
   for (const text of statements.compile(db).sql.split(/;\s*$/m)) {

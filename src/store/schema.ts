@@ -230,11 +230,12 @@ type RunTable = {
   cause: string
   state: string
   started_at: DefaultTimestamp
+  alive_at: DefaultTimestamp
   finished_at: ColumnType<string | null, string | null | undefined, string | null>
   result: 'success' | 'warning' | 'error' | 'fatal' | null
   code: string | null
   message: string | null
-  counts: JsonColumn
+  counts: ColumnType<Readonly<Record<string, number>>, string | undefined, string>
 }
 
 type LogTable = {

@@ -26,6 +26,16 @@ export const ERRORS = {
     title: 'The database was written by a newer program',
     mend: 'Run the version of Syncline that made the database, or a later one.',
   },
+  SYNC_CONFIG_DATABASE_UNSUITABLE: {
+    retry: 'after-fix',
+    title: 'This database cannot be used',
+    mend: 'Use a writable UTF-8 database on PostgreSQL 13 or newer.',
+  },
+  SYNC_CONFIG_DATA_KEY_WRONG: {
+    retry: 'after-fix',
+    title: 'The data folder holds another key than the one that sealed the secrets in the database',
+    mend: 'Start with the data folder that belongs to this database; it is part of every backup.',
+  },
   SYNC_AUTH_MISSING: {
     retry: 'after-fix',
     title: 'No valid credentials',
@@ -170,6 +180,11 @@ export const ERRORS = {
     retry: 'after-fix',
     title: 'The peer is paused',
     mend: 'Run `syncline peer resume`.',
+  },
+  SYNC_PEER_STALLED: {
+    retry: 'later',
+    title: 'The peer says that more follows, but does not move on',
+    mend: 'Look at the log of that site; the run is tried again by itself.',
   },
   SYNC_RUN_ACTIVE: {
     retry: 'later',
