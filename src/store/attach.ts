@@ -186,6 +186,7 @@ export function columnsOf(facts: TableFacts, key: string): readonly Column[] {
     return {
       name: column.name,
       typeName: column.typeName,
+      baseType: column.baseType,
       type: column.type,
       form: formOf(column),
       notNull: column.notNull,

@@ -103,7 +103,7 @@ function nextVersion(me: string): string {
 
 function comparable(column: Column, alias: string): string {
   const value = `${alias}.${quoteIdent(column.name)}`
-  return NO_EQUALITY.has(column.typeName) || column.typeName === '_json' ? `${value}::text` : value
+  return NO_EQUALITY.has(column.baseType) || column.baseType === '_json' ? `${value}::text` : value
 }
 
 function qualified(resource: { tableSchema: string; tableName: string }): string {

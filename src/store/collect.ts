@@ -134,7 +134,7 @@ function valueSql(column: Column, alias: string): string {
   if (column.form === 'native' || column.form === 'json') return value
   if (column.form === 'text') return `${value}::text`
   // JSON numbers of these would be rounded by readers, so the elements travel as text.
-  return ['_int8', '_numeric'].includes(column.typeName) ? `${value}::text[]` : value
+  return ['_int8', '_numeric'].includes(column.baseType) ? `${value}::text[]` : value
 }
 
 /** Local keys never travel: a reference is the record id of its target. Inside cycles it may still wait in pending_ref. */

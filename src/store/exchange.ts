@@ -3,6 +3,7 @@ import { type RawBuilder, sql, type Transaction } from 'kysely'
 import {
   type BatchReport,
   type FilterColumn,
+  filterColumns,
   type LineBatch,
   type Outcome,
   type Policy,
@@ -54,6 +55,7 @@ export async function serveChanges(store: Store, link: Link, request: PullReques
     throw new SynclineError('SYNC_AUTH_FORBIDDEN', `peer "${link.peer.name}" may not pull "${resource.name}"; an administrator of this site can grant it`)
   }
   const columns = narrow(grant.columns, request.columns, `pull of "${resource.name}" by "${link.peer.name}"`)
+  if (request.filter != null && request.filter.trim() !== '') await checkDisclosure(store, link, resource, grant.columns, request.filter)
   return collectScoped(store, link, resource, { ...request, columns, filters: [grant.filter, request.filter] }, limits)
 }
 
@@ -253,29 +255,50 @@ function joinFilters(filters: readonly (string | null | undefined)[]): string | 
 
 /** A filter as a condition on the live row `t` of a resource. Errors: SYNC_FILTER_INVALID. */
 export async function compileFilter(store: Store, resource: ResourceInfo, text: string): Promise<RawBuilder<boolean>> {
-  const resources = await loadResources(store.db)
-  const columns = filterColumnsOf(resource, resources, true)
+  const columns = filterColumnsOf(resource, await loadResources(store.db), 2)
   const tree = parseFilter(text)
   return filterSql(tree, resolveFilter(tree, columns, resource.keyColumn), 't')
 }
 
-function filterColumnsOf(resource: ResourceInfo, resources: readonly ResourceInfo[], follow: boolean): FilterColumn[] {
-  return resource.columns.map((column) => {
-    const reference = follow ? resource.references.find((each) => each.column.name === column.name) : undefined
+/** Columns of a resource as filters know them. Local columns are left out: what does not travel cannot be asked for. */
+function filterColumnsOf(resource: ResourceInfo, resources: readonly ResourceInfo[], depth: number): FilterColumn[] {
+  const known = resource.columns.filter((column) => column.sent || column.name === resource.keyColumn)
+  return known.map((column) => {
+    const reference = resource.references.find((each) => each.column.name === column.name)
     const target = reference && resources.find((each) => each.id === reference.resourceId)
-    if (reference === undefined || target === undefined) return { name: column.name, type: column.typeName }
+    if (reference === undefined || target === undefined || depth === 0) return { name: column.name, type: column.baseType }
     return {
       name: column.name,
-      type: column.typeName,
+      type: column.baseType,
       ref: {
         resource: target.name,
         table: { schema: target.tableSchema, name: target.tableName },
         keyColumn: target.keyColumn,
         targetColumn: reference.targetColumn,
-        columns: filterColumnsOf(target, resources, false),
+        columns: filterColumnsOf(target, resources, depth - 1),
       },
     }
   })
+}
+
+/** A peer may filter only by what it may see: a filter on a hidden column would tell its values one question at a time (I10). */
+async function checkDisclosure(store: Store, link: Link, resource: ResourceInfo, granted: readonly string[] | null, text: string): Promise<void> {
+  for (const { reference, name } of filterColumns(parseFilter(text))) {
+    const own = reference === undefined ? name : ownColumn(resource, reference)
+    const hidden = (): never => {
+      throw new SynclineError('SYNC_AUTH_FORBIDDEN', `peer "${link.peer.name}" may not filter "${resource.name}" by "${reference === undefined ? name : `${reference}.${name}`}": it may not see that column`)
+    }
+    if (granted !== null && own !== 'id' && own !== resource.keyColumn && !granted.includes(own)) hidden()
+    if (reference === undefined) continue
+    const target = resource.references.find((each) => each.column.name === own)?.resource
+    const grant = target === undefined ? null : await findGrant(store.db, link.peer.id, target, 'pull')
+    if (grant === null || (grant.columns !== null && name !== 'id' && !grant.columns.includes(name))) hidden()
+  }
+}
+
+function ownColumn(resource: ResourceInfo, reference: string): string {
+  const names = resource.references.map((each) => each.column.name)
+  return names.includes(reference) ? reference : `${reference}_id`
 }
 
 /** Marks checkpoints with what they were reached with: after a change of filter or columns everything is offered again. */

@@ -21,3 +21,25 @@ export {
   startRun,
 } from './run-log.ts'
 export type { Database } from './schema.ts'
+export { emptyReport } from './apply.ts'
+export { type AttachOptions, type AttachProgress, attach, checkResources, detach, type ResourceCheck } from './attach.ts'
+export { type CheckpointDirection, type CheckpointEntry, dropCheckpoint, listCheckpoints, readCheckpoint, writeCheckpoint } from './checkpoints.ts'
+export { horizon } from './collect.ts'
+export {
+  addReports,
+  applyPull,
+  collectPush,
+  compileFilter,
+  type ExchangeLimits,
+  headOf,
+  type Link as ExchangeLink,
+  type PullRequest,
+  type PullTask,
+  receiveChanges,
+  redrive,
+  type Scope,
+  serveChanges,
+  writeByHand,
+} from './exchange.ts'
+export { discardQuarantined, findQuarantined, type LineHeader, listQuarantine, type QuarantineEntry, retryNow } from './quarantine.ts'
+export { type Column, type ColumnForm, findResource, loadResources, type ResolvedReference, type ResourceInfo, sentColumns } from './resources.ts'

@@ -11,6 +11,8 @@ export type Column = {
   readonly name: string
   /** Name in pg_type without schema, such as int4, uuid, _text. */
   readonly typeName: string
+  /** The same under all domains. */
+  readonly baseType: string
   /** Quoted and qualified, without length: casting to it never cuts a value, the assignment then refuses what is too long. */
   readonly type: string
   readonly form: ColumnForm

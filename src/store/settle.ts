@@ -141,7 +141,7 @@ async function conflictPage(trx: Transaction<Database>, context: SettleContext, 
   const { resource, columns } = context
   const key = sql.id(resource.keyColumn)
   const sent = columns.map((each) => each.column)
-  const same = columns.length === 0 ? 'true' : columns.map((each) => `t.${quote(each.column.name)}${textual(each.column.typeName)} is not distinct from (${incomingSql(context, each)})${textual(each.column.typeName)}`).join(' and ')
+  const same = columns.length === 0 ? 'true' : columns.map((each) => `t.${quote(each.column.name)}${textual(each.column.baseType)} is not distinct from (${incomingSql(context, each)})${textual(each.column.baseType)}`).join(' and ')
   const origin = (site: string) => sql`(select o.origin from syncline.site o where o.id = ${sql.raw(site)})`
   const named = (seen: string) => sql`(select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(${sql.raw(seen)}) e join syncline.site o on o.id = e.key::int4)`
   const { rows } = await sql<ConflictRow>`
