@@ -32,7 +32,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       clock int8 not null,
       seen jsonb,
       deleted bool not null,
-      data jsonb
+      data json
     );
     create index history_record on syncline.history (resource_id, record_id, id);
     create index history_at on syncline.history (at);

@@ -213,7 +213,7 @@ async function settleLeft(trx: Transaction<Database>, context: ApplyContext): Pr
   const table = sql.raw(`"${resource.tableSchema.replaceAll('"', '""')}"."${resource.tableName.replaceAll('"', '""')}"`)
   const known = sql`s.class = 'l' and not s.l_deleted and s.l_origin is not null and (s.origin = s.l_origin and s.clock >= s.l_clock or (s.seen ->> s.l_origin::text)::int8 >= s.l_clock)`
   await sql`insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
-    select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, to_jsonb(t)
+    select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, row_to_json(t)
       from pg_temp.syncline_stage s join ${table} t on t.${key} = s.id::${sql.raw(resource.keyType)} where ${known}`.execute(trx)
   await sql`select set_config('syncline.apply', ${String(resource.id)}, true)`.execute(trx)
   await sql`delete from ${table} t using pg_temp.syncline_stage s where t.${key} = s.id::${sql.raw(resource.keyType)} and ${known}`.execute(trx)

@@ -87,7 +87,7 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
         from scan s left join lateral (
           select t.${key} as payload_key, pg_column_size(t.*) as bytes, ${matches} as matches
             from ${sql.raw(liveTable(resource))} t
-           where t.${key} = s.record_id::${sql.raw(resource.keyType)} and not s.deleted offset 0
+           where t.${key} = s.record_id::${sql.raw(resource.keyType)} and not s.deleted and s.source is distinct from ${peer.siteId} offset 0
         ) live on true
       window w as (order by s.xact, s.record_id)
     ), kept as materialized (

@@ -28,6 +28,8 @@ export async function quarantineStaged(
   place: { readonly resource: ResourceInfo; readonly peerId: number; readonly runId: string | null },
   batch: LineBatch,
 ): Promise<void> {
+  const { rows } = await sql`select from pg_temp.syncline_stage where class in ('w', 'b', 'q') limit 1`.execute(trx)
+  if (rows.length === 0) return
   const header: LineHeader = { resource: batch.resource, columns: batch.columns, refs: batch.refs, origins: batch.origins }
   await sql`
     insert into syncline.quarantine as q (peer_id, resource_id, record_id, origin, clock, run_id, line, header, code, reason, waits_resource_id, waits_record_id, retry_at)
@@ -101,7 +103,7 @@ export async function discardQuarantined(db: Kysely<Database>, id: string): Prom
   const result = await sql`
     with gone as (delete from syncline.quarantine where id = ${id}::int8 returning *)
     insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, deleted, data)
-    select resource_id, record_id, run_id, 'discarded', origin, clock, false, jsonb_build_object('line', line, 'header', header) from gone`.execute(db)
+    select resource_id, record_id, run_id, 'discarded', origin, clock, false, json_build_object('line', line, 'header', header) from gone`.execute(db)
   return Number(result.numAffectedRows ?? 0) > 0
 }
 

@@ -108,7 +108,7 @@ async function carryOut(trx: Transaction<Database>, context: SettleContext, head
     await sql`
       insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
       select ${context.resource.id}, s.id, ${context.runId}::int8, 'lost a conflict', s.origin, s.clock, s.seen, s.kind = 'd',
-             (select jsonb_object_agg(name, s.payload::jsonb -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality c(name, at))
+             (select json_object_agg(name, s.payload::jsonb -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality c(name, at))
         from pg_temp.syncline_stage s where s.n = ${row.n}`.execute(trx)
   }
   if (verdict.class === 'a') await openConflict(trx, context, header, row)

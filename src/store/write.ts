@@ -57,7 +57,7 @@ async function keepBeforeImages(trx: Transaction<Database>, context: WriteContex
   await sql`
     insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
     select ${resource.id}, s.id, ${context.runId}::int8, case s.kind when 'd' then 'deleted' else 'replaced' end,
-           s.l_origin, s.l_clock, s.l_seen, s.l_deleted, to_jsonb(t)
+           s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t)
       from pg_temp.syncline_stage s left join ${sql.raw(liveTable(resource))} t on t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
      where s.class = 'f' and ${within(range)}`.execute(trx)
 }
@@ -75,14 +75,18 @@ async function updateRows(trx: Transaction<Database>, context: WriteContext, ran
   const table = sql.raw(liveTable(resource))
   const rows = sql`select s.id::${sql.raw(resource.keyType)} as key, s.payload::jsonb as v from pg_temp.syncline_stage s
     where s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)} order by s.id offset 0`
+  let updated = -1n
   if (columns.length > 0) {
     const assignments = columns.map((each) => sql`${sql.id(each.column.name)} = ${sql.raw(incomingSql(context, each))}`)
-    await sql`update ${table} t set ${sql.join(assignments)} from (${rows}) s where t.${key} = s.key`.execute(trx)
+    const result = await sql`update ${table} t set ${sql.join(assignments)} from (${rows}) s where t.${key} = s.key`.execute(trx)
+    updated = result.numAffectedRows ?? -1n
   }
+  const { rows: expected } = await sql<{ count: string }>`
+    select count(*) from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)}`.execute(trx)
+  if (updated === BigInt(expected[0]?.count ?? 0)) return
   // A row that is gone behind the triggers although its record lives is written anew.
   const missing = sql`s.class = 'f' and not s.l_deleted and not exists (select from ${table} t where t.${key} = s.id::${sql.raw(resource.keyType)})`
-  const { rows: some } = await sql`select from pg_temp.syncline_stage s where s.kind = 'p' and ${within(range)} and ${missing} limit 1`.execute(trx)
-  if (some.length > 0) await insertRows(trx, context, range, missing)
+  await insertRows(trx, context, range, missing)
 }
 
 async function insertRows(trx: Transaction<Database>, context: WriteContext, range: Range, which: RawBuilder<unknown>): Promise<void> {
