@@ -14,6 +14,8 @@ export type StoreOptions = {
 
 export type Store = {
   readonly db: Kysely<Database>
+  /** The same connections below kysely, for the queue, which brings its own SQL. */
+  readonly pool: pg.Pool
   /** False for the embedded database: one connection, no advisory locks between processes, no background vacuum. */
   readonly server: boolean
   /** A connection of its own for session locks; null on the embedded database, whose folder is locked instead. */
@@ -40,11 +42,10 @@ export async function openStore(options: StoreOptions): Promise<Store> {
 }
 
 function openServer(options: StoreOptions, connectionString: string): Store {
-  const base = { connectionString, options: SESSION, types, application_name: 'syncline', keepAlive: true }
+  const base = { connectionString, options: SESSION, types, application_name: 'syncline', keepAlive: true, connectionTimeoutMillis: 10_000 }
   const pool = new pg.Pool({
     ...base,
     max: options.connectionsMax ?? 10,
-    connectionTimeoutMillis: 10_000,
     idleTimeoutMillis: 30_000,
   })
   // An idle connection that breaks is replaced by the pool; without a listener the event would end the process.
@@ -56,7 +57,7 @@ function openServer(options: StoreOptions, connectionString: string): Store {
     await client.connect()
     return client
   }
-  return { db, server: true, connect, close: () => db.destroy() }
+  return { db, pool, server: true, connect, close: () => db.destroy() }
 }
 
 /** PGlite on disk. It keeps every confirmed commit through the death of the process, but never calls fsync: power loss is not covered. */
@@ -76,5 +77,5 @@ async function openEmbedded(options: StoreOptions): Promise<Store> {
     await db.destroy()
     await pglite.close()
   }
-  return { db, server: false, connect: () => null, close }
+  return { db, pool, server: false, connect: () => null, close }
 }

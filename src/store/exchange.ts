@@ -113,11 +113,11 @@ export async function receiveChanges(
   return applyAll(store, context, push.batches)
 }
 
-/** Applies a pulled batch and moves the checkpoint in the same commit (I5). */
+/** Applies a pulled batch and moves the checkpoint in the same commit (I5). `then` adds to that commit, such as the log entry of the batch. */
 export async function applyPull(
   store: Store,
   link: Link,
-  pull: { readonly task: PullTask; readonly batch: LineBatch; readonly runId: string | null },
+  pull: { readonly task: PullTask; readonly batch: LineBatch; readonly runId: string | null; readonly then?: Then },
   limits: ExchangeLimits,
 ): Promise<BatchReport> {
   const resource = await readyResource(store, pull.batch.resource)
@@ -126,10 +126,14 @@ export async function applyPull(
     unknownFields: 'park',
     onLeft: pull.task.onLeft,
   })
-  return applyAll(store, context, [pull.batch], async (trx) => {
+  return applyAll(store, context, [pull.batch], async (trx, report) => {
     if (pull.batch.next !== undefined) await writeCheckpoint(trx, link.peer.id, resource.id, 'pull', pull.batch.next.checkpoint)
+    await pull.then?.(trx, report)
   })
 }
+
+/** What else belongs into the transaction of a batch. It is repeated with the batch when the rows were in use. */
+export type Then = (trx: Transaction<Database>, report: BatchReport) => Promise<void>
 
 export type PullTask = { readonly onConflict: string; readonly master: string | null; readonly onLeft: 'keep' | 'remove' }
 
@@ -209,13 +213,13 @@ async function applyContext(store: Store, link: Link, resource: ResourceInfo, ru
 }
 
 /** Applies batches in one transaction; repeats it when the rows are in use, each time from the beginning. */
-async function applyAll(store: Store, context: ApplyContext, batches: readonly LineBatch[], then: (trx: Transaction<Database>) => Promise<void> = async () => {}): Promise<BatchReport> {
+async function applyAll(store: Store, context: ApplyContext, batches: readonly LineBatch[], then: Then = async () => {}): Promise<BatchReport> {
   for (let tries = 1; ; tries++) {
     try {
       return await store.db.transaction().execute(async (trx) => {
         let report = emptyReport()
         for (const batch of batches) report = addReports(report, await applyLines(trx, context, batch))
-        await then(trx)
+        await then(trx, report)
         return report
       })
     } catch (error) {

@@ -1,6 +1,60 @@
+export { emptyReport } from './apply.ts'
+export {
+  type AttachOptions,
+  type AttachProgress,
+  attach,
+  checkResources,
+  detach,
+  type ResourceCheck,
+} from './attach.ts'
+export {
+  type CheckpointDirection,
+  type CheckpointEntry,
+  dropCheckpoint,
+  listCheckpoints,
+  readCheckpoint,
+  writeCheckpoint,
+} from './checkpoints.ts'
+export { horizon } from './collect.ts'
 export { openStore, type Store, type StoreOptions } from './database.ts'
+export {
+  addReports,
+  applyPull,
+  collectPush,
+  compileFilter,
+  type ExchangeLimits,
+  headOf,
+  type Link as ExchangeLink,
+  type PullRequest,
+  type PullTask,
+  receiveChanges,
+  redrive,
+  type Scope,
+  serveChanges,
+  type Then,
+  writeByHand,
+} from './exchange.ts'
+export { closeLeases, withLease, withPeerLease } from './lease.ts'
 export { migrate } from './migrate.ts'
+export {
+  discardQuarantined,
+  findQuarantined,
+  type LineHeader,
+  listQuarantine,
+  type QuarantineEntry,
+  retryNow,
+} from './quarantine.ts'
+export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'
 export * from './registry/index.ts'
+export {
+  type Column,
+  type ColumnForm,
+  findResource,
+  loadResources,
+  type ResolvedReference,
+  type ResourceInfo,
+  sentColumns,
+} from './resources.ts'
 export {
   appendLog,
   finishRun,
@@ -21,25 +75,3 @@ export {
   startRun,
 } from './run-log.ts'
 export type { Database } from './schema.ts'
-export { emptyReport } from './apply.ts'
-export { type AttachOptions, type AttachProgress, attach, checkResources, detach, type ResourceCheck } from './attach.ts'
-export { type CheckpointDirection, type CheckpointEntry, dropCheckpoint, listCheckpoints, readCheckpoint, writeCheckpoint } from './checkpoints.ts'
-export { horizon } from './collect.ts'
-export {
-  addReports,
-  applyPull,
-  collectPush,
-  compileFilter,
-  type ExchangeLimits,
-  headOf,
-  type Link as ExchangeLink,
-  type PullRequest,
-  type PullTask,
-  receiveChanges,
-  redrive,
-  type Scope,
-  serveChanges,
-  writeByHand,
-} from './exchange.ts'
-export { discardQuarantined, findQuarantined, type LineHeader, listQuarantine, type QuarantineEntry, retryNow } from './quarantine.ts'
-export { type Column, type ColumnForm, findResource, loadResources, type ResolvedReference, type ResourceInfo, sentColumns } from './resources.ts'

@@ -1,0 +1,310 @@
+import {
+  type Batch,
+  type BatchReport,
+  type BodyLimits,
+  codecForContentType,
+  decodeLines,
+  encodeLines,
+  isJsonObject,
+  JSON_DEPTH_MAX,
+  LINES_MEDIA_TYPE,
+  type LineBatch,
+  linesOfChanges,
+  type Outcome,
+  parseJson,
+  SynclineError,
+} from '../sync/index.ts'
+import { compress, contentDigest } from './body.ts'
+import { PeerError } from './peer-error.ts'
+import { type Connection, createTransport, type PeerAnswer, type TransportSettings } from './transport.ts'
+
+export type ClientSettings = TransportSettings & {
+  readonly recordBytesMax: number
+  readonly depthMax: number
+  readonly batchRowsMax: number
+}
+
+/** Who answered. `clockOffsetMs` is the peer's clock minus ours, taken in the middle of the exchange. */
+export type Greeting = {
+  readonly uuid: string
+  readonly name: string
+  readonly logId: string
+  readonly clockOffsetMs: number
+  readonly resources: readonly OfferedResource[]
+  /** What the peer takes in one push. */
+  readonly limits: PeerLimits
+}
+
+/** Bounds of a peer; null where it does not tell. */
+export type PeerLimits = { readonly bodyBytesMax: number | null; readonly batchRowsMax: number | null }
+
+/** A resource that the peer lets this site pull or push. */
+export type OfferedResource = {
+  readonly name: string
+  readonly pull: boolean
+  readonly push: boolean
+  readonly fingerprint: string | null
+}
+
+export type PullQuery = {
+  readonly resource: string
+  readonly after: string | null
+  readonly limit?: number | undefined
+  readonly filter?: string | null | undefined
+  readonly columns?: readonly string[] | null | undefined
+  /** Seconds that the peer may wait for something to come. */
+  readonly waitSeconds?: number | undefined
+  /** Reference columns of the resource here; only for peers that do not speak in lines. */
+  readonly refs?: Readonly<Record<string, string>> | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+/** One answer to a pull: mostly one batch; several when a public format mixed sets of columns. Only the last one has `next`. */
+export type Pulled = {
+  readonly batches: readonly LineBatch[]
+  readonly count: number
+  readonly checkpoint: string
+  readonly more: boolean
+  readonly bytes: number
+}
+
+export type Pushed = { readonly report: BatchReport; readonly bytes: number }
+
+/** The verbs of /sync/v1 as this site asks a peer for them. Each makes one attempt: repeating is for the caller to decide. */
+export type PeerClient = ReturnType<typeof createPeerClient>
+
+/** Number of the wire that this site speaks (docs/protocol.md). 1: first form; every site of it reads zstd and lines. */
+const PROTOCOL = 1
+const JSON_TYPE = 'application/json'
+/** Coding a smaller body costs more than it saves. */
+const COMPRESS_FROM_BYTES = 4_096
+const ACCEPT_LINES = `${LINES_MEDIA_TYPE}, application/x-ndjson;q=0.5`
+
+/** A client for one peer. Errors of every verb: PeerError, SYNC_BATCH_INCOMPLETE, SYNC_FORMAT_INVALID, SYNC_REQUEST_TOO_LARGE. */
+export function createPeerClient(connection: Connection, settings: ClientSettings) {
+  const transport = createTransport(connection, settings)
+  const limits = (recordsMax: number): BodyLimits => ({
+    recordsMax,
+    recordBytesMax: settings.recordBytesMax,
+    depthMax: settings.depthMax,
+  })
+
+  async function json(request: Parameters<typeof transport.exchange>[0]): Promise<Record<string, unknown>> {
+    const headers = { accept: JSON_TYPE, ...request.headers }
+    const answer = await transport.exchange({ ...request, headers })
+    return readJson(answer, `${request.method} ${request.path} at ${transport.host}`)
+  }
+
+  return {
+    host: transport.host,
+
+    /** Asks who the peer is. */
+    async greet(signal?: AbortSignal): Promise<Greeting> {
+      const asked = Date.now()
+      const answer = await transport.exchange({ method: 'GET', path: '/site', headers: { accept: JSON_TYPE }, signal })
+      const answered = Date.now()
+      const what = `GET /site at ${transport.host}`
+      const site = readJson(answer, what)
+      if (!Array.isArray(site.protocols) || !site.protocols.includes(PROTOCOL)) {
+        throw unreadable(what, `it speaks protocol ${JSON.stringify(site.protocols)}, this site ${PROTOCOL}`)
+      }
+      const time = Date.parse(text(site, 'time', what))
+      if (Number.isNaN(time)) throw unreadable(what, 'time is no time')
+      return {
+        uuid: text(site, 'uuid', what).toLowerCase(),
+        name: text(site, 'name', what),
+        logId: text(site, 'logId', what),
+        clockOffsetMs: time - (asked + answered) / 2,
+        resources: readResources(site.resources, what),
+        limits: readLimits(site.limits),
+      }
+    },
+
+    /** One batch of the peer's changes after a checkpoint. */
+    async pull(query: PullQuery): Promise<Pulled> {
+      const { resource, after, limit = settings.batchRowsMax, filter, columns, waitSeconds, signal } = query
+      const answer = await transport.exchange({
+        method: 'GET',
+        path: '/changes',
+        query: {
+          resource,
+          after: after ?? undefined,
+          limit: String(limit),
+          filter: filter ?? undefined,
+          columns: columns?.join(','),
+          wait: waitSeconds === undefined ? undefined : String(waitSeconds),
+        },
+        headers: { accept: ACCEPT_LINES },
+        waitMs: (waitSeconds ?? 0) * 1000,
+        signal,
+      })
+      const batches = decodeAnswer(answer, resource, query.refs ?? {}, limits(limit))
+      const next = batches.at(-1)?.next
+      if (batches.some((batch) => batch.resource !== resource) || next === undefined) {
+        throw new SynclineError(
+          'SYNC_BATCH_INCOMPLETE',
+          `the answer of ${transport.host} is not a batch of "${resource}" with its checkpoint`,
+        )
+      }
+      const count = batches.reduce((sum, batch) => sum + batch.count, 0)
+      return { batches, count, checkpoint: next.checkpoint, more: next.more, bytes: answer.body.travelled }
+    },
+
+    /** Sends a batch of our changes; the answer tells of every record that was not simply applied. */
+    async push(batch: LineBatch, signal?: AbortSignal): Promise<Pushed> {
+      const { next: _, ...sent } = batch
+      const plain = Buffer.from(encodeLines(sent).join(''))
+      const coded = !transport.local && plain.length >= COMPRESS_FROM_BYTES
+      const body = coded ? await compress(plain) : plain
+      const answer = await json({
+        method: 'POST',
+        path: '/changes',
+        query: { resource: batch.resource },
+        headers: {
+          'content-type': LINES_MEDIA_TYPE,
+          'content-digest': contentDigest(body),
+          ...(coded && { 'content-encoding': 'zstd' }),
+        },
+        body,
+        signal,
+      })
+      return { report: readReport(answer, `POST /changes at ${transport.host}`), bytes: body.length }
+    },
+
+    /** Tells the peer up to where this site has everything. */
+    async ack(resource: string, checkpoint: string, signal?: AbortSignal): Promise<void> {
+      const body = Buffer.from(JSON.stringify({ checkpoint }))
+      await transport.exchange({
+        method: 'PUT',
+        path: `/checkpoints/${encodeURIComponent(resource)}`,
+        headers: { 'content-type': JSON_TYPE, accept: JSON_TYPE },
+        body,
+        signal,
+      })
+    },
+
+    /** What the peer answers about a range of records; src/client/verify.ts reads it. */
+    async digests(
+      resource: string,
+      query: Readonly<Record<string, string | undefined>>,
+      signal?: AbortSignal,
+    ): Promise<Record<string, unknown>> {
+      return json({ method: 'GET', path: `/digests/${encodeURIComponent(resource)}`, query, signal })
+    },
+
+    /** Redeems a pairing code. */
+    async pair(request: Readonly<Record<string, unknown>>, signal?: AbortSignal): Promise<Record<string, unknown>> {
+      const body = Buffer.from(JSON.stringify(request))
+      return json({ method: 'POST', path: '/pairings', headers: { 'content-type': JSON_TYPE }, body, signal })
+    },
+
+    /** Data of the peer's events as they come; ends with an error or with `signal`. */
+    async *events(signal: AbortSignal): AsyncIterable<string> {
+      for await (const line of transport.events(signal)) {
+        if (line.startsWith('data:')) yield line.slice('data:'.length).trim()
+        // A comment keeps the stream alive; an empty one announces that it is open.
+        else if (line.startsWith(':')) yield ''
+      }
+    },
+
+    /** Ends every connection at once. */
+    close: () => transport.close(),
+  }
+
+  function decodeAnswer(
+    answer: PeerAnswer,
+    resource: string,
+    refs: Readonly<Record<string, string>>,
+    bounds: BodyLimits,
+  ): readonly LineBatch[] {
+    const { bytes } = answer.body
+    const format = codecForContentType(String(answer.headers['content-type'] ?? ''))
+    if (format.name === 'lines') return [decodeLines(bytes, bounds)]
+    const batches = format.decode(bytes, { ...bounds, resource, refs, trailer: 'required' })
+    return batches.flatMap((batch) => linesOf(batch, refs))
+  }
+}
+
+function linesOf(batch: Batch, refs: Readonly<Record<string, string>>): readonly LineBatch[] {
+  const parts = linesOfChanges(batch.resource, batch.changes, refs)
+  const last = parts.at(-1) ?? { resource: batch.resource, columns: [], refs: {}, origins: [], text: '', count: 0 }
+  return [...parts.slice(0, -1), { ...last, ...(batch.next && { next: batch.next }) }]
+}
+
+function readJson(answer: PeerAnswer, what: string): Record<string, unknown> {
+  try {
+    const value = parseJson(answer.body.bytes.toString(), JSON_DEPTH_MAX)
+    if (isJsonObject(value)) return value
+  } catch (cause) {
+    throw unreadable(what, (cause as Error).message, cause)
+  }
+  throw unreadable(what, 'it is not an object')
+}
+
+function text(value: Record<string, unknown>, member: string, what: string): string {
+  const found = value[member]
+  if (typeof found !== 'string' || found === '' || found.length > 300) throw unreadable(what, `${member} is missing`)
+  return found
+}
+
+/** Something else than a Syncline site answers there, or one of another make. */
+function unreadable(what: string, why: string, cause?: unknown): PeerError {
+  const facts = { status: 200, retryable: false }
+  return new PeerError('SYNC_PEER_REFUSED', `${what}: the answer is not that of a Syncline site: ${why}`, facts, {
+    cause,
+  })
+}
+
+function readResources(value: unknown, what: string): readonly OfferedResource[] {
+  if (value === undefined) return []
+  if (!Array.isArray(value)) throw unreadable(what, 'resources is no list')
+  return value.map((each: unknown) => {
+    if (!isJsonObject(each)) throw unreadable(what, 'a resource is no object')
+    const { fingerprint } = each
+    return {
+      name: text(each, 'name', what),
+      pull: each.pull === true,
+      push: each.push === true,
+      fingerprint: typeof fingerprint === 'string' ? fingerprint : null,
+    }
+  })
+}
+
+function readLimits(value: unknown): PeerLimits {
+  const limit = (member: string) => {
+    const found = isJsonObject(value) ? value[member] : undefined
+    return Number.isSafeInteger(found) && (found as number) > 0 ? (found as number) : null
+  }
+  return { bodyBytesMax: limit('bodyBytesMax'), batchRowsMax: limit('batchRowsMax') }
+}
+
+const OUTCOMES: readonly Outcome[] = ['applied', 'known', 'skipped', 'merged', 'conflict', 'quarantined', 'refused']
+
+function readReport(value: Record<string, unknown>, what: string): BatchReport {
+  const { counts, rejections = [], truncated = false } = value
+  if (!isJsonObject(counts) || !Array.isArray(rejections)) throw unreadable(what, 'there are no counts')
+  const entries = OUTCOMES.map((outcome) => {
+    const count = counts[outcome] ?? 0
+    if (!Number.isSafeInteger(count) || (count as number) < 0)
+      throw unreadable(what, `the count of ${outcome} is no number`)
+    return [outcome, count as number]
+  })
+  return {
+    counts: Object.fromEntries(entries) as BatchReport['counts'],
+    rejections: rejections.map((each) => readRejection(each, what)),
+    truncated: truncated === true,
+  }
+}
+
+function readRejection(value: unknown, what: string): BatchReport['rejections'][number] {
+  if (!isJsonObject(value)) throw unreadable(what, 'a rejection is no object')
+  const { id, outcome, code, reason } = value
+  if (typeof id !== 'string' || !OUTCOMES.includes(outcome as Outcome))
+    throw unreadable(what, 'a rejection names no record')
+  return {
+    id,
+    outcome: outcome as BatchReport['rejections'][number]['outcome'],
+    ...(typeof code === 'string' && { code }),
+    reason: typeof reason === 'string' ? reason : '',
+  }
+}
