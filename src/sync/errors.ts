@@ -36,6 +36,11 @@ export const ERRORS = {
     title: 'The data folder holds another key than the one that sealed the secrets in the database',
     mend: 'Start with the data folder that belongs to this database; it is part of every backup.',
   },
+  SYNC_CONFIG_SITE_UNREACHABLE: {
+    retry: 'later',
+    title: 'The site does not answer the command line',
+    mend: 'Start it with `syncline serve`, or say where it runs with SYNCLINE_URL and SYNCLINE_TOKEN.',
+  },
   SYNC_AUTH_MISSING: {
     retry: 'after-fix',
     title: 'No valid credentials',
