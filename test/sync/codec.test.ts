@@ -35,6 +35,9 @@ t.test('every number of a JSON text is written again as it was read', async (t) 
     fc.property(number, around, (number, wrap) => JSON.stringify(parseJson(wrap(number))) === wrap(number)),
     { numRuns: 3000 },
   )
+  for (const number of ['0.0000001', '0.000001', '-0', '-0.0', '1e21', '9007199254740993', '123456789012345.6']) {
+    t.equal(JSON.stringify(parseJson(number)), number)
+  }
   t.equal(numberText(parseJson('9007199254740993')), '9007199254740993')
   t.equal(parseJson('17'), 17, 'a number that a double carries stays a number')
   t.strictSame(parseJson('{"rawJSON":"1.0"}'), { rawJSON: '1.0' }, 'and no text can pretend to be one')

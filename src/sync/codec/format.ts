@@ -132,7 +132,6 @@ export function readNext(members: { readonly [key: string]: unknown }): Batch['n
 export function trailerOf(bytes: Uint8Array, depthMax: number): Trailer | undefined {
   let end = bytes.length
   while (end > 0 && (bytes[end - 1] === 0x0a || bytes[end - 1] === 0x0d)) end--
-  if (bytes[end - 1] !== 0x7d) return undefined
   const line = bytes.subarray(bytes.lastIndexOf(0x0a, end - 1) + 1, end)
   try {
     const value = parseJson(decodeText(line), depthMax)

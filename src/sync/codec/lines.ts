@@ -146,7 +146,7 @@ function checkLines(lines: string, origins: number, limits: BodyLimits): number 
       if (control !== null && control.index < end) fault('a control character stands outside an escape')
       ENVELOPE.lastIndex = start
       const envelope = ENVELOPE.exec(lines)
-      if (envelope === null || ENVELOPE.lastIndex > end || tabs(end) !== TABS) {
+      if (envelope === null || tabs(end) !== TABS) {
         return fault('a line is id, clock, origin, seen, kind and payload with a TAB between')
       }
       const payload = ENVELOPE.lastIndex
