@@ -1,5 +1,6 @@
 import { sql, type Transaction } from 'kysely'
 import { type BatchReport, ERRORS, type LineBatch, type Outcome, type Policy, type Rejection, SynclineError } from '../sync/index.ts'
+import { closeSettledConflicts } from './conflict-close.ts'
 import { quarantineStaged, releaseApplied } from './quarantine.ts'
 import type { ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -35,6 +36,8 @@ export type ApplyContext = {
   readonly onLeft: 'keep' | 'remove'
   readonly recordBytesMax: number
   readonly clockAheadMaxMicros: number
+  /** Rows that an application holds: waited for, so that the batch is repeated, or set aside alone when that was in vain. */
+  readonly patience: 'wait' | 'set aside'
 }
 
 /** Rejections listed in a report; the counts are always complete. */
@@ -51,9 +54,9 @@ const BUSY = new Set(['40001', '40P01', '55P03', '57014'])
 export async function applyLines(trx: Transaction<Database>, context: ApplyContext, batch: LineBatch): Promise<BatchReport> {
   if (batch.count === 0) return emptyReport()
   const { resource } = context
-  await steadyPlans(trx)
   // One batch of a resource at a time: two links never wait for each other in the middle of a batch.
   await sql`select pg_advisory_xact_lock(hashtextextended('syncline.apply', ${resource.id}))`.execute(trx)
+  await steadyPlans(trx)
   await prepareStage(trx)
   const write = writeContext(context, batch)
   const writer = context.peer?.siteId ?? context.selfSiteId
@@ -65,7 +68,7 @@ export async function applyLines(trx: Transaction<Database>, context: ApplyConte
     await refuseOutside(trx, context, write, batch)
     let counts = await stageCounts(trx)
     if ((counts.f ?? 0) + (counts.c ?? 0) + (counts.u ?? 0) + (counts.l ?? 0) > 0) {
-      await lockStaged(trx, resource)
+      await lockStaged(trx, resource, context.patience)
       const settling = { ...write, peerId: context.peer?.id ?? null, policy: context.policy, clockAheadMaxMicros: context.clockAheadMaxMicros }
       await markOutsideFilter(trx, write, 'fcu')
       const settled = (counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx)) ? await settleConflicts(trx, settling, batch) : null
@@ -87,21 +90,22 @@ async function writeStaged(trx: Transaction<Database>, context: ApplyContext, wr
   await markMissingParents(trx, resource, columns, false)
   if (counts.deletes > 0 && (counts.f ?? 0) > 0) await markBlockedDeletes(trx, resource)
   const all: Range = { from: 1, to: batch.count }
-  const error = await attempt(trx, write, all, counts)
+  const error = await attempt(trx, write, all, counts, context.patience)
   if (error !== null) {
     // The usual reason is a parent that is missing: set all such records aside at once instead of one by one.
     if (error.code === '23503') await markMissingParents(trx, resource, columns, true)
-    await writeHalves(trx, write, all, counts)
+    await writeHalves(trx, write, all, counts, context.patience)
   }
   await resolveLateReferences(trx, resource, context.resources)
   await releaseApplied(trx, resource)
+  await closeSettledConflicts(trx, resource)
   if (context.peer !== null) await quarantineStaged(trx, { resource, peerId: context.peer.id, runId: context.runId }, batch)
 }
 
 type DatabaseError = Error & { readonly code?: string; readonly constraint?: string; readonly detail?: string }
 
 /** Writes a range under a savepoint. Returns the error that one of its records caused, after undoing the range; throws any other. */
-async function attempt(trx: Transaction<Database>, write: WriteContext, range: Range, counts: StageCounts, again = true): Promise<DatabaseError | null> {
+async function attempt(trx: Transaction<Database>, write: WriteContext, range: Range, counts: StageCounts, patience: ApplyContext['patience'], again = true): Promise<DatabaseError | null> {
   await sql`savepoint syncline_range`.execute(trx)
   try {
     await writeRange(trx, write, range, counts)
@@ -109,13 +113,14 @@ async function attempt(trx: Transaction<Database>, write: WriteContext, range: R
       await sql`rollback to savepoint syncline_range`.execute(trx)
       await refuseWhereOutside(trx, write, range)
       if (!again) throw new SynclineError('SYNC_STORE_BUSY', 'the rows that the filter of the grant looks at change while they are written')
-      return await attempt(trx, write, range, counts, false)
+      return await attempt(trx, write, range, counts, patience, false)
     }
     await sql`release savepoint syncline_range`.execute(trx)
     return null
   } catch (cause) {
     const error = cause as DatabaseError
-    if (error.code === undefined || !RECORD_FAULT.test(error.code)) throw cause
+    const inUse = patience === 'set aside' && error.code === '55P03'
+    if (error.code === undefined || !(inUse || RECORD_FAULT.test(error.code))) throw cause
     await sql`rollback to savepoint syncline_range`.execute(trx)
     await sql`select set_config('syncline.apply', '', true)`.execute(trx)
     return error
@@ -123,8 +128,8 @@ async function attempt(trx: Transaction<Database>, write: WriteContext, range: R
 }
 
 /** Bisects a range until what the database refuses is alone; the rest is written. */
-async function writeHalves(trx: Transaction<Database>, write: WriteContext, range: Range, counts: StageCounts): Promise<void> {
-  const error = await attempt(trx, write, range, counts)
+async function writeHalves(trx: Transaction<Database>, write: WriteContext, range: Range, counts: StageCounts, patience: ApplyContext['patience']): Promise<void> {
+  const error = await attempt(trx, write, range, counts, patience)
   if (error === null) return
   const { rows } = await sql<{ low: number; mid: number; high: number; count: number }>`
     select min(n) as low, max(n) as high, count(*)::int as count, (percentile_disc(0.5) within group (order by n)) as mid
@@ -133,11 +138,11 @@ async function writeHalves(trx: Transaction<Database>, write: WriteContext, rang
   if (span === undefined || span.count === 0) throw error
   if (span.count === 1) {
     const reason = [error.message, error.detail].filter((part) => part !== undefined && part !== '').join('; ')
-    await sql`update pg_temp.syncline_stage set class = 'q', code = 'SYNC_RECORD_CONSTRAINT', reason = ${reason.slice(0, 2_000)} where n = ${span.low}`.execute(trx)
+    await sql`update pg_temp.syncline_stage set class = 'q', code = ${error.code === '55P03' ? 'SYNC_RECORD_IN_USE' : 'SYNC_RECORD_CONSTRAINT'}, reason = ${reason.slice(0, 2_000)} where n = ${span.low}`.execute(trx)
     return
   }
-  await writeHalves(trx, write, { from: span.low, to: span.mid }, counts)
-  await writeHalves(trx, write, { from: span.mid + 1, to: span.high }, counts)
+  await writeHalves(trx, write, { from: span.low, to: span.mid }, counts, patience)
+  await writeHalves(trx, write, { from: span.mid + 1, to: span.high }, counts, patience)
 }
 
 function writeContext(context: ApplyContext, batch: LineBatch): WriteContext {

@@ -131,8 +131,13 @@ export function payloadSql(resource: ResourceInfo, columns: readonly Column[]): 
 
 function valueSql(column: Column, alias: string): string {
   const value = `${alias}.${quoteIdent(column.name)}`
-  if (column.form === 'native' || column.form === 'json') return value
+  if (column.form === 'native') return value
   if (column.form === 'text') return `${value}::text`
+  // Columns of type json keep the line breaks and tabs of whoever wrote them; between tokens a blank says the same.
+  if (column.form === 'json') return column.baseType === 'json' ? `translate(${value}::text, e'\\n\\r\\t', '   ')::json` : value
+  if (column.baseType === '_json') {
+    return `case when ${value} is not null then array(select translate(e::text, e'\\n\\r\\t', '   ')::json from unnest(${value}) e) end`
+  }
   // JSON numbers of these would be rounded by readers, so the elements travel as text.
   return ['_int8', '_numeric'].includes(column.baseType) ? `${value}::text[]` : value
 }

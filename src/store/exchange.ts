@@ -140,7 +140,7 @@ export type PullTask = { readonly onConflict: string; readonly master: string | 
 /** Writes records by hand at this site: they are its own changes. What the database refuses is refused, not quarantined. */
 export async function writeByHand(store: Store, self: Self, resourceName: string, batches: readonly LineBatch[], limits: ExchangeLimits): Promise<BatchReport> {
   const resource = await readyResource(store, resourceName)
-  const context: ApplyContext = {
+  const context: Omit<ApplyContext, 'patience'> = {
     resource,
     resources: await loadResources(store.db),
     peer: null,
@@ -199,7 +199,7 @@ function groupEntries(entries: readonly QuarantineEntry[]): readonly (readonly [
 
 type ContextChoice = Pick<ApplyContext, 'policy' | 'unknownFields' | 'onLeft'> & Partial<Pick<ApplyContext, 'grant'>>
 
-async function applyContext(store: Store, link: Link, resource: ResourceInfo, runId: string | null, limits: ExchangeLimits, choice: ContextChoice): Promise<ApplyContext> {
+async function applyContext(store: Store, link: Link, resource: ResourceInfo, runId: string | null, limits: ExchangeLimits, choice: ContextChoice): Promise<Omit<ApplyContext, 'patience'>> {
   return {
     resource,
     resources: await loadResources(store.db),
@@ -213,12 +213,13 @@ async function applyContext(store: Store, link: Link, resource: ResourceInfo, ru
 }
 
 /** Applies batches in one transaction; repeats it when the rows are in use, each time from the beginning. */
-async function applyAll(store: Store, context: ApplyContext, batches: readonly LineBatch[], then: Then = async () => {}): Promise<BatchReport> {
+async function applyAll(store: Store, context: Omit<ApplyContext, 'patience'>, batches: readonly LineBatch[], then: Then = async () => {}): Promise<BatchReport> {
   for (let tries = 1; ; tries++) {
     try {
       return await store.db.transaction().execute(async (trx) => {
         let report = emptyReport()
-        for (const batch of batches) report = addReports(report, await applyLines(trx, context, batch))
+        const patience = tries < BUSY_TRIES ? 'wait' : 'set aside'
+        for (const batch of batches) report = addReports(report, await applyLines(trx, { ...context, patience }, batch))
         await then(trx, report)
         return report
       })

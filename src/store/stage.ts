@@ -28,6 +28,7 @@ export async function prepareStage(trx: Transaction<Database>): Promise<void> {
 /** Planner settings for this transaction: on fresh or unanalysed tables anything but index look-ups can cost fifteen times as much. */
 export async function steadyPlans(trx: Transaction<Database>): Promise<void> {
   await sql`select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name`.execute(trx)
+  // Shorter than the server's deadlock_timeout: when we and an application wait for each other it is we who give way.
   await sql`select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', '800ms', true)`.execute(trx)
 }
 
@@ -108,8 +109,9 @@ export async function stageCounts(trx: Transaction<Database>): Promise<StageCoun
  * Holds the live rows that the batch will change, in key order, before anything is written: the order in which the triggers of an
  * application take them too (row, then record). What committed while we waited is classified anew.
  */
-export async function lockStaged(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
+export async function lockStaged(trx: Transaction<Database>, resource: ResourceInfo, patience: 'wait' | 'set aside'): Promise<void> {
   const key = sql.id(resource.keyColumn)
+  if (patience === 'set aside') await setAsideLocked(trx, resource)
   await sql`select from (select s.id::${sql.raw(resource.keyType)} as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
     join ${sql.raw(liveTable(resource))} t on t.${key} = s.key for update of t`.execute(trx)
   await sql`
@@ -123,6 +125,18 @@ export async function lockStaged(trx: Transaction<Database>, resource: ResourceI
          where p.class in ('f', 'c', 'u', 'l') and (l.clock, l.origin, l.deleted) is distinct from (p.l_clock, p.l_origin, p.l_deleted) offset 0
       ) now
      where s.n = now.n`.execute(trx)
+}
+
+/** A transaction of the application that stays open must not stop the link: only the rows that it holds wait. */
+async function setAsideLocked(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
+  const key = sql.id(resource.keyColumn)
+  const rows = sql`select t.${key}::text collate "C" as id from (
+    select s.id::${sql.raw(resource.keyType)} as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
+    join ${sql.raw(liveTable(resource))} t on t.${key} = s.key`
+  await sql`
+    with living as materialized (${rows}), held as materialized (${rows} for update of t skip locked)
+    update pg_temp.syncline_stage s set class = 'q', code = 'SYNC_RECORD_IN_USE', reason = 'a transaction of the application holds the row'
+     where s.class in ('f', 'c', 'u', 'l') and s.id in (select id from living) and s.id not in (select id from held)`.execute(trx)
 }
 
 /**

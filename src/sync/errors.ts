@@ -126,6 +126,11 @@ export const ERRORS = {
     title: 'The database refused the record',
     mend: 'Correct the record, or the constraint that the message names; then retry it.',
   },
+  SYNC_RECORD_IN_USE: {
+    retry: 'later',
+    title: 'The row is held by a transaction of the application',
+    mend: 'It is applied by itself when that transaction has ended.',
+  },
   SYNC_RECORD_TOO_LARGE: {
     retry: 'after-fix',
     title: 'The record is larger than this site accepts',
