@@ -124,7 +124,8 @@ async function plan(trx: Transaction<Database>, options: AttachOptions, together
   if (facts === null) throw new SynclineError('SYNC_RESOURCE_UNSUITABLE', `there is no table ${options.table}, or this role may not see it`)
   const table = `${facts.schema}.${facts.name}`
   const refuse = (why: string) => new SynclineError('SYNC_RESOURCE_UNSUITABLE', `${table} cannot be attached: ${why}`)
-  if (facts.schema === 'syncline') throw refuse('it belongs to Syncline itself')
+  const managed = options.managed === true && facts.name.startsWith('data_')
+  if (facts.schema === 'syncline' && !managed) throw refuse('it belongs to Syncline itself')
   if (facts.kind === 'v' || facts.kind === 'm') throw refuse('it is a view; attach the tables it reads')
   if (facts.kind === 'f') throw refuse('it is a foreign table; attach it where its rows live')
   if (facts.hasChildren) throw refuse('other tables inherit from it, and their rows would be counted twice')

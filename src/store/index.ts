@@ -10,13 +10,25 @@ export {
 export {
   type CheckpointDirection,
   type CheckpointEntry,
+  checkpointsOf,
   dropCheckpoint,
   listCheckpoints,
   readCheckpoint,
   writeCheckpoint,
 } from './checkpoints.ts'
 export { horizon } from './collect.ts'
+export {
+  type Conflict,
+  type ConflictQuery,
+  type ConflictSide,
+  findConflict,
+  listConflicts,
+  RESOLUTIONS,
+  type Resolution,
+  resolveConflict,
+} from './conflicts.ts'
 export { openStore, type Store, type StoreOptions } from './database.ts'
+export { type Digest, type DigestScope, digestOf, type KeyRange } from './digests.ts'
 export {
   addReports,
   applyPull,
@@ -34,7 +46,10 @@ export {
   type Then,
   writeByHand,
 } from './exchange.ts'
+export { servableHeads } from './heads.ts'
 export { closeLeases, withLease, withPeerLease } from './lease.ts'
+export { createManaged, type ManagedTable } from './managed.ts'
+export { measureStore, type StoreMeasurement } from './measure.ts'
 export { migrate } from './migrate.ts'
 export {
   discardQuarantined,
@@ -45,6 +60,7 @@ export {
   retryNow,
 } from './quarantine.ts'
 export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'
+export { type RecordPage, type RecordQuery, readRecord, readRecords } from './records.ts'
 export * from './registry/index.ts'
 export {
   type Column,

@@ -126,12 +126,12 @@ async function carryOut(trx: Transaction<Database>, context: SettleContext, head
 /** Keeps both sides of a conflict for a person. A later change of the same record updates the open entry. */
 async function openConflict(trx: Transaction<Database>, context: SettleContext, header: LineHeader, row: ConflictRow): Promise<void> {
   const line = await sql<{ line: string }>`
-    select to_json(id)::text || e'\\t' || coalesce(clock::text, '') || e'\\t0\\t\\t' || kind || e'\\t' || payload as line from pg_temp.syncline_stage where n = ${row.n}`.execute(trx)
+    select to_json(id)::text || e'\\t' || coalesce(clock::text, '') || e'\\t0\\t\\t' || kind::text || e'\\t' || coalesce(payload, '') as line from pg_temp.syncline_stage where n = ${row.n}`.execute(trx)
   const theirs = version(row.clock ?? '0', row.origin ?? '', row.seen)
   await sql`
     insert into syncline.conflict as c (peer_id, resource_id, record_id, run_id, ours, ours_version, theirs, theirs_version, header, line)
     values (${context.peerId}, ${context.resource.id}, ${row.id}, ${context.runId}::int8, ${row.ours}::jsonb, ${JSON.stringify(localVersion(row))}::jsonb,
-            ${row.theirs}::jsonb, ${JSON.stringify(theirs)}::jsonb, ${JSON.stringify({ ...header, origins: [theirs.origin] })}::jsonb, ${line.rows[0]?.line ?? ''})
+            ${row.theirs}::jsonb, ${JSON.stringify(theirs)}::jsonb, ${JSON.stringify({ resource: header.resource, columns: header.columns, refs: header.refs, origins: [theirs.origin] })}::jsonb, ${line.rows[0]?.line ?? ''})
     on conflict (resource_id, record_id) where resolved_at is null do update set
       peer_id = excluded.peer_id, run_id = excluded.run_id, ours = excluded.ours, ours_version = excluded.ours_version,
       theirs = excluded.theirs, theirs_version = excluded.theirs_version, header = excluded.header, line = excluded.line, updated_at = now()`.execute(trx)

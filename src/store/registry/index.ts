@@ -50,12 +50,13 @@ export {
   keyFingerprint,
   newLog,
   readSelf,
+  renameSite,
   restamp,
   type Self,
   type SelfEntry,
   verifySignature,
 } from './self.ts'
-export { clearSetting, getSetting, listSettings, setSetting } from './settings.ts'
+export { clearSetting, getSetting, listSettings, replaceSetting, setSetting } from './settings.ts'
 export { isOrigin, originsOf, siteIds, uuidOf } from './sites.ts'
 export {
   createTask,

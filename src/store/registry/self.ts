@@ -11,9 +11,10 @@ import {
 import { type Kysely, sql, type Transaction } from 'kysely'
 import type { Database } from '../schema.ts'
 import { open, type SecretPlace, seal } from './secrets.ts'
+import { getSetting, setSetting } from './settings.ts'
 import { siteIds } from './sites.ts'
 import { inTransaction, sqlState } from './transaction.ts'
-import { isoTime } from './values.ts'
+import { checkText, isoTime } from './values.ts'
 
 /** This site as the database knows it. */
 export type SelfEntry = {
@@ -75,7 +76,7 @@ export async function ensureSelf(
       }
       await trx
         .updateTable('syncline.self')
-        .set({ name: options.name, log_seen: JSON.stringify(merged) })
+        .set({ name: await chosenName(trx, options.name), log_seen: JSON.stringify(merged) })
         .execute()
     }
     const privateKey = await openPrivateKey(trx, options.key)
@@ -112,6 +113,16 @@ export async function readSelf(db: Kysely<Database>): Promise<SelfEntry> {
     publicKey: row.public_key,
     createdAt: isoTime(row.created_at),
   }
+}
+
+/** Gives the site another name, which from then on goes before the one it is started with. Errors: SYNC_REQUEST_INVALID. */
+export async function renameSite(db: Kysely<Database>, name: string): Promise<SelfEntry> {
+  checkText('the name of a site', name, 100)
+  return inTransaction(db, async (trx) => {
+    await setSetting(trx, NAME_SETTING, name)
+    await trx.updateTable('syncline.self').set({ name }).execute()
+    return readSelf(trx)
+  })
 }
 
 /** Begins a new log by hand, for what no start can notice, such as a copy of a whole machine that was put back. Same effect as a restore. */
@@ -161,6 +172,14 @@ export function keyFingerprint(publicKey: string): string {
 
 function bytesOf(data: string | Uint8Array): Uint8Array {
   return typeof data === 'string' ? Buffer.from(data) : data
+}
+
+/** With a colon, like everything that the site remembers for itself: it is no setting that people see. */
+const NAME_SETTING = 'site:name'
+
+async function chosenName(trx: Transaction<Database>, started: string): Promise<string> {
+  const chosen = await getSetting(trx, NAME_SETTING)
+  return typeof chosen === 'string' ? chosen : started
 }
 
 /** Starters wait here; triggers, which only read the row, do not. */

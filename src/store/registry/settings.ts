@@ -1,7 +1,7 @@
 import { type Kysely, sql } from 'kysely'
 import type { Json } from '../../sync/index.ts'
 import type { Database } from '../schema.ts'
-import { sqlState } from './transaction.ts'
+import { inTransaction, sqlState } from './transaction.ts'
 import { checkText, invalid } from './values.ts'
 
 /** The value of a setting; undefined when it was never set, which differs from a setting that is null. */
@@ -38,4 +38,26 @@ export async function setSetting(db: Kysely<Database>, name: string, value: Json
 /** Takes a setting back to its default. Nothing happens when it was never set. */
 export async function clearSetting(db: Kysely<Database>, name: string): Promise<void> {
   await db.deleteFrom('syncline.setting').where('name', '=', name).execute()
+}
+
+/**
+ * Sets a setting only where it still has the value that the caller read; undefined for one that was not set. False where somebody else was first.
+ * Errors: SYNC_REQUEST_INVALID.
+ */
+export async function replaceSetting(
+  db: Kysely<Database>,
+  name: string,
+  value: Json,
+  expected: Json | undefined,
+): Promise<boolean> {
+  return inTransaction(db, async (trx) => {
+    // Also keeps two callers apart who both found nothing.
+    await sql`select pg_advisory_xact_lock(hashtextextended('syncline.setting', 0))`.execute(trx)
+    const { rows } = await sql<{ same: boolean }>`
+      select ${expected === undefined ? sql`false` : sql`value = ${JSON.stringify(expected)}::jsonb`} as same
+        from syncline.setting where name = ${name}`.execute(trx)
+    const same = rows[0] === undefined ? expected === undefined : rows[0].same
+    if (same) await setSetting(trx, name, value)
+    return same
+  })
 }

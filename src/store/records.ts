@@ -1,0 +1,154 @@
+import { type Kysely, type RawBuilder, sql } from 'kysely'
+import { type LineBatch, SynclineError } from '../sync/index.ts'
+import { payloadSql } from './collect.ts'
+import { originsOf } from './registry/index.ts'
+import { liveTable, type ResourceInfo, sentColumns } from './resources.ts'
+import type { Database } from './schema.ts'
+
+export type RecordQuery = {
+  readonly resource: ResourceInfo
+  /** Columns to read; null reads all that travel. */
+  readonly columns?: readonly string[] | null | undefined
+  /** Condition on the live row `t`; leaves out deleted records. */
+  readonly filter?: RawBuilder<boolean> | undefined
+  /** `newest` by when the version came here, newest first; `id` by record id, each record exactly once whatever is written meanwhile. */
+  readonly order: 'newest' | 'id'
+  /** Where the page before ended, as it was given. */
+  readonly after?: string | undefined
+  readonly rowsMax: number
+  readonly bytesMax: number
+  /** Whether deleted records are among them. */
+  readonly deleted: boolean
+}
+
+/** One page of records as they are here, with their versions. `next` is null at the end. */
+export type RecordPage = { readonly batch: LineBatch; readonly next: string | null }
+
+/** Records of a resource page by page, bounded by rows and stored bytes; one record always fits. Errors: SYNC_REQUEST_INVALID for a foreign cursor. */
+export async function readRecords(db: Kysely<Database>, query: RecordQuery): Promise<RecordPage> {
+  const { row, batch } = await readPage(db, query, afterPlace(query))
+  const more = row.kept < row.scanned || row.scanned > query.rowsMax
+  const place = query.order === 'id' ? [row.last_id] : [row.last_xact, row.last_id]
+  return { batch, next: more ? Buffer.from(JSON.stringify(place)).toString('base64url') : null }
+}
+
+/** One record by id, deleted or not; null when there never was one. */
+export async function readRecord(db: Kysely<Database>, resource: ResourceInfo, id: string): Promise<LineBatch | null> {
+  const key = resource.keyType.endsWith('.uuid') ? id.toLowerCase() : id
+  const query: RecordQuery = { resource, order: 'id', rowsMax: 1, bytesMax: 0, deleted: true }
+  const { batch } = await readPage(db, query, sql`r.record_id = ${key} collate "C"`)
+  return batch.count === 0 ? null : batch
+}
+
+type PageRow = {
+  readonly text: string | null
+  readonly lines: number
+  readonly scanned: number
+  readonly kept: number
+  readonly last_xact: string | null
+  readonly last_id: string | null
+  readonly origins: readonly number[] | null
+}
+
+async function readPage(
+  db: Kysely<Database>,
+  query: RecordQuery,
+  where: RawBuilder<unknown>,
+): Promise<{ readonly row: PageRow; readonly batch: LineBatch }> {
+  const { resource } = query
+  const { rows } = await recordsQuery(query, where).execute(db)
+  const row = rows[0]
+  if (row === undefined) throw new Error('the query of records returned no row')
+  const columns = sentColumns(resource, query.columns).map((column) => column.name)
+  const refs = resource.references
+    .filter((reference) => columns.includes(reference.column.name))
+    .map((reference) => [reference.column.name, reference.resource])
+  const batch = {
+    resource: resource.name,
+    columns,
+    refs: Object.fromEntries(refs),
+    origins: await originsOf(db, row.origins ?? []),
+    text: row.text ?? '',
+    count: row.lines,
+  }
+  return { row, batch }
+}
+
+/** One row more than the page holds is looked for, to know whether another page follows. */
+export function recordsQuery(query: RecordQuery, where: RawBuilder<unknown>): RawBuilder<PageRow> {
+  const { resource, filter, order } = query
+  const key = sql.id(resource.keyColumn)
+  const table = sql.raw(liveTable(resource))
+  const columns = sentColumns(resource, query.columns)
+  const keyOf = sql.raw(`s.record_id::${resource.keyType}`)
+  const matches = filter === undefined ? sql`` : sql`and coalesce(${filter}, false)`
+  const living =
+    filter === undefined
+      ? sql``
+      : sql`and exists (select from ${table} t where t.${key} = ${sql.raw(`r.record_id::${resource.keyType}`)} ${matches})`
+  const by = (alias: string) =>
+    sql.raw(order === 'id' ? `${alias}.record_id` : `${alias}.xact desc, ${alias}.record_id desc`)
+  return sql<PageRow>`
+    with scan as materialized (
+      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.deleted from syncline.record r
+       where r.resource_id = ${resource.id} and ${where} ${query.deleted && filter === undefined ? sql`` : sql`and not r.deleted`} ${living}
+       order by ${by('r')} limit ${query.rowsMax + 1}
+    ), sized as materialized (
+      select s.*, live.key as live_key, row_number() over w as n, sum(coalesce(live.bytes, 0) + 80) over w as total
+        from scan s left join lateral (
+          select t.${key} as key, pg_column_size(t.*) as bytes from ${table} t where t.${key} = ${keyOf} and not s.deleted offset 0
+        ) live on true
+      window w as (order by ${by('s')})
+    ), kept as materialized (
+      select s.*, case when s.deleted then 'd' when s.live_key is not null then 'p' end as kind
+        from sized s where s.n = 1 or s.n <= ${query.rowsMax} and s.total <= ${query.bytesMax}
+    ), origins as materialized (
+      select array_agg(site order by site) as list from (
+        select origin as site from kept where kind is not null
+        union select key::int4 from kept, jsonb_object_keys(kept.seen) key where kind is not null and seen is not null
+      ) o
+    )
+    select (select string_agg(
+              to_json(k.record_id)::text || e'\\t' || k.clock || e'\\t' || array_position(o.list, k.origin) - 1 || e'\\t'
+              || coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)), '')
+              || e'\\t' || k.kind || e'\\t' || coalesce(
+                (select ${sql.raw(payloadSql(resource, columns))} from ${table} t where k.kind = 'p' and t.${key} = k.live_key offset 0), ''),
+              e'\\n' order by k.n) from kept k cross join origins o where k.kind is not null) as text,
+           (select count(*) from kept where kind is not null)::int as lines,
+           (select count(*) from scan)::int as scanned,
+           (select count(*) from kept)::int as kept,
+           (select xact::text from kept order by n desc limit 1) as last_xact,
+           (select record_id from kept order by n desc limit 1) as last_id,
+           (select list from origins) as origins`
+}
+
+function afterPlace({ order, after }: RecordQuery): RawBuilder<unknown> {
+  if (after === undefined) return sql`true`
+  const place = parsePlace(after, order === 'id' ? 1 : 2)
+  const id = place.at(-1)
+  return order === 'id'
+    ? sql`r.record_id > ${id} collate "C"`
+    : sql`(r.xact, r.record_id) < (${place[0]}::xid8, ${id} collate "C")`
+}
+
+function parsePlace(text: string, parts: number): readonly string[] {
+  const place = parsed(Buffer.from(text, 'base64url').toString())
+  const [first] = place
+  if (
+    place.length !== parts ||
+    place.some((part) => part.includes('\0')) ||
+    (parts === 2 && !/^\d{1,19}$/.test(first ?? ''))
+  ) {
+    throw new SynclineError('SYNC_REQUEST_INVALID', `the cursor "${text.slice(0, 40)}" was not given out by this list`)
+  }
+  return place
+}
+
+function parsed(json: string): readonly string[] {
+  try {
+    const value: unknown = JSON.parse(json)
+    return Array.isArray(value) && value.every((part) => typeof part === 'string') ? value : []
+  } catch {
+    return []
+  }
+}
