@@ -4,7 +4,12 @@ import type { Database } from './schema.ts'
 /** pull: our place in the order of the peer · push: up to where the peer took our changes · ack: up to where the peer pulled ours. */
 export type CheckpointDirection = 'pull' | 'push' | 'ack'
 
-export async function readCheckpoint(db: Kysely<Database>, peerId: number, resourceId: number, direction: CheckpointDirection): Promise<string | null> {
+export async function readCheckpoint(
+  db: Kysely<Database>,
+  peerId: number,
+  resourceId: number,
+  direction: CheckpointDirection,
+): Promise<string | null> {
   const row = await db
     .selectFrom('syncline.checkpoint')
     .select('value')
@@ -13,6 +18,22 @@ export async function readCheckpoint(db: Kysely<Database>, peerId: number, resou
     .where('direction', '=', direction)
     .executeTakeFirst()
   return row?.value ?? null
+}
+
+/** Every checkpoint of a peer, by name of the resource and direction. */
+export async function checkpointsOf(
+  db: Kysely<Database>,
+  peerId: number,
+): Promise<ReadonlyMap<string, Readonly<Partial<Record<CheckpointDirection, string>>>>> {
+  const rows = await db
+    .selectFrom('syncline.checkpoint as c')
+    .innerJoin('syncline.resource as r', 'r.id', 'c.resource_id')
+    .select(['r.name', 'c.direction', 'c.value'])
+    .where('c.peer_id', '=', peerId)
+    .execute()
+  const found = new Map<string, Partial<Record<CheckpointDirection, string>>>()
+  for (const { name, direction, value } of rows) found.set(name, { ...found.get(name), [direction]: value })
+  return found
 }
 
 /** Moves a checkpoint. For a pull it belongs into the transaction that applied the batch (I5). */
@@ -26,12 +47,19 @@ export async function writeCheckpoint(
   await db
     .insertInto('syncline.checkpoint')
     .values({ peer_id: peerId, resource_id: resourceId, direction, value })
-    .onConflict((conflict) => conflict.columns(['peer_id', 'resource_id', 'direction']).doUpdateSet({ value, at: sql`now()` }))
+    .onConflict((conflict) =>
+      conflict.columns(['peer_id', 'resource_id', 'direction']).doUpdateSet({ value, at: sql`now()` }),
+    )
     .execute()
 }
 
 /** Forgets a checkpoint: the next run starts from the beginning, and versions tell what is already there. */
-export async function dropCheckpoint(db: Kysely<Database>, peerId: number, resourceId: number, direction: CheckpointDirection): Promise<void> {
+export async function dropCheckpoint(
+  db: Kysely<Database>,
+  peerId: number,
+  resourceId: number,
+  direction: CheckpointDirection,
+): Promise<void> {
   await db
     .deleteFrom('syncline.checkpoint')
     .where('peer_id', '=', peerId)
@@ -40,7 +68,12 @@ export async function dropCheckpoint(db: Kysely<Database>, peerId: number, resou
     .execute()
 }
 
-export type CheckpointEntry = { readonly peer: string; readonly resource: string; readonly direction: CheckpointDirection; readonly at: string }
+export type CheckpointEntry = {
+  readonly peer: string
+  readonly resource: string
+  readonly direction: CheckpointDirection
+  readonly at: string
+}
 
 export async function listCheckpoints(db: Kysely<Database>): Promise<readonly CheckpointEntry[]> {
   return db

@@ -36,9 +36,16 @@ export type ExchangeLimits = {
 }
 
 /** What a task, or the peer's request, narrows a link to. */
-export type Scope = { readonly filter?: string | null | undefined; readonly columns?: readonly string[] | null | undefined }
+export type Scope = {
+  readonly filter?: string | null | undefined
+  readonly columns?: readonly string[] | null | undefined
+}
 
-export type PullRequest = Scope & { readonly resource: string; readonly after?: string | undefined; readonly limit?: number | undefined }
+export type PullRequest = Scope & {
+  readonly resource: string
+  readonly after?: string | undefined
+  readonly limit?: number | undefined
+}
 
 /** Tries of a batch whose rows are in use, and the longest pause between two, in milliseconds. */
 const BUSY_TRIES = 6
@@ -48,32 +55,53 @@ const BUSY_PAUSE_MS = 400
  * One batch for a peer that pulls, within what it was granted.
  * Errors: SYNC_AUTH_FORBIDDEN without a grant, SYNC_CHECKPOINT_GONE for a checkpoint of another log, SYNC_FILTER_INVALID.
  */
-export async function serveChanges(store: Store, link: Link, request: PullRequest, limits: ExchangeLimits): Promise<LineBatch> {
+export async function serveChanges(
+  store: Store,
+  link: Link,
+  request: PullRequest,
+  limits: ExchangeLimits,
+): Promise<LineBatch> {
   const resource = await readyResource(store, request.resource)
   const grant = await findGrant(store.db, link.peer.id, resource.name, 'pull')
   if (grant === null) {
-    throw new SynclineError('SYNC_AUTH_FORBIDDEN', `peer "${link.peer.name}" may not pull "${resource.name}"; an administrator of this site can grant it`)
+    throw new SynclineError(
+      'SYNC_AUTH_FORBIDDEN',
+      `peer "${link.peer.name}" may not pull "${resource.name}"; an administrator of this site can grant it`,
+    )
   }
   const columns = narrow(grant.columns, request.columns, `pull of "${resource.name}" by "${link.peer.name}"`)
-  if (request.filter != null && request.filter.trim() !== '') await checkDisclosure(store, link, resource, grant.columns, request.filter)
+  if (request.filter != null && request.filter.trim() !== '')
+    await checkDisclosure(store, link, resource, grant.columns, request.filter)
   return collectScoped(store, link, resource, { ...request, columns, filters: [grant.filter, request.filter] }, limits)
 }
 
 /** One batch of our own changes for a peer that we push to. */
-export async function collectPush(store: Store, link: Link, request: PullRequest, limits: ExchangeLimits): Promise<LineBatch> {
+export async function collectPush(
+  store: Store,
+  link: Link,
+  request: PullRequest,
+  limits: ExchangeLimits,
+): Promise<LineBatch> {
   const resource = await readyResource(store, request.resource)
   return collectScoped(store, link, resource, { ...request, filters: [request.filter] }, limits)
 }
 
 type ScopedRequest = PullRequest & { readonly filters: readonly (string | null | undefined)[] }
 
-async function collectScoped(store: Store, link: Link, resource: ResourceInfo, request: ScopedRequest, limits: ExchangeLimits): Promise<LineBatch> {
+async function collectScoped(
+  store: Store,
+  link: Link,
+  resource: ResourceInfo,
+  request: ScopedRequest,
+  limits: ExchangeLimits,
+): Promise<LineBatch> {
   const { self, peer } = link
   const text = joinFilters(request.filters)
   const filter = text === null ? undefined : await compileFilter(store, resource, text)
   const scope = scopeMark(text, request.columns)
   const after = startOf(request.after, self.logId, scope)
-  if (text !== null && filter !== undefined) await touchRefiltered(store.db, { resource, peerId: peer.id, filter, text })
+  if (text !== null && filter !== undefined)
+    await touchRefiltered(store.db, { resource, peerId: peer.id, filter, text })
   return collect(store.db, {
     resource,
     logId: `${self.logId}${scope}`,
@@ -93,14 +121,22 @@ async function collectScoped(store: Store, link: Link, resource: ResourceInfo, r
 export async function receiveChanges(
   store: Store,
   link: Link,
-  push: { readonly resource: string; readonly batches: readonly LineBatch[]; readonly byHand: boolean; readonly runId: string | null },
+  push: {
+    readonly resource: string
+    readonly batches: readonly LineBatch[]
+    readonly byHand: boolean
+    readonly runId: string | null
+  },
   limits: ExchangeLimits,
 ): Promise<BatchReport> {
   const resource = await readyResource(store, push.resource)
   const { peer, self } = link
   const grant = await findGrant(store.db, peer.id, resource.name, 'push')
   if (grant === null) {
-    throw new SynclineError('SYNC_AUTH_FORBIDDEN', `peer "${peer.name}" may not push "${resource.name}"; an administrator of this site can grant it`)
+    throw new SynclineError(
+      'SYNC_AUTH_FORBIDDEN',
+      `peer "${peer.name}" may not push "${resource.name}"; an administrator of this site can grant it`,
+    )
   }
   const task = await findTaskFor(store.db, peer.id, resource.name)
   const filter = grant.filter === null ? undefined : await compileFilter(store, resource, grant.filter)
@@ -113,11 +149,16 @@ export async function receiveChanges(
   return applyAll(store, context, push.batches)
 }
 
-/** Applies a pulled batch and moves the checkpoint in the same commit (I5). `then` adds to that commit, such as the log entry of the batch. */
+/** Applies a pulled batch and moves the checkpoint in the same commit (I5). `alongside` adds to that commit, such as the log entry of the batch. */
 export async function applyPull(
   store: Store,
   link: Link,
-  pull: { readonly task: PullTask; readonly batch: LineBatch; readonly runId: string | null; readonly then?: Then },
+  pull: {
+    readonly task: PullTask
+    readonly batch: LineBatch
+    readonly runId: string | null
+    readonly alongside?: Alongside
+  },
   limits: ExchangeLimits,
 ): Promise<BatchReport> {
   const resource = await readyResource(store, pull.batch.resource)
@@ -127,18 +168,29 @@ export async function applyPull(
     onLeft: pull.task.onLeft,
   })
   return applyAll(store, context, [pull.batch], async (trx, report) => {
-    if (pull.batch.next !== undefined) await writeCheckpoint(trx, link.peer.id, resource.id, 'pull', pull.batch.next.checkpoint)
-    await pull.then?.(trx, report)
+    if (pull.batch.next !== undefined)
+      await writeCheckpoint(trx, link.peer.id, resource.id, 'pull', pull.batch.next.checkpoint)
+    await pull.alongside?.(trx, report)
   })
 }
 
 /** What else belongs into the transaction of a batch. It is repeated with the batch when the rows were in use. */
-export type Then = (trx: Transaction<Database>, report: BatchReport) => Promise<void>
+export type Alongside = (trx: Transaction<Database>, report: BatchReport) => Promise<void>
 
-export type PullTask = { readonly onConflict: string; readonly master: string | null; readonly onLeft: 'keep' | 'remove' }
+export type PullTask = {
+  readonly onConflict: string
+  readonly master: string | null
+  readonly onLeft: 'keep' | 'remove'
+}
 
 /** Writes records by hand at this site: they are its own changes. What the database refuses is refused, not quarantined. */
-export async function writeByHand(store: Store, self: Self, resourceName: string, batches: readonly LineBatch[], limits: ExchangeLimits): Promise<BatchReport> {
+export async function writeByHand(
+  store: Store,
+  self: Self,
+  resourceName: string,
+  batches: readonly LineBatch[],
+  limits: ExchangeLimits,
+): Promise<BatchReport> {
   const resource = await readyResource(store, resourceName)
   const context: Omit<ApplyContext, 'patience'> = {
     resource,
@@ -160,7 +212,13 @@ const REDRIVE_STEP = 200
 const REDRIVE_MAX = 20_000
 
 /** Tries again what waits in quarantine for this peer and may succeed now; goes on while a pass frees something for the next. */
-export async function redrive(store: Store, link: Link, runId: string | null, taskOf: (resource: string) => PullTask | undefined, limits: ExchangeLimits): Promise<BatchReport> {
+export async function redrive(
+  store: Store,
+  link: Link,
+  runId: string | null,
+  taskOf: (resource: string) => PullTask | undefined,
+  limits: ExchangeLimits,
+): Promise<BatchReport> {
   let total = emptyReport()
   for (let pass = 0; pass < 16; pass++) {
     let applied = 0
@@ -170,7 +228,11 @@ export async function redrive(store: Store, link: Link, runId: string | null, ta
       for (const [resourceName, group] of groupEntries(entries)) {
         const resource = await readyResource(store, resourceName)
         const task = taskOf(resourceName) ?? { onConflict: 'newer', master: null, onLeft: 'keep' as const }
-        const context = await applyContext(store, link, resource, runId, limits, { policy: policyOf(task, link.self), unknownFields: 'park', onLeft: task.onLeft })
+        const context = await applyContext(store, link, resource, runId, limits, {
+          policy: policyOf(task, link.self),
+          unknownFields: 'park',
+          onLeft: task.onLeft,
+        })
         const report = await applyAll(store, context, group)
         applied += report.counts.applied + report.counts.merged
         total = addReports(total, report)
@@ -189,7 +251,11 @@ function groupEntries(entries: readonly QuarantineEntry[]): readonly (readonly [
   const groups = new Map<string, LineBatch[]>()
   for (const entry of entries) {
     const list = groups.get(entry.resource) ?? []
-    const same = list.find((batch) => JSON.stringify([batch.columns, batch.origins, batch.refs]) === JSON.stringify([entry.header.columns, entry.header.origins, entry.header.refs]))
+    const same = list.find(
+      (batch) =>
+        JSON.stringify([batch.columns, batch.origins, batch.refs]) ===
+        JSON.stringify([entry.header.columns, entry.header.origins, entry.header.refs]),
+    )
     if (same === undefined) list.push({ ...entry.header, text: entry.line, count: 1 })
     else list[list.indexOf(same)] = { ...same, text: `${same.text}\n${entry.line}`, count: same.count + 1 }
     groups.set(entry.resource, list)
@@ -199,7 +265,14 @@ function groupEntries(entries: readonly QuarantineEntry[]): readonly (readonly [
 
 type ContextChoice = Pick<ApplyContext, 'policy' | 'unknownFields' | 'onLeft'> & Partial<Pick<ApplyContext, 'grant'>>
 
-async function applyContext(store: Store, link: Link, resource: ResourceInfo, runId: string | null, limits: ExchangeLimits, choice: ContextChoice): Promise<Omit<ApplyContext, 'patience'>> {
+async function applyContext(
+  store: Store,
+  link: Link,
+  resource: ResourceInfo,
+  runId: string | null,
+  limits: ExchangeLimits,
+  choice: ContextChoice,
+): Promise<Omit<ApplyContext, 'patience'>> {
   return {
     resource,
     resources: await loadResources(store.db),
@@ -213,14 +286,19 @@ async function applyContext(store: Store, link: Link, resource: ResourceInfo, ru
 }
 
 /** Applies batches in one transaction; repeats it when the rows are in use, each time from the beginning. */
-async function applyAll(store: Store, context: Omit<ApplyContext, 'patience'>, batches: readonly LineBatch[], then: Then = async () => {}): Promise<BatchReport> {
+async function applyAll(
+  store: Store,
+  context: Omit<ApplyContext, 'patience'>,
+  batches: readonly LineBatch[],
+  alongside: Alongside = async () => {},
+): Promise<BatchReport> {
   for (let tries = 1; ; tries++) {
     try {
       return await store.db.transaction().execute(async (trx) => {
         let report = emptyReport()
         const patience = tries < BUSY_TRIES ? 'wait' : 'set aside'
         for (const batch of batches) report = addReports(report, await applyLines(trx, { ...context, patience }, batch))
-        await then(trx, report)
+        await alongside(trx, report)
         return report
       })
     } catch (error) {
@@ -231,14 +309,24 @@ async function applyAll(store: Store, context: Omit<ApplyContext, 'patience'>, b
 }
 
 export function addReports(a: BatchReport, b: BatchReport): BatchReport {
-  const counts = Object.fromEntries(Object.entries(a.counts).map(([outcome, count]) => [outcome, count + b.counts[outcome as Outcome]]))
+  const counts = Object.fromEntries(
+    Object.entries(a.counts).map(([outcome, count]) => [outcome, count + b.counts[outcome as Outcome]]),
+  )
   const rejections = [...a.rejections, ...b.rejections]
-  return { counts: counts as BatchReport['counts'], rejections: rejections.slice(0, 1_000), truncated: a.truncated || b.truncated || rejections.length > 1_000 }
+  return {
+    counts: counts as BatchReport['counts'],
+    rejections: rejections.slice(0, 1_000),
+    truncated: a.truncated || b.truncated || rejections.length > 1_000,
+  }
 }
 
 async function readyResource(store: Store, name: string): Promise<ResourceInfo> {
   const resource = await findResource(store.db, name)
-  if (!resource.ready) throw new SynclineError('SYNC_RESOURCE_OUTDATED', `the existing rows of "${name}" are not all registered yet; attach it again to go on`)
+  if (!resource.ready)
+    throw new SynclineError(
+      'SYNC_RESOURCE_OUTDATED',
+      `the existing rows of "${name}" are not all registered yet; attach it again to go on`,
+    )
   return resource
 }
 
@@ -246,7 +334,11 @@ function policyOf(choice: { readonly onConflict: string; readonly master: string
   return { name: choice.onConflict as PolicyName, master: choice.master, here: self.origin }
 }
 
-function narrow(granted: readonly string[] | null, asked: readonly string[] | null | undefined, what: string): readonly string[] | null {
+function narrow(
+  granted: readonly string[] | null,
+  asked: readonly string[] | null | undefined,
+  what: string,
+): readonly string[] | null {
   if (asked == null) return granted
   const outside = granted === null ? [] : asked.filter((name) => !granted.includes(name))
   if (outside.length > 0) throw new SynclineError('SYNC_AUTH_FORBIDDEN', `${what}: not granted: ${outside.join(', ')}`)
@@ -271,7 +363,8 @@ function filterColumnsOf(resource: ResourceInfo, resources: readonly ResourceInf
   return known.map((column) => {
     const reference = resource.references.find((each) => each.column.name === column.name)
     const target = reference && resources.find((each) => each.id === reference.resourceId)
-    if (reference === undefined || target === undefined || depth === 0) return { name: column.name, type: column.baseType }
+    if (reference === undefined || target === undefined || depth === 0)
+      return { name: column.name, type: column.baseType }
     return {
       name: column.name,
       type: column.baseType,
@@ -287,11 +380,20 @@ function filterColumnsOf(resource: ResourceInfo, resources: readonly ResourceInf
 }
 
 /** A peer may filter only by what it may see: a filter on a hidden column would tell its values one question at a time (I10). */
-async function checkDisclosure(store: Store, link: Link, resource: ResourceInfo, granted: readonly string[] | null, text: string): Promise<void> {
+async function checkDisclosure(
+  store: Store,
+  link: Link,
+  resource: ResourceInfo,
+  granted: readonly string[] | null,
+  text: string,
+): Promise<void> {
   for (const { reference, name } of filterColumns(parseFilter(text))) {
     const own = reference === undefined ? name : ownColumn(resource, reference)
     const hidden = (): never => {
-      throw new SynclineError('SYNC_AUTH_FORBIDDEN', `peer "${link.peer.name}" may not filter "${resource.name}" by "${reference === undefined ? name : `${reference}.${name}`}": it may not see that column`)
+      throw new SynclineError(
+        'SYNC_AUTH_FORBIDDEN',
+        `peer "${link.peer.name}" may not filter "${resource.name}" by "${reference === undefined ? name : `${reference}.${name}`}": it may not see that column`,
+      )
     }
     if (granted !== null && own !== 'id' && own !== resource.keyColumn && !granted.includes(own)) hidden()
     if (reference === undefined) continue
@@ -310,7 +412,8 @@ function ownColumn(resource: ResourceInfo, reference: string): string {
 function scopeMark(filter: string | null, columns: readonly string[] | null | undefined): string {
   if (filter === null && columns == null) return ''
   let hash = 0x811c9dc5
-  for (const char of JSON.stringify([filter, columns ?? null])) hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 0x01000193) >>> 0
+  for (const char of JSON.stringify([filter, columns ?? null]))
+    hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 0x01000193) >>> 0
   return `.${hash.toString(36)}`
 }
 
@@ -318,7 +421,11 @@ function startOf(after: string | undefined, logId: string, scope: string): Posit
   if (after === undefined || after === '') return null
   const checkpoint = parseCheckpoint(after)
   const [log, mark] = checkpoint.logId.split('.')
-  if (log !== logId) throw new SynclineError('SYNC_CHECKPOINT_GONE', `the checkpoint belongs to log ${log}; this site now writes log ${logId}`)
+  if (log !== logId)
+    throw new SynclineError(
+      'SYNC_CHECKPOINT_GONE',
+      `the checkpoint belongs to log ${log}; this site now writes log ${logId}`,
+    )
   return (mark === undefined ? '' : `.${mark}`) === scope ? checkpoint.position : null
 }
 

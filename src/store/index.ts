@@ -30,6 +30,7 @@ export {
 export { openStore, type Store, type StoreOptions } from './database.ts'
 export { type Digest, type DigestScope, digestOf, type KeyRange } from './digests.ts'
 export {
+  type Alongside,
   addReports,
   applyPull,
   collectPush,
@@ -43,7 +44,6 @@ export {
   redrive,
   type Scope,
   serveChanges,
-  type Then,
   writeByHand,
 } from './exchange.ts'
 export { servableHeads } from './heads.ts'

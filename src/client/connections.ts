@@ -1,0 +1,45 @@
+import { type Peer, peerConnection, type Store } from '../store/index.ts'
+import { type ClientSettings, createPeerClient, type PeerClient } from './peer-client.ts'
+
+/** The connection to one peer, kept from run to run so that an idle run needs no handshake. */
+export type PeerLink = {
+  readonly client: PeerClient
+  /** Checkpoints that this process told the peer, by resource: the same one is not told twice. Losing it costs one request. */
+  readonly told: Map<string, string>
+}
+
+export type Connections = {
+  /** The connection to a peer with its settings as they are now. Errors: SYNC_REQUEST_INVALID for a peer without an address. */
+  readonly of: (peer: Peer) => Promise<PeerLink>
+  readonly close: () => Promise<void>
+}
+
+/** Connections to every peer. One whose settings change gets a new one; what still uses the old one may end. */
+export function createConnections(store: Store, key: Buffer, settings: ClientSettings): Connections {
+  const links = new Map<number, { readonly revision: number; readonly link: Promise<PeerLink> }>()
+  const open = async (peer: Peer): Promise<PeerLink> => {
+    const connection = await peerConnection(store.db, key, peer.id)
+    return { client: createPeerClient(connection, settings), told: new Map() }
+  }
+  const end = (link: Promise<PeerLink>) =>
+    link.then(
+      ({ client }) => client.close(),
+      () => {},
+    )
+  return {
+    of: async (peer) => {
+      const known = links.get(peer.id)
+      if (known?.revision === peer.revision) return known.link
+      if (known !== undefined) void end(known.link)
+      const link = open(peer)
+      links.set(peer.id, { revision: peer.revision, link })
+      // A connection that could not be made is tried anew next time.
+      link.catch(() => links.delete(peer.id))
+      return link
+    },
+    close: async () => {
+      await Promise.all([...links.values()].map(({ link }) => end(link)))
+      links.clear()
+    },
+  }
+}

@@ -1,0 +1,22 @@
+export { type Connections, createConnections, type PeerLink } from './connections.ts'
+export {
+  type ClientSettings,
+  createPeerClient,
+  type Greeting,
+  type OfferedResource,
+  type PeerClient,
+  type Pulled,
+  type PullQuery,
+  type Pushed,
+} from './peer-client.ts'
+export { PeerError } from './peer-error.ts'
+export {
+  type RunEvents,
+  type RunnerDeps,
+  type RunOptions,
+  type RunProgress,
+  type RunReport,
+  runPeer,
+} from './runner.ts'
+export type { RunCounts } from './tally.ts'
+export type { Connection, TransportSettings } from './transport.ts'

@@ -1,0 +1,364 @@
+import assert from 'node:assert/strict'
+import { setTimeout as sleep } from 'node:timers/promises'
+import {
+  addReports,
+  appendLog,
+  applyPull,
+  collectPush,
+  type ExchangeLimits,
+  type ExchangeLink,
+  emptyReport,
+  type NewLogEntry,
+  notePeerSeen,
+  peerLogChanged,
+  type ResourceInfo,
+  type Store,
+  type Task,
+  writeCheckpoint,
+} from '../store/index.ts'
+import {
+  type BatchReport,
+  type Effect,
+  type LineBatch,
+  needsAttention,
+  type RunEvent,
+  retryDelayMs,
+  SynclineError,
+} from '../sync/index.ts'
+import type { PeerLink } from './connections.ts'
+import type { Pulled, Pushed } from './peer-client.ts'
+import { PeerError, wasStale } from './peer-error.ts'
+import type { RunEvents, RunProgress } from './runner.ts'
+import { countPulled, countPushed, type RunCounts, sentence } from './tally.ts'
+
+/** Everything the effects of one run work on. */
+export type RunSession = {
+  readonly store: Store
+  readonly link: ExchangeLink
+  readonly peer: PeerLink
+  readonly limits: ExchangeLimits
+  readonly events: RunEvents
+  readonly random: () => number
+  readonly runId: string
+  readonly tasks: ReadonlyMap<string, Task>
+  readonly resources: ReadonlyMap<string, ResourceInfo>
+  readonly counts: RunCounts
+  readonly onProgress: (progress: RunProgress) => void
+  /** Ends waiting and fetching. */
+  readonly signal: AbortSignal
+  /** Ends sending, some time after `signal`: an answer on its way saves sending the batch again. */
+  readonly lateSignal: AbortSignal
+  /** Fetched batches by the number the run machine knows them by. */
+  readonly fetched: Map<number, { readonly pulled: Pulled; readonly fetchMs: number }>
+  /** How far our own changes were sent, by resource. */
+  readonly pushes: Map<string, PushState>
+  /** Records in one batch, lowered when a batch was too large for one of the two sides. */
+  readonly rows: Map<string, number>
+  batches: number
+  doing: string
+  lagMs: number | undefined
+}
+
+export type PushState = {
+  readonly after: string | undefined
+  readonly ended: boolean
+  readonly next: Promise<LineBatch> | null
+}
+
+/** Tries of one request within a run. What lasts longer is for the next run. */
+const TRIES = 3
+const RETRY_BASE_MS = 250
+const RETRY_MAX_MS = 3_000
+/** A Retry-After beyond this ends the run instead of holding it. */
+const RETRY_AFTER_WAIT_MS = 5_000
+
+/** Performs one effect of the run machine and gives its answer. `finish` is the runner's own. */
+export async function perform(run: RunSession, effect: Exclude<Effect, { do: 'finish' }>): Promise<RunEvent> {
+  switch (effect.do) {
+    case 'greet':
+      return greet(run)
+    case 'followLog':
+      return followLog(run, effect.logId)
+    case 'pull':
+      return pull(run, effect.resource, effect.after)
+    case 'apply':
+      return apply(run, effect.resource, effect.batch)
+    case 'ack':
+      return ack(run, effect.resource, effect.checkpoint)
+    case 'push':
+      return push(run, effect.resource)
+    default:
+      return effect satisfies never
+  }
+}
+
+async function greet(run: RunSession): Promise<RunEvent> {
+  run.doing = 'greet'
+  const { client } = run.peer
+  const site = await client.greet(run.signal).catch((error: unknown) => {
+    if (wasStale(error) && !run.signal.aborted) return client.greet(run.signal)
+    throw error
+  })
+  const { peer } = run.link
+  if (site.uuid === peer.uuid) {
+    const { logId, clockOffsetMs } = site
+    await notePeerSeen(run.store.db, peer.id, { logId, clockOffsetMs })
+    const offset = { peer: peer.name, offsetMs: Math.round(clockOffsetMs) }
+    const limitMs = run.limits.clockAheadMaxMs
+    if (Math.abs(clockOffsetMs) > limitMs) run.events.clockFar({ ...offset, limitMs })
+    else run.events.clockCompared(offset)
+    const rows = Math.min(run.limits.batchRowsMax, site.limits.batchRowsMax ?? run.limits.batchRowsMax)
+    for (const resource of run.tasks.keys()) run.rows.set(`push ${resource}`, rows)
+  }
+  return { type: 'greeted', uuid: site.uuid, logId: site.logId }
+}
+
+async function followLog(run: RunSession, logId: string): Promise<RunEvent> {
+  await peerLogChanged(run.store.db, run.link.peer.id, logId)
+  run.pushes.clear()
+  run.peer.told.clear()
+  return { type: 'logFollowed' }
+}
+
+async function pull(run: RunSession, resource: string, after: string | null): Promise<RunEvent> {
+  run.doing = `pull ${resource}`
+  const { filter, columns } = taskOf(run, resource)
+  const refs = Object.fromEntries(
+    (run.resources.get(resource)?.references ?? []).map((each) => [each.column.name, each.resource]),
+  )
+  const began = performance.now()
+  const pulled = await fewerRows(run, `pull ${resource}`, run.limits.batchRowsMax, (limit) =>
+    retrying(run, run.signal, () =>
+      run.peer.client.pull({ resource, after, limit, filter, columns, refs, signal: run.signal }),
+    ),
+  )
+  if (pulled.count === 0 && pulled.checkpoint === after) return { type: 'pullEnded' }
+  const batch = ++run.batches
+  run.fetched.set(batch, { pulled, fetchMs: performance.now() - began })
+  return { type: 'batchFetched', batch, checkpoint: pulled.checkpoint, more: pulled.more }
+}
+
+async function apply(run: RunSession, resource: string, number: number): Promise<RunEvent> {
+  const found = run.fetched.get(number)
+  assert(found !== undefined, `batch ${number} was fetched`)
+  run.fetched.delete(number)
+  const { pulled, fetchMs } = found
+  const task = taskOf(run, resource)
+  const began = performance.now()
+  let report = emptyReport()
+  noteLag(run, pulled)
+  for (const [at, batch] of pulled.batches.entries()) {
+    const earlier = report
+    const last = at === pulled.batches.length - 1
+    // In the same commit: an entry that exists tells of what is there, and what is there has its entry.
+    const applied = await applyPull(
+      run.store,
+      run.link,
+      {
+        task,
+        batch,
+        runId: run.runId,
+        alongside: async (trx, part) => {
+          if (!last || pulled.count === 0) return
+          const durationMs = fetchMs + performance.now() - began
+          await appendLog(
+            trx,
+            batchEntry(run, 'pull', resource, pulled.count, addReports(earlier, part), pulled.bytes, durationMs),
+          )
+        },
+      },
+      run.limits,
+    )
+    report = addReports(report, applied)
+  }
+  countPulled(run.counts, report, pulled.count, pulled.bytes)
+  const durationMs = Math.round(fetchMs + performance.now() - began)
+  const moved = {
+    runId: run.runId,
+    peer: run.link.peer.name,
+    resource,
+    counts: report.counts,
+    bytes: pulled.bytes,
+    durationMs,
+  }
+  if (pulled.count > 0) run.events.batchPulled(moved)
+  announce(run, resource, task, report)
+  run.onProgress({ runId: run.runId, resource, direction: 'pull', changes: pulled.count, more: pulled.more })
+  return { type: 'batchApplied', attention: needsAttention(report) }
+}
+
+async function ack(run: RunSession, resource: string, checkpoint: string): Promise<RunEvent> {
+  await retrying(run, run.signal, () => run.peer.client.ack(resource, checkpoint, run.signal))
+  run.peer.told.set(resource, checkpoint)
+  return { type: 'acked' }
+}
+
+/** Sends the next batch that has something in it. Its checkpoint moves only after the peer's answer, so a lost answer repeats the batch. */
+async function push(run: RunSession, resource: string): Promise<RunEvent> {
+  run.doing = `push ${resource}`
+  for (;;) {
+    const state = run.pushes.get(resource) ?? { after: undefined, ended: false, next: null }
+    if (state.ended || run.signal.aborted) return state.ended ? { type: 'pushEnded' } : { type: 'aborted' }
+    const batch = await (state.next ?? collectNext(run, resource, state.after))
+    const { checkpoint, more } = nextOf(batch)
+    if (batch.count === 0) {
+      if (checkpoint !== state.after) await moveOn(run, resource, checkpoint, null)
+      run.pushes.set(resource, { after: checkpoint, ended: !more, next: null })
+      continue
+    }
+    const next = more ? collectNext(run, resource, checkpoint) : null
+    // Its failure counts when it is waited for.
+    next?.catch(() => {})
+    const began = performance.now()
+    const sent = await send(run, resource, batch)
+    if (sent === null) {
+      run.pushes.set(resource, { ...state, next: null })
+      continue
+    }
+    const durationMs = performance.now() - began
+    await moveOn(
+      run,
+      resource,
+      checkpoint,
+      batchEntry(run, 'push', resource, batch.count, sent.report, sent.bytes, durationMs),
+    )
+    run.pushes.set(resource, { after: checkpoint, ended: !more, next })
+    countPushed(run.counts, sent.report, batch.count, sent.bytes)
+    const { name: peer } = run.link.peer
+    const { counts } = sent.report
+    run.events.batchPushed({
+      runId: run.runId,
+      peer,
+      resource,
+      counts,
+      bytes: sent.bytes,
+      durationMs: Math.round(durationMs),
+    })
+    run.onProgress({ runId: run.runId, resource, direction: 'push', changes: batch.count, more })
+    return { type: 'pushSent', attention: needsAttention(sent.report) }
+  }
+}
+
+async function collectNext(run: RunSession, resource: string, after: string | undefined): Promise<LineBatch> {
+  const { filter, columns } = taskOf(run, resource)
+  const limit = run.rows.get(`push ${resource}`)
+  try {
+    return await collectPush(run.store, run.link, { resource, after, limit, filter, columns }, run.limits)
+  } catch (error) {
+    // A place in a log that this site has left means nothing any more; versions make repeating harmless (I2).
+    if (after === undefined || !(error instanceof SynclineError) || error.code !== 'SYNC_CHECKPOINT_GONE') throw error
+    return collectPush(run.store, run.link, { resource, limit, filter, columns }, run.limits)
+  }
+}
+
+/** Null when the batch was too large for the peer and must be collected again with fewer records. */
+async function send(run: RunSession, resource: string, batch: LineBatch): Promise<Pushed | null> {
+  try {
+    return await retrying(run, run.lateSignal, () => run.peer.client.push(batch, run.lateSignal))
+  } catch (error) {
+    if (!(error instanceof PeerError) || error.status !== 413 || batch.count === 1) throw error
+    run.rows.set(`push ${resource}`, Math.ceil(batch.count / 2))
+    return null
+  }
+}
+
+async function moveOn(run: RunSession, resource: string, checkpoint: string, entry: NewLogEntry | null): Promise<void> {
+  const { id } = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
+  await run.store.db.transaction().execute(async (trx) => {
+    await writeCheckpoint(trx, run.link.peer.id, id, 'push', checkpoint)
+    if (entry !== null) await appendLog(trx, entry)
+  })
+}
+
+/** Repeats a request that may work the next time: all of them may be repeated (I2). */
+async function retrying<T>(run: RunSession, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await work()
+    } catch (error) {
+      const wait = signal.aborted ? null : pause(error, attempt, run.random())
+      if (wait === null) throw error
+      await sleep(wait, undefined, { signal })
+    }
+  }
+}
+
+function pause(error: unknown, attempt: number, random: number): number | null {
+  const incomplete = error instanceof SynclineError && error.code === 'SYNC_BATCH_INCOMPLETE'
+  const retryable = error instanceof PeerError ? error.retryable : incomplete
+  if (!retryable || attempt >= TRIES) return null
+  const retryAfterMs = error instanceof PeerError ? (error.retryAfterMs ?? 0) : 0
+  if (retryAfterMs > RETRY_AFTER_WAIT_MS) return null
+  return retryDelayMs({ attempt, random, baseMs: RETRY_BASE_MS, maxMs: RETRY_MAX_MS, retryAfterMs })
+}
+
+/** An answer larger than this site takes is asked for again with fewer records, down to one. */
+async function fewerRows<T>(
+  run: RunSession,
+  key: string,
+  most: number,
+  work: (limit: number) => Promise<T>,
+): Promise<T> {
+  for (;;) {
+    const limit = run.rows.get(key) ?? most
+    try {
+      return await work(limit)
+    } catch (error) {
+      const tooLarge = error instanceof SynclineError && error.code === 'SYNC_REQUEST_TOO_LARGE'
+      if (!tooLarge || limit === 1) throw error
+      run.rows.set(key, Math.ceil(limit / 4))
+    }
+  }
+}
+
+function batchEntry(
+  run: RunSession,
+  mode: 'pull' | 'push',
+  resource: string,
+  changes: number,
+  report: BatchReport,
+  bytes: number,
+  durationMs: number,
+): NewLogEntry {
+  const { applied, merged, conflict: conflicts, quarantined, refused } = report.counts
+  return {
+    peer: run.link.peer,
+    runId: run.runId,
+    resource,
+    mode,
+    direction: 'outgoing',
+    action: mode === 'pull' ? 'apply' : 'send',
+    result: needsAttention(report) ? 'warning' : 'success',
+    message: sentence(changes, report),
+    ...{ changes, applied: applied + merged, conflicts, quarantined, refused, bytes, durationMs },
+  }
+}
+
+/** Lines about single records: enough to look into it, not one for each of many thousands. */
+const ANNOUNCED_MAX = 20
+
+function announce(run: RunSession, resource: string, task: Task, report: BatchReport): void {
+  const about = { runId: run.runId, peer: run.link.peer.name, resource }
+  for (const { id: recordId, outcome, code, reason } of report.rejections.slice(0, ANNOUNCED_MAX)) {
+    if (outcome === 'quarantined') run.events.recordQuarantined({ ...about, recordId, code: code ?? '', reason })
+    if (outcome === 'conflict')
+      run.events.conflictDecided({ ...about, recordId, policy: task.onConflict, decision: 'open' })
+  }
+}
+
+/** Age of the first change of the run: batches come in the order in which the peer committed them. */
+function noteLag(run: RunSession, pulled: Pulled): void {
+  if (run.lagMs !== undefined) return
+  const text = pulled.batches.find(({ count }) => count > 0)?.text
+  const clock = Number(text?.slice(0, 2_000).split('\t', 2)[1])
+  if (clock > 0) run.lagMs = Math.max(0, Math.round(Date.now() - clock / 1000))
+}
+
+function nextOf(batch: LineBatch): NonNullable<LineBatch['next']> {
+  assert(batch.next !== undefined, 'a collected batch has its checkpoint')
+  return batch.next
+}
+
+function taskOf(run: RunSession, resource: string): Task {
+  return run.tasks.get(resource) ?? assert.fail(`the run has a task for ${resource}`)
+}

@@ -1,0 +1,380 @@
+import type { Events } from '../observe/index.ts'
+import {
+  appendLog,
+  checkpointsOf,
+  type ExchangeLimits,
+  everyItem,
+  finishRun,
+  listQuarantine,
+  listTasks,
+  loadResources,
+  markInterruptedRuns,
+  notePeerFailure,
+  notePeerSuccess,
+  type Peer,
+  redrive,
+  type Self,
+  type Store,
+  setRunState,
+  startRun,
+  type Task,
+  withPeerLease,
+} from '../store/index.ts'
+import {
+  type Effect,
+  type ErrorCode,
+  type Failure,
+  startRun as firstStep,
+  type ResultName,
+  type RunEvent,
+  type RunResult,
+  type RunTask,
+  retryDelayMs,
+  SynclineError,
+  step,
+  type TaskResult,
+} from '../sync/index.ts'
+import type { Connections } from './connections.ts'
+import { failureOf } from './failure.ts'
+import { PeerError } from './peer-error.ts'
+import { perform, type RunSession } from './run-effects.ts'
+import { countPulled, emptyCounts, type RunCounts } from './tally.ts'
+
+/** What a run tells the site's log and metrics. */
+export type RunEvents = Pick<
+  Events,
+  | 'batchPulled'
+  | 'batchPushed'
+  | 'clockCompared'
+  | 'clockFar'
+  | 'conflictDecided'
+  | 'internalError'
+  | 'peerUnreachable'
+  | 'recordQuarantined'
+  | 'runFinished'
+  | 'runStarted'
+>
+
+export type RunnerDeps = {
+  readonly store: Store
+  /** This site as it is now: its log may be renewed while the process runs. */
+  readonly self: () => Self
+  readonly connections: Connections
+  readonly limits: ExchangeLimits
+  readonly events: RunEvents
+  readonly random?: () => number
+}
+
+export type RunOptions = {
+  /** Only these resources; every enabled task when absent. */
+  readonly resources?: readonly string[] | undefined
+  /** What set the run off: schedule, live, retry, hand, signal. */
+  readonly cause: string
+  /** Ends the run between two batches. */
+  readonly signal?: AbortSignal | undefined
+  readonly onStarted?: ((runId: string) => void) | undefined
+  readonly onProgress?: ((progress: RunProgress) => void) | undefined
+}
+
+/** One batch that was applied or taken. */
+export type RunProgress = {
+  readonly runId: string
+  readonly resource: string
+  readonly direction: 'pull' | 'push'
+  readonly changes: number
+  readonly more: boolean
+}
+
+export type RunReport = {
+  readonly runId: string
+  readonly peer: string
+  readonly result: ResultName
+  readonly cancelled: boolean
+  /** What ended the run early, or the first task's failure. */
+  readonly code: ErrorCode | null
+  readonly message: string | null
+  /** Scheduled runs wait until then. */
+  readonly retryAt: string | null
+  readonly counts: Readonly<RunCounts>
+  readonly tasks: readonly TaskResult[]
+  readonly durationMs: number
+}
+
+/** The first pause after a peer failed, and the longest; a failure that a person must mend is looked at again within an hour. */
+const BACKOFF = { baseMs: 5_000, maxMs: 900_000 }
+const BACKOFF_FATAL = { baseMs: 3_000_000, maxMs: 3_000_000, retryAfterMs: 600_000 }
+/** How often a long run says that it is alive, and how far it is. */
+const ALIVE_MS = 2_000
+/** How long an answer to a push is waited for after the run was cancelled. */
+const GRACE_MS = 5_000
+
+/**
+ * One run with one peer: pulls, applies and pushes what its enabled tasks say, parents before those that refer to them. A process that dies in
+ * the middle leaves committed batches with their checkpoints; the next run goes on from there. What fails is in the report, not thrown.
+ * Throws SYNC_PEER_PAUSED, SYNC_RUN_ACTIVE, SYNC_REQUEST_NOT_FOUND (no such task), SYNC_REQUEST_INVALID (no address), SYNC_STORE_UNAVAILABLE.
+ */
+export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions): Promise<RunReport> {
+  if (peer.paused) throw new SynclineError('SYNC_PEER_PAUSED', `peer "${peer.name}" is paused`)
+  const connection = await deps.connections.of(peer)
+  return withPeerLease(deps.store, peer.id, async (lost) => {
+    const began = performance.now()
+    const { db } = deps.store
+    // Under the lease nobody else can be at work with this peer: a run that is still open lost its process.
+    const [tasks, resources, checkpoints] = await Promise.all([
+      everyItem((page) => listTasks(db, { ...page, peerId: peer.id, enabled: true })),
+      loadResources(db),
+      checkpointsOf(db, peer.id),
+      markInterruptedRuns(db, { peerId: peer.id }),
+    ])
+    const ordered = inOrder(
+      tasks,
+      resources.map(({ name }) => name),
+      peer,
+      options.resources,
+    )
+    const { id: runId } = await startRun(db, { peer, cause: options.cause })
+    options.onStarted?.(runId)
+    const names = ordered.map(({ resource }) => resource)
+    deps.events.runStarted({
+      runId,
+      peer: peer.name,
+      cause: options.cause,
+      ...(options.resources && { resources: names }),
+    })
+    const signal = AbortSignal.any([lost, ...(options.signal ? [options.signal] : [])])
+    const session: RunSession = {
+      store: deps.store,
+      link: { self: deps.self(), peer },
+      peer: connection,
+      limits: deps.limits,
+      events: deps.events,
+      random: deps.random ?? Math.random,
+      runId,
+      tasks: new Map(ordered.map((task) => [task.resource, task])),
+      resources: new Map(resources.map((resource) => [resource.name, resource])),
+      counts: emptyCounts(),
+      onProgress: options.onProgress ?? (() => {}),
+      signal,
+      lateSignal: after(signal, GRACE_MS),
+      fetched: new Map(),
+      pushes: new Map(names.map((name) => [name, { after: checkpoints.get(name)?.push, ended: false, next: null }])),
+      rows: new Map(),
+      batches: 0,
+      doing: 'begin',
+      lagMs: undefined,
+    }
+    const runTasks = ordered.map((task): RunTask => {
+      const { resource, mode } = task
+      return {
+        resource,
+        mode,
+        after: checkpoints.get(resource)?.pull ?? null,
+        acked: connection.told.get(resource) ?? null,
+      }
+    })
+    return obey(deps, session, runTasks, options.cause, began)
+  })
+}
+
+/** Performs what the run machine asks for until it says that the run is over. */
+async function obey(
+  deps: RunnerDeps,
+  session: RunSession,
+  tasks: readonly RunTask[],
+  cause: string,
+  began: number,
+): Promise<RunReport> {
+  const { peer } = session.link
+  const inbox: RunEvent[] = []
+  let wake = () => {}
+  const answer = (event: RunEvent) => {
+    inbox.push(event)
+    wake()
+  }
+  const failures: unknown[] = []
+  const begin = (effect: Exclude<Effect, { do: 'finish' }>) => {
+    perform(session, effect).then(answer, (error: unknown) => {
+      if (session.signal.aborted) return answer({ type: 'aborted' })
+      failures.push(error)
+      answer({
+        type: 'failed',
+        ...failureOf(error, (err) => deps.events.internalError({ where: 'run', err, runId: session.runId })),
+      })
+    })
+  }
+  const cancel = () => answer({ type: 'cancelled' })
+  if (session.signal.aborted) cancel()
+  session.signal.addEventListener('abort', cancel)
+  const alive = setInterval(() => {
+    setRunState(deps.store.db, session.runId, session.doing, { ...session.counts }).catch(() => {})
+  }, ALIVE_MS)
+  try {
+    let next = firstStep({ expected: { uuid: peer.uuid, logId: peer.logId }, tasks })
+    for (;;) {
+      for (const effect of next.effects) {
+        if (effect.do === 'finish') return await finish(deps, session, effect.result, failures, cause, began)
+        begin(effect)
+      }
+      if (inbox.length === 0) await new Promise<void>((resolve) => (wake = resolve))
+      next = step(next.state, inbox.shift() as RunEvent)
+    }
+  } finally {
+    clearInterval(alive)
+    session.signal.removeEventListener('abort', cancel)
+  }
+}
+
+/** Writes down how a run ended. Errors of the database are thrown: the run stays open and is closed by the next one. */
+async function finish(
+  deps: RunnerDeps,
+  session: RunSession,
+  outcome: RunResult,
+  failures: readonly unknown[],
+  cause: string,
+  began: number,
+): Promise<RunReport> {
+  const { db } = deps.store
+  const { runId, counts, link } = session
+  const { peer } = link
+  if (!outcome.cancelled) await redriveQuarantine(session)
+  await logFailures(session, outcome, failures)
+  const failure = outcome.failure ?? outcome.tasks.find((task) => task.failure !== null)?.failure ?? null
+  const result = await settled(session, outcome)
+  const durationMs = Math.round(performance.now() - began)
+  const [code, message] = [failure?.code ?? null, failure?.detail ?? null]
+  const state = outcome.cancelled ? 'cancelled' : 'finished'
+  const [retryAt] = await Promise.all([
+    notePeer(deps, session, outcome, failures),
+    finishRun(db, runId, { result, state, code, message, counts: { ...counts } }),
+  ])
+  deps.events.runFinished({
+    runId,
+    peer: peer.name,
+    cause,
+    result,
+    pulled: counts.pulled,
+    applied: counts.applied,
+    conflicts: counts.conflicts + counts.pushConflicts,
+    rejected: counts.quarantined + counts.refused + counts.pushQuarantined + counts.pushRefused,
+    pushed: counts.pushed,
+    durationMs,
+    ...(session.lagMs !== undefined && { lagMs: session.lagMs }),
+    ...(code !== null && { code }),
+    ...(message !== null && { message }),
+    ...(retryAt !== null && { retryAt }),
+  })
+  const { cancelled, tasks } = outcome
+  return { runId, peer: peer.name, result, cancelled, code, message, retryAt, counts, tasks, durationMs }
+}
+
+/** What waited for something that this run, or time, has brought. */
+async function redriveQuarantine({ store, link, runId, tasks, limits, counts }: RunSession): Promise<void> {
+  const began = performance.now()
+  const report = await redrive(store, link, runId, (resource) => tasks.get(resource), limits)
+  const { applied, merged, conflict, quarantined, refused, known, skipped } = report.counts
+  const done = applied + merged + known + skipped
+  if (done === 0) return
+  countPulled(counts, { ...report, counts: { ...report.counts, quarantined: 0 } }, 0, 0)
+  await appendLog(store.db, {
+    peer: link.peer,
+    runId,
+    mode: 'pull',
+    direction: 'none',
+    action: 'retry',
+    result: 'success',
+    message: `${done} from quarantine could be settled, ${quarantined} wait on`,
+    changes: done,
+    applied: applied + merged,
+    conflicts: conflict,
+    quarantined,
+    refused,
+    durationMs: performance.now() - began,
+  })
+}
+
+/** One entry for each task that failed, or one for the run when it ended before its tasks. */
+async function logFailures(
+  { store, link, runId, tasks }: RunSession,
+  outcome: RunResult,
+  failures: readonly unknown[],
+): Promise<void> {
+  const remote = failures.some((error) => error instanceof PeerError && error.remote)
+  const entry = { peer: link.peer, runId, direction: 'outgoing' as const, action: 'run', remote }
+  for (const { resource, result, failure } of outcome.tasks) {
+    if (failure === null) continue
+    const mode = tasks.get(resource)?.mode ?? 'both'
+    await appendLog(store.db, { ...entry, resource, mode, result, message: words(failure) })
+  }
+  if (outcome.failure !== null && outcome.tasks.every(({ failure }) => failure === null)) {
+    await appendLog(store.db, { ...entry, mode: 'both', result: outcome.result, message: words(outcome.failure) })
+  }
+}
+
+/** What went into quarantine and out of it again within the run needs nobody's attention. */
+async function settled({ store, link, counts }: RunSession, { result }: RunResult): Promise<ResultName> {
+  const others = counts.conflicts + counts.refused + counts.pushConflicts + counts.pushQuarantined + counts.pushRefused
+  if (result !== 'warning' || others > 0) return result
+  const waiting = await listQuarantine(store.db, { peer: link.peer.name, limit: 1 })
+  return waiting.length === 0 ? 'success' : 'warning'
+}
+
+/** Opens or closes the circuit to the peer. Gives the time of the next attempt when the peer as a whole failed. */
+async function notePeer(
+  deps: RunnerDeps,
+  session: RunSession,
+  outcome: RunResult,
+  failures: readonly unknown[],
+): Promise<string | null> {
+  const { db } = deps.store
+  const { peer } = session.link
+  const { failure } = outcome
+  if (failure === null) {
+    if (!outcome.cancelled) await notePeerSuccess(db, peer.id)
+    return null
+  }
+  const retryAfterMs = Math.max(
+    0,
+    ...failures.map((error) => (error instanceof PeerError ? (error.retryAfterMs ?? 0) : 0)),
+  )
+  const pause = failure.retryable ? { ...BACKOFF, retryAfterMs } : BACKOFF_FATAL
+  const delay = retryDelayMs({ attempt: peer.failures + 1, random: session.random(), ...pause })
+  const retryAt = new Date(Date.now() + delay).toISOString()
+  const count = await notePeerFailure(db, peer.id, retryAt)
+  if (failure.code === 'SYNC_PEER_UNREACHABLE') {
+    deps.events.peerUnreachable({
+      peer: peer.name,
+      runId: session.runId,
+      reason: failure.detail,
+      failures: count,
+      retryAt,
+    })
+  }
+  return retryAt
+}
+
+/** The tasks of a run, parents before those that refer to them. */
+function inOrder(
+  tasks: readonly Task[],
+  order: readonly string[],
+  peer: Peer,
+  only: readonly string[] | undefined,
+): readonly Task[] {
+  const missing = only?.filter((name) => !tasks.some(({ resource }) => resource === name)) ?? []
+  if (missing.length > 0 || tasks.length === 0) {
+    const what = missing.length > 0 ? `no enabled task for ${missing.join(', ')}` : 'no enabled task'
+    throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `peer "${peer.name}" has ${what}`)
+  }
+  const wanted = only === undefined ? tasks : tasks.filter(({ resource }) => only.includes(resource))
+  return [...wanted].sort((a, b) => order.indexOf(a.resource) - order.indexOf(b.resource))
+}
+
+/** A signal that follows another one after a while. */
+function after(signal: AbortSignal, delayMs: number): AbortSignal {
+  const late = new AbortController()
+  signal.addEventListener('abort', () => setTimeout(() => late.abort(signal.reason), delayMs).unref(), { once: true })
+  return late.signal
+}
+
+function words({ code, detail }: Failure): string {
+  return `${code}: ${detail}`
+}
