@@ -43,6 +43,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       peer_id int not null references syncline.peer on delete cascade,
       resource_id int not null references syncline.resource on delete cascade,
       record_id text collate "C" not null,
+      via text not null check (via in ('pull', 'push')),
       origin int not null,
       clock int8 not null,
       run_id int8,

@@ -268,9 +268,9 @@ async function finish(
 }
 
 /** What waited for something that this run, or time, has brought. */
-async function redriveQuarantine({ store, link, runId, tasks, limits, counts }: RunSession): Promise<void> {
+async function redriveQuarantine({ store, link, runId, limits, counts }: RunSession): Promise<void> {
   const began = performance.now()
-  const report = await redrive(store, link, runId, (resource) => tasks.get(resource), limits)
+  const report = await redrive(store, link.self, runId, limits)
   const { applied, merged, conflict, quarantined, refused, known, skipped } = report.counts
   const done = applied + merged + known + skipped
   if (done === 0) return

@@ -99,7 +99,7 @@ async function writeStaged(trx: Transaction<Database>, context: ApplyContext, wr
   await resolveLateReferences(trx, resource, context.resources)
   await releaseApplied(trx, resource)
   await closeSettledConflicts(trx, resource)
-  if (context.peer !== null) await quarantineStaged(trx, { resource, peerId: context.peer.id, runId: context.runId }, batch)
+  if (context.peer !== null) await quarantineStaged(trx, { resource, peerId: context.peer.id, via: context.grant === undefined ? 'pull' : 'push', runId: context.runId }, batch)
 }
 
 type DatabaseError = Error & { readonly code?: string; readonly constraint?: string; readonly detail?: string }

@@ -1,5 +1,5 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely'
-import { type Checkpoint, comparePositions, formatCheckpoint, type LineBatch, type Position, SynclineError } from '../sync/index.ts'
+import { formatCheckpoint, type LineBatch, type Position, SynclineError } from '../sync/index.ts'
 import { quoteIdent } from './capture.ts'
 import { type Column, liveTable, type ResolvedReference, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -182,9 +182,4 @@ export async function horizon(db: Kysely<Database>): Promise<{ readonly ageSecon
            format('process %s (%s, %s)', pid, coalesce(application_name, ''), state) as holder
       from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid() order by xact_start limit 1`.execute(db)
   return { ageSeconds: rows[0]?.age ?? 0, holder: rows[0]?.holder ?? null }
-}
-
-/** True when `checkpoint` lies at or before what this log has written: one from the future means that this database was restored. */
-export function isBehind(checkpoint: Checkpoint, head: Position): boolean {
-  return comparePositions(checkpoint.position, head) <= 0
 }

@@ -19,14 +19,13 @@ import { writeCheckpoint } from './checkpoints.ts'
 import { collect } from './collect.ts'
 import type { Store } from './database.ts'
 import { filterSql } from './filter-sql.ts'
-import { dueEntries, type QuarantineEntry } from './quarantine.ts'
 import { touchRefiltered } from './refilter.ts'
-import { findGrant, findTaskFor, type Peer, type Self } from './registry/index.ts'
+import { findGrant, findTaskFor, newLog, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
 import { findResource, loadResources, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
 /** Both ends of a link as this site knows them. */
-export type Link = { readonly self: Self; readonly peer: Peer }
+export type Link = { readonly self: SelfEntry; readonly peer: Peer }
 
 export type ExchangeLimits = {
   readonly batchRowsMax: number
@@ -95,16 +94,18 @@ async function collectScoped(
   request: ScopedRequest,
   limits: ExchangeLimits,
 ): Promise<LineBatch> {
-  const { self, peer } = link
+  const { peer } = link
+  // Read each time: another process of this site may have begun a new log.
+  const { logId } = await readSelf(store.db)
   const text = joinFilters(request.filters)
   const filter = text === null ? undefined : await compileFilter(store, resource, text)
   const scope = scopeMark(text, request.columns)
-  const after = startOf(request.after, self.logId, scope)
+  const after = await startOf(store, request.after, logId, scope)
   if (text !== null && filter !== undefined)
     await touchRefiltered(store.db, { resource, peerId: peer.id, filter, text })
   return collect(store.db, {
     resource,
-    logId: `${self.logId}${scope}`,
+    logId: `${logId}${scope}`,
     after,
     rowsMax: Math.min(request.limit ?? limits.batchRowsMax, limits.batchRowsMax),
     bytesMax: limits.batchBytesMax,
@@ -162,11 +163,7 @@ export async function applyPull(
   limits: ExchangeLimits,
 ): Promise<BatchReport> {
   const resource = await readyResource(store, pull.batch.resource)
-  const context = await applyContext(store, link, resource, pull.runId, limits, {
-    policy: policyOf(pull.task, link.self),
-    unknownFields: 'park',
-    onLeft: pull.task.onLeft,
-  })
+  const context = await applyContext(store, link, resource, pull.runId, limits, pullChoice(pull.task, link.self))
   return applyAll(store, context, [pull.batch], async (trx, report) => {
     if (pull.batch.next !== undefined)
       await writeCheckpoint(trx, link.peer.id, resource.id, 'pull', pull.batch.next.checkpoint)
@@ -186,7 +183,7 @@ export type PullTask = {
 /** Writes records by hand at this site: they are its own changes. What the database refuses is refused, not quarantined. */
 export async function writeByHand(
   store: Store,
-  self: Self,
+  self: SelfEntry,
   resourceName: string,
   batches: readonly LineBatch[],
   limits: ExchangeLimits,
@@ -207,65 +204,23 @@ export async function writeByHand(
   return applyAll(store, context, batches)
 }
 
-/** Quarantined records tried in one transaction, and the most in one pass. */
-const REDRIVE_STEP = 200
-const REDRIVE_MAX = 20_000
-
-/** Tries again what waits in quarantine for this peer and may succeed now; goes on while a pass frees something for the next. */
-export async function redrive(
-  store: Store,
-  link: Link,
-  runId: string | null,
-  taskOf: (resource: string) => PullTask | undefined,
-  limits: ExchangeLimits,
-): Promise<BatchReport> {
-  let total = emptyReport()
-  for (let pass = 0; pass < 16; pass++) {
-    let applied = 0
-    let tried = 0
-    for (let after = '0'; tried < REDRIVE_MAX; ) {
-      const entries = await dueEntries(store.db, link.peer.id, after, REDRIVE_STEP)
-      for (const [resourceName, group] of groupEntries(entries)) {
-        const resource = await readyResource(store, resourceName)
-        const task = taskOf(resourceName) ?? { onConflict: 'newer', master: null, onLeft: 'keep' as const }
-        const context = await applyContext(store, link, resource, runId, limits, {
-          policy: policyOf(task, link.self),
-          unknownFields: 'park',
-          onLeft: task.onLeft,
-        })
-        const report = await applyAll(store, context, group)
-        applied += report.counts.applied + report.counts.merged
-        total = addReports(total, report)
-      }
-      tried += entries.length
-      const last = entries.at(-1)
-      if (last === undefined || entries.length < REDRIVE_STEP) break
-      after = last.id
-    }
-    if (applied === 0) return total
-  }
-  return total
+/** How what we pull is applied: by the task. */
+export function pullChoice(task: PullTask, self: SelfEntry): ContextChoice {
+  return { policy: policyOf(task, self), unknownFields: 'park', onLeft: task.onLeft }
 }
 
-function groupEntries(entries: readonly QuarantineEntry[]): readonly (readonly [string, readonly LineBatch[]])[] {
-  const groups = new Map<string, LineBatch[]>()
-  for (const entry of entries) {
-    const list = groups.get(entry.resource) ?? []
-    const same = list.find(
-      (batch) =>
-        JSON.stringify([batch.columns, batch.origins, batch.refs]) ===
-        JSON.stringify([entry.header.columns, entry.header.origins, entry.header.refs]),
-    )
-    if (same === undefined) list.push({ ...entry.header, text: entry.line, count: 1 })
-    else list[list.indexOf(same)] = { ...same, text: `${same.text}\n${entry.line}`, count: same.count + 1 }
-    groups.set(entry.resource, list)
-  }
-  return [...groups]
+/** How what a peer pushes is applied: within its grant, by the policy of our task with it where there is one. Null without a grant. */
+export async function pushChoice(store: Store, link: Link, resource: ResourceInfo): Promise<ContextChoice | null> {
+  const grant = await findGrant(store.db, link.peer.id, resource.name, 'push')
+  if (grant === null) return null
+  const task = await findTaskFor(store.db, link.peer.id, resource.name)
+  const filter = grant.filter === null ? undefined : await compileFilter(store, resource, grant.filter)
+  return { policy: policyOf(task ?? grant, link.self), unknownFields: 'park', onLeft: task?.onLeft ?? 'keep', grant: { columns: grant.columns, filter } }
 }
 
-type ContextChoice = Pick<ApplyContext, 'policy' | 'unknownFields' | 'onLeft'> & Partial<Pick<ApplyContext, 'grant'>>
+export type ContextChoice = Pick<ApplyContext, 'policy' | 'unknownFields' | 'onLeft'> & Partial<Pick<ApplyContext, 'grant'>>
 
-async function applyContext(
+export async function applyContext(
   store: Store,
   link: Link,
   resource: ResourceInfo,
@@ -286,7 +241,7 @@ async function applyContext(
 }
 
 /** Applies batches in one transaction; repeats it when the rows are in use, each time from the beginning. */
-async function applyAll(
+export async function applyAll(
   store: Store,
   context: Omit<ApplyContext, 'patience'>,
   batches: readonly LineBatch[],
@@ -320,7 +275,7 @@ export function addReports(a: BatchReport, b: BatchReport): BatchReport {
   }
 }
 
-async function readyResource(store: Store, name: string): Promise<ResourceInfo> {
+export async function readyResource(store: Store, name: string): Promise<ResourceInfo> {
   const resource = await findResource(store.db, name)
   if (!resource.ready)
     throw new SynclineError(
@@ -330,7 +285,7 @@ async function readyResource(store: Store, name: string): Promise<ResourceInfo> 
   return resource
 }
 
-function policyOf(choice: { readonly onConflict: string; readonly master: string | null }, self: Self): Policy {
+function policyOf(choice: { readonly onConflict: string; readonly master: string | null }, self: SelfEntry): Policy {
   return { name: choice.onConflict as PolicyName, master: choice.master, here: self.origin }
 }
 
@@ -417,15 +372,20 @@ function scopeMark(filter: string | null, columns: readonly string[] | null | un
   return `.${hash.toString(36)}`
 }
 
-function startOf(after: string | undefined, logId: string, scope: string): Position | null {
+/**
+ * Where to begin. A checkpoint that lies in our future proves that this database was put back to an earlier state behind our back:
+ * a new log begins, so that no write from now on shares a dot with one of the lost future (I6). Errors: SYNC_CHECKPOINT_GONE.
+ */
+async function startOf(store: Store, after: string | undefined, logId: string, scope: string): Promise<Position | null> {
   if (after === undefined || after === '') return null
   const checkpoint = parseCheckpoint(after)
   const [log, mark] = checkpoint.logId.split('.')
-  if (log !== logId)
-    throw new SynclineError(
-      'SYNC_CHECKPOINT_GONE',
-      `the checkpoint belongs to log ${log}; this site now writes log ${logId}`,
-    )
+  if (log !== logId) throw new SynclineError('SYNC_CHECKPOINT_GONE', `the checkpoint belongs to log ${log}; this site now writes log ${logId}`)
+  const { rows } = await sql<{ future: boolean }>`select ${checkpoint.position.xact}::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) as future`.execute(store.db)
+  if (rows[0]?.future) {
+    const renewed = await newLog(store.db)
+    throw new SynclineError('SYNC_CHECKPOINT_GONE', `the checkpoint lies in the future of log ${log}: this database was put back to an earlier state; it now writes log ${renewed.logId}`)
+  }
   return (mark === undefined ? '' : `.${mark}`) === scope ? checkpoint.position : null
 }
 

@@ -41,7 +41,6 @@ export {
   type PullRequest,
   type PullTask,
   receiveChanges,
-  redrive,
   type Scope,
   serveChanges,
   writeByHand,
@@ -91,3 +90,4 @@ export {
   startRun,
 } from './run-log.ts'
 export type { Database } from './schema.ts'
+export { redrive } from './redrive.ts'

@@ -11,6 +11,8 @@ export type QuarantineEntry = {
   readonly peer: string
   readonly resource: string
   readonly recordId: string
+  /** Whether we pulled it or the peer pushed it. */
+  readonly via: 'pull' | 'push'
   readonly code: string
   readonly reason: string
   readonly waitsFor: { readonly resource: string; readonly id: string | null } | null
@@ -25,21 +27,21 @@ export type QuarantineEntry = {
 /** Moves the staged rows of the set-aside classes into quarantine, each with its reason. A newer version of a waiting record replaces it. */
 export async function quarantineStaged(
   trx: Transaction<Database>,
-  place: { readonly resource: ResourceInfo; readonly peerId: number; readonly runId: string | null },
+  place: { readonly resource: ResourceInfo; readonly peerId: number; readonly via: 'pull' | 'push'; readonly runId: string | null },
   batch: LineBatch,
 ): Promise<void> {
   const { rows } = await sql`select from pg_temp.syncline_stage where class in ('w', 'b', 'q') limit 1`.execute(trx)
   if (rows.length === 0) return
   const header: LineHeader = { resource: batch.resource, columns: batch.columns, refs: batch.refs, origins: batch.origins }
   await sql`
-    insert into syncline.quarantine as q (peer_id, resource_id, record_id, origin, clock, run_id, line, header, code, reason, waits_resource_id, waits_record_id, retry_at)
-    select ${place.peerId}, ${place.resource.id}, s.id, s.origin, coalesce(s.clock, 0), ${place.runId}::int8, l.line, ${JSON.stringify(header)}::jsonb,
+    insert into syncline.quarantine as q (peer_id, resource_id, record_id, via, origin, clock, run_id, line, header, code, reason, waits_resource_id, waits_record_id, retry_at)
+    select ${place.peerId}, ${place.resource.id}, s.id, ${place.via}, s.origin, coalesce(s.clock, 0), ${place.runId}::int8, l.line, ${JSON.stringify(header)}::jsonb,
            s.code, s.reason, s.w_resource, s.w_id, now() + interval '1 minute'
       from pg_temp.syncline_stage s
       join unnest(string_to_array(${batch.text}, e'\\n')) with ordinality l(line, n) on l.n = s.n
      where s.class in ('w', 'b', 'q')
     on conflict (peer_id, resource_id, record_id) do update set
-      origin = excluded.origin, clock = excluded.clock, run_id = excluded.run_id, line = excluded.line, header = excluded.header,
+      via = excluded.via, origin = excluded.origin, clock = excluded.clock, run_id = excluded.run_id, line = excluded.line, header = excluded.header,
       code = excluded.code, reason = excluded.reason, waits_resource_id = excluded.waits_resource_id, waits_record_id = excluded.waits_record_id,
       attempts = q.attempts + 1, last_at = now(), retry_at = now() + least(interval '1 minute' * power(2, least(q.attempts, 10)), interval '6 hours')
     where not (excluded.origin = q.origin and excluded.clock < q.clock)`.execute(trx)
@@ -61,13 +63,13 @@ export async function releaseApplied(trx: Transaction<Database>, resource: Resou
 }
 
 /**
- * Entries that may succeed now: their parent is here, they wait for a reference to go, or their time has come. Oldest first.
+ * Entries of any peer that may succeed now: their parent is here, they wait for a reference to go, or their time has come. Oldest first.
  * `after` is the id of the last entry seen, so that one pass tries each entry once.
  */
-export async function dueEntries(db: Kysely<Database>, peerId: number, after: string, limit: number): Promise<readonly QuarantineEntry[]> {
+export async function dueEntries(db: Kysely<Database>, after: string, limit: number): Promise<readonly QuarantineEntry[]> {
   return selectEntries(
     db,
-    sql`where q.peer_id = ${peerId} and q.id > ${after}::int8 and (
+    sql`where q.id > ${after}::int8 and not p.paused and (
           q.retry_at <= now() or q.code = 'SYNC_RECORD_STILL_REFERENCED'
           or exists (select from syncline.record p where p.resource_id = q.waits_resource_id and p.record_id = q.waits_record_id and not p.deleted))
         order by q.id limit ${limit}`,
@@ -111,7 +113,7 @@ type EntryRow = Omit<QuarantineEntry, 'waitsFor' | 'header'> & { readonly header
 
 async function selectEntries(db: Kysely<Database>, tail: ReturnType<typeof sql>): Promise<readonly QuarantineEntry[]> {
   const { rows } = await sql<EntryRow>`
-    select q.id, p.name as peer, r.name as resource, q.record_id as "recordId", q.code, q.reason, w.name as "waitsResource", q.waits_record_id as "waitsId",
+    select q.id, p.name as peer, r.name as resource, q.record_id as "recordId", q.via, q.code, q.reason, w.name as "waitsResource", q.waits_record_id as "waitsId",
            q.attempts, q.first_at as "firstAt", q.last_at as "lastAt", q.retry_at as "retryAt", q.line, q.header
       from syncline.quarantine q join syncline.peer p on p.id = q.peer_id join syncline.resource r on r.id = q.resource_id
       left join syncline.resource w on w.id = q.waits_resource_id

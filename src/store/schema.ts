@@ -168,6 +168,8 @@ type QuarantineTable = {
   peer_id: number
   resource_id: number
   record_id: string
+  /** Whether we pulled it or the peer pushed it: a push is tried again only within what the peer is granted then. */
+  via: 'pull' | 'push'
   origin: number
   clock: Int8
   run_id: ColumnType<string | null, string | null | undefined, string | null>
