@@ -39,21 +39,46 @@ export async function benchCapture(owner: Owner, options: { readonly rows: numbe
   }
 }
 
-async function singleUpdates(cluster: Awaited<ReturnType<typeof startPostgres>>, folder: string, database: string, rows: number): Promise<Figure> {
+async function singleUpdates(
+  cluster: Awaited<ReturnType<typeof startPostgres>>,
+  folder: string,
+  database: string,
+  rows: number,
+): Promise<Figure> {
   const rates: Record<'plain' | 'attached', number[]> = { plain: [], attached: [] }
   const ratios: number[] = []
   for (let round = 0; round < ROUNDS; round++) {
     for (const table of ['plain', 'attached'] as const) {
       const script = join(folder, `${table}.sql`)
       await writeFile(script, `\\set n random(1, ${rows})\nupdate ${table} set medium = medium + 1 where n = :n;\n`)
-      const out = await cluster.run('pgbench', ['-n', '-M', 'prepared', '-c', '1', '-T', String(SECONDS), '-f', script, database])
+      const out = await cluster.run('pgbench', [
+        '-n',
+        '-M',
+        'prepared',
+        '-c',
+        '1',
+        '-T',
+        String(SECONDS),
+        '-f',
+        script,
+        database,
+      ])
       rates[table].push(Number(/tps = ([\d.]+)/.exec(out.toString())?.[1] ?? Number.NaN))
     }
     ratios.push((rates.attached[round] ?? 0) / (rates.plain[round] ?? 1))
   }
-  say(`single-row updates: untouched ${Math.round(median(rates.plain))}/s, attached ${Math.round(median(rates.attached))}/s`)
+  say(
+    `single-row updates: untouched ${Math.round(median(rates.plain))}/s, attached ${Math.round(median(rates.attached))}/s`,
+  )
   const ratio = median(ratios)
-  return { what: 'single-row updates on an attached table', value: median(rates.attached), unit: 'tx/s', ratio, must: '≥ 0.55 of the untouched table (goal 0.70)', reached: ratio >= 0.55 }
+  return {
+    what: 'single-row updates on an attached table',
+    value: median(rates.attached),
+    unit: 'tx/s',
+    ratio,
+    must: '≥ 0.55 of the untouched table (goal 0.70)',
+    reached: ratio >= 0.55,
+  }
 }
 
 async function bulkInserts(client: pg.Client): Promise<Figure> {
@@ -72,5 +97,12 @@ async function bulkInserts(client: pg.Client): Promise<Figure> {
     ratios.push((times.attached[round] ?? 0) / (times.plain[round] ?? 1))
   }
   const ratio = median(ratios)
-  return { what: 'bulk insert into an attached table', value: median(times.attached), unit: 'ms', ratio, must: '≤ 2.5 of the untouched table', reached: ratio <= 2.5 }
+  return {
+    what: 'bulk insert into an attached table',
+    value: median(times.attached),
+    unit: 'ms',
+    ratio,
+    must: '≤ 2.5 of the untouched table',
+    reached: ratio <= 2.5,
+  }
 }

@@ -10,21 +10,39 @@ const COPY_ROUNDS = 3
 const IDLE_RUNS = 20
 const MEMORY_SAMPLE_MS = 100
 
-type Pair = { readonly hub: BenchSite; readonly field: BenchSite; readonly hubDb: pg.Client; readonly fieldDb: pg.Client }
+type Pair = {
+  readonly hub: BenchSite
+  readonly field: BenchSite
+  readonly hubDb: pg.Client
+  readonly fieldDb: pg.Client
+}
 
 /** Baseline, a mixed delta, runs with nothing to do and memory, between two sites over HTTP; limit: COPY TO | COPY FROM of the same table. */
-export async function benchExchange(owner: Owner, options: { readonly rows: number; readonly large: number }): Promise<Figure[]> {
-  const cluster = await startPostgres(owner, { fsync: true, settings: { shared_buffers: '512MB', max_wal_size: '4GB' } })
+export async function benchExchange(
+  owner: Owner,
+  options: { readonly rows: number; readonly large: number },
+): Promise<Figure[]> {
+  const cluster = await startPostgres(owner, {
+    fsync: true,
+    settings: { shared_buffers: '512MB', max_wal_size: '4GB' },
+  })
   const first = await measured(cluster, owner, options.rows, async (pair, limit) => {
     const baseline = await baselineRun(pair, options.rows)
-    const small = [baselineFigure(baseline, options.rows, limit), await mixedFigure(pair, options.rows), await idleFigure(pair)]
+    const small = [
+      baselineFigure(baseline, options.rows, limit),
+      await mixedFigure(pair, options.rows),
+      await idleFigure(pair),
+    ]
     await assertEqual(pair)
     return { figures: small, peak: baseline.peakMiB }
   })
   if (options.large <= options.rows) return first.figures
   const second = await measured(cluster, owner, options.large, async (pair, limit) => {
     const baseline = await baselineRun(pair, options.large)
-    return { figures: [{ ...baselineFigure(baseline, options.large, limit), what: `baseline of ${options.large} rows` }], peak: baseline.peakMiB }
+    return {
+      figures: [{ ...baselineFigure(baseline, options.large, limit), what: `baseline of ${options.large} rows` }],
+      peak: baseline.peakMiB,
+    }
   })
   const memory: Figure = {
     what: `peak memory of either process, ${options.large} rows (${Math.round(first.peak)} MiB at ${options.rows})`,
@@ -37,7 +55,12 @@ export async function benchExchange(owner: Owner, options: { readonly rows: numb
   return [...first.figures, ...second.figures, memory]
 }
 
-async function measured<T>(cluster: Cluster, owner: Owner, rows: number, work: (pair: Pair, limit: number) => Promise<T>): Promise<T> {
+async function measured<T>(
+  cluster: Cluster,
+  owner: Owner,
+  rows: number,
+  work: (pair: Pair, limit: number) => Promise<T>,
+): Promise<T> {
   const [hubBase, fieldBase] = [await cluster.createDatabase(), await cluster.createDatabase()]
   const [hubDb, fieldDb] = [new pg.Client(hubBase.url), new pg.Client(fieldBase.url)]
   await hubDb.connect()
@@ -59,14 +82,22 @@ async function measured<T>(cluster: Cluster, owner: Owner, rows: number, work: (
 }
 
 /** Rows a second of the plainest way from one database to the other, key included: what everything else is measured against. */
-async function copyLimit(cluster: Cluster, from: TestDatabase, to: TestDatabase, target: pg.Client, rows: number): Promise<number> {
+async function copyLimit(
+  cluster: Cluster,
+  from: TestDatabase,
+  to: TestDatabase,
+  target: pg.Client,
+  rows: number,
+): Promise<number> {
   const psql = cluster.bin('psql')
   const seconds: number[] = []
   for (let round = 0; round < COPY_ROUNDS; round++) {
     await target.query('drop table if exists copied')
     await target.query(createItem('copied'))
     const begin = performance.now()
-    await shell(`"${psql}" -q "${from.url}" -c "copy item to stdout" | "${psql}" -q "${to.url}" -c "copy copied from stdin"`)
+    await shell(
+      `"${psql}" -q "${from.url}" -c "copy item to stdout" | "${psql}" -q "${to.url}" -c "copy copied from stdin"`,
+    )
     seconds.push((performance.now() - begin) / 1000)
   }
   await target.query('drop table copied')
@@ -77,7 +108,11 @@ async function copyLimit(cluster: Cluster, from: TestDatabase, to: TestDatabase,
 
 async function pairUp(hub: BenchSite, field: BenchSite): Promise<void> {
   for (const site of [hub, field]) await site.call('POST', '/api/v1/resources', { tables: [{ table: 'item' }] })
-  const invitation = await hub.call<{ code: string }>('POST', '/api/v1/invitations', { name: 'field', pull: [{ resource: 'item' }], push: [{ resource: 'item' }] })
+  const invitation = await hub.call<{ code: string }>('POST', '/api/v1/invitations', {
+    name: 'field',
+    pull: [{ resource: 'item' }],
+    push: [{ resource: 'item' }],
+  })
   await field.call('POST', '/api/v1/peers/join', { code: invitation.code, name: 'hub' })
   await field.call('POST', '/api/v1/tasks', { peer: 'hub', resource: 'item', mode: 'both' })
 }
@@ -88,7 +123,10 @@ async function run(field: BenchSite): Promise<number> {
   const { runs } = await field.call<{ runs: { runId: string }[] }>('POST', '/api/v1/sync', {})
   for (const { runId } of runs) {
     for (;;) {
-      const entry = await field.call<{ finishedAt: string | null; result: string | null; message: string | null }>('GET', `/api/v1/runs/${runId}`)
+      const entry = await field.call<{ finishedAt: string | null; result: string | null; message: string | null }>(
+        'GET',
+        `/api/v1/runs/${runId}`,
+      )
       if (entry.finishedAt !== null) {
         if (entry.result !== 'success') throw new Error(`run ${runId} ended with ${entry.result}: ${entry.message}`)
         break
@@ -119,7 +157,14 @@ async function baselineRun(pair: Pair, rows: number): Promise<Baseline> {
 
 function baselineFigure(baseline: Baseline, rows: number, limit: number): Figure {
   const rate = rows / baseline.seconds
-  return { what: `baseline of ${rows} rows`, value: rate, unit: 'rows/s', ratio: rate / limit, must: '≥ 0.25 of COPY | COPY', reached: rate / limit >= 0.25 }
+  return {
+    what: `baseline of ${rows} rows`,
+    value: rate,
+    unit: 'rows/s',
+    ratio: rate / limit,
+    must: '≥ 0.25 of COPY | COPY',
+    reached: rate / limit >= 0.25,
+  }
 }
 
 async function mixedFigure(pair: Pair, rows: number): Promise<Figure> {
@@ -130,7 +175,13 @@ async function mixedFigure(pair: Pair, rows: number): Promise<Figure> {
   const changes = inserts + updates + deletes
   const seconds = await run(pair.field)
   const rate = changes / seconds
-  return { what: `${inserts} inserts, ${updates} updates, ${deletes} deletes`, value: rate, unit: 'changes/s', must: '≥ 20,000 changes/s', reached: rate >= 20_000 }
+  return {
+    what: `${inserts} inserts, ${updates} updates, ${deletes} deletes`,
+    value: rate,
+    unit: 'changes/s',
+    must: '≥ 20,000 changes/s',
+    reached: rate >= 20_000,
+  }
 }
 
 async function idleFigure(pair: Pair): Promise<Figure> {

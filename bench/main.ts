@@ -23,11 +23,16 @@ const owner = { teardown: (handler: () => Promise<void>) => void teardowns.push(
 const figures: Figure[] = []
 try {
   const only = values.only.split(',')
-  if (only.includes('exchange')) figures.push(...(await benchExchange(owner, { rows: Number(values.rows), large: Number(values.large) })))
+  if (only.includes('exchange'))
+    figures.push(...(await benchExchange(owner, { rows: Number(values.rows), large: Number(values.large) })))
   if (only.includes('capture')) figures.push(...(await benchCapture(owner, { rows: Number(values.rows) })))
   print(figures, values.json)
 } finally {
   for (const handler of teardowns.reverse()) await handler()
 }
-say(figures.every((figure) => figure.reached) ? 'every figure reaches what it must' : 'some figures miss what they must reach')
+say(
+  figures.every((figure) => figure.reached)
+    ? 'every figure reaches what it must'
+    : 'some figures miss what they must reach',
+)
 process.exitCode = figures.every((figure) => figure.reached) ? 0 : 1

@@ -20,9 +20,25 @@ export type BenchSite = {
 
 export async function startSite(owner: Owner, name: string, databaseUrl: string): Promise<BenchSite> {
   const folder = await mkdtemp(join(tmpdir(), `syncline-bench-${name}-`))
-  const child = spawn(LAUNCHER, ['serve', '--name', name, '--data-dir', folder, '--database-url', databaseUrl, '--port', '0', '--log-level', 'warn'], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  })
+  const child = spawn(
+    LAUNCHER,
+    [
+      'serve',
+      '--name',
+      name,
+      '--data-dir',
+      folder,
+      '--database-url',
+      databaseUrl,
+      '--port',
+      '0',
+      '--log-level',
+      'warn',
+    ],
+    {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    },
+  )
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   const stop = async () => {
     child.kill('SIGTERM')
@@ -40,7 +56,11 @@ export async function startSite(owner: Owner, name: string, databaseUrl: string)
     async call<T>(method: string, path: string, body?: unknown): Promise<T> {
       const response = await fetch(new URL(path, url), {
         method,
-        headers: { authorization: `Bearer ${token}`, prefer: 'wait', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+        headers: {
+          authorization: `Bearer ${token}`,
+          prefer: 'wait',
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       })
       const text = await response.text()

@@ -1,11 +1,19 @@
 import { sql, type Transaction } from 'kysely'
-import { type BatchReport, ERRORS, type LineBatch, type Outcome, type Policy, type Rejection, SynclineError } from '../sync/index.ts'
+import {
+  type BatchReport,
+  ERRORS,
+  type LineBatch,
+  type Outcome,
+  type Policy,
+  type Rejection,
+  SynclineError,
+} from '../sync/index.ts'
 import { closeSettledConflicts } from './conflict-close.ts'
 import { quarantineStaged, releaseApplied } from './quarantine.ts'
+import { siteIds } from './registry/index.ts'
 import type { ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { settleConflicts } from './settle.ts'
-import { siteIds } from './registry/index.ts'
 import {
   lockStaged,
   markBlockedDeletes,
@@ -51,7 +59,11 @@ const BUSY = new Set(['40001', '40P01', '55P03', '57014'])
  * concurrent, write in sets, set aside alone what cannot be written (I8). Repeating a batch changes nothing (I2).
  * Errors: SYNC_STORE_BUSY when the rows are in use (the caller rolls back and repeats), SYNC_STORE_RIGHTS.
  */
-export async function applyLines(trx: Transaction<Database>, context: ApplyContext, batch: LineBatch): Promise<BatchReport> {
+export async function applyLines(
+  trx: Transaction<Database>,
+  context: ApplyContext,
+  batch: LineBatch,
+): Promise<BatchReport> {
   if (batch.count === 0) return emptyReport()
   const { resource } = context
   // One batch of a resource at a time: two links never wait for each other in the middle of a batch.
@@ -69,9 +81,17 @@ export async function applyLines(trx: Transaction<Database>, context: ApplyConte
     let counts = await stageCounts(trx)
     if ((counts.f ?? 0) + (counts.c ?? 0) + (counts.u ?? 0) + (counts.l ?? 0) > 0) {
       await lockStaged(trx, resource, context.patience)
-      const settling = { ...write, peerId: context.peer?.id ?? null, policy: context.policy, clockAheadMaxMicros: context.clockAheadMaxMicros }
+      const settling = {
+        ...write,
+        peerId: context.peer?.id ?? null,
+        policy: context.policy,
+        clockAheadMaxMicros: context.clockAheadMaxMicros,
+      }
       await markOutsideFilter(trx, write, 'fcu')
-      const settled = (counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx)) ? await settleConflicts(trx, settling, batch) : null
+      const settled =
+        (counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx))
+          ? await settleConflicts(trx, settling, batch)
+          : null
       await settleLeft(trx, context)
       counts = await stageCounts(trx)
       await writeStaged(trx, context, write, batch, counts)
@@ -84,7 +104,13 @@ export async function applyLines(trx: Transaction<Database>, context: ApplyConte
   }
 }
 
-async function writeStaged(trx: Transaction<Database>, context: ApplyContext, write: WriteContext, batch: LineBatch, counts: StageCounts): Promise<void> {
+async function writeStaged(
+  trx: Transaction<Database>,
+  context: ApplyContext,
+  write: WriteContext,
+  batch: LineBatch,
+  counts: StageCounts,
+): Promise<void> {
   const { resource } = context
   const columns = batch.columns
   await markMissingParents(trx, resource, columns, false)
@@ -99,20 +125,36 @@ async function writeStaged(trx: Transaction<Database>, context: ApplyContext, wr
   await resolveLateReferences(trx, resource, context.resources)
   await releaseApplied(trx, resource)
   await closeSettledConflicts(trx, resource)
-  if (context.peer !== null) await quarantineStaged(trx, { resource, peerId: context.peer.id, via: context.grant === undefined ? 'pull' : 'push', runId: context.runId }, batch)
+  if (context.peer !== null)
+    await quarantineStaged(
+      trx,
+      { resource, peerId: context.peer.id, via: context.grant === undefined ? 'pull' : 'push', runId: context.runId },
+      batch,
+    )
 }
 
 type DatabaseError = Error & { readonly code?: string; readonly constraint?: string; readonly detail?: string }
 
 /** Writes a range under a savepoint. Returns the error that one of its records caused, after undoing the range; throws any other. */
-async function attempt(trx: Transaction<Database>, write: WriteContext, range: Range, counts: StageCounts, patience: ApplyContext['patience'], again = true): Promise<DatabaseError | null> {
+async function attempt(
+  trx: Transaction<Database>,
+  write: WriteContext,
+  range: Range,
+  counts: StageCounts,
+  patience: ApplyContext['patience'],
+  again = true,
+): Promise<DatabaseError | null> {
   await sql`savepoint syncline_range`.execute(trx)
   try {
     await writeRange(trx, write, range, counts)
     if (write.filter !== undefined && (await markOutsideFilter(trx, write, 'nf')) > 0) {
       await sql`rollback to savepoint syncline_range`.execute(trx)
       await refuseWhereOutside(trx, write, range)
-      if (!again) throw new SynclineError('SYNC_STORE_BUSY', 'the rows that the filter of the grant looks at change while they are written')
+      if (!again)
+        throw new SynclineError(
+          'SYNC_STORE_BUSY',
+          'the rows that the filter of the grant looks at change while they are written',
+        )
       return await attempt(trx, write, range, counts, patience, false)
     }
     await sql`release savepoint syncline_range`.execute(trx)
@@ -128,17 +170,27 @@ async function attempt(trx: Transaction<Database>, write: WriteContext, range: R
 }
 
 /** Bisects a range until what the database refuses is alone; the rest is written. */
-async function writeHalves(trx: Transaction<Database>, write: WriteContext, range: Range, counts: StageCounts, patience: ApplyContext['patience']): Promise<void> {
+async function writeHalves(
+  trx: Transaction<Database>,
+  write: WriteContext,
+  range: Range,
+  counts: StageCounts,
+  patience: ApplyContext['patience'],
+): Promise<void> {
   const error = await attempt(trx, write, range, counts, patience)
   if (error === null) return
   const { rows } = await sql<{ low: number; mid: number; high: number; count: number }>`
     select min(n) as low, max(n) as high, count(*)::int as count, (percentile_disc(0.5) within group (order by n)) as mid
-      from pg_temp.syncline_stage where class in ('n', 'f', 'v') and n between ${range.from} and ${range.to}`.execute(trx)
+      from pg_temp.syncline_stage where class in ('n', 'f', 'v') and n between ${range.from} and ${range.to}`.execute(
+    trx,
+  )
   const span = rows[0]
   if (span === undefined || span.count === 0) throw error
   if (span.count === 1) {
     const reason = [error.message, error.detail].filter((part) => part !== undefined && part !== '').join('; ')
-    await sql`update pg_temp.syncline_stage set class = 'q', code = ${error.code === '55P03' ? 'SYNC_RECORD_IN_USE' : 'SYNC_RECORD_CONSTRAINT'}, reason = ${reason.slice(0, 2_000)} where n = ${span.low}`.execute(trx)
+    await sql`update pg_temp.syncline_stage set class = 'q', code = ${error.code === '55P03' ? 'SYNC_RECORD_IN_USE' : 'SYNC_RECORD_CONSTRAINT'}, reason = ${reason.slice(0, 2_000)} where n = ${span.low}`.execute(
+      trx,
+    )
     return
   }
   await writeHalves(trx, write, { from: span.low, to: span.mid }, counts, patience)
@@ -147,7 +199,11 @@ async function writeHalves(trx: Transaction<Database>, write: WriteContext, rang
 
 function writeContext(context: ApplyContext, batch: LineBatch): WriteContext {
   const { resource } = context
-  const places = batch.columns.map((name, at) => ({ name, at, column: resource.columns.find((column) => column.name === name && column.sent) }))
+  const places = batch.columns.map((name, at) => ({
+    name,
+    at,
+    column: resource.columns.find((column) => column.name === name && column.sent),
+  }))
   return {
     resource,
     columns: places.flatMap(({ at, column }) => (column === undefined ? [] : [{ at, column }])),
@@ -160,7 +216,9 @@ function writeContext(context: ApplyContext, batch: LineBatch): WriteContext {
 
 /** A record pushed without a version that is new here gets the time of its arrival. */
 async function stampUnversioned(trx: Transaction<Database>): Promise<void> {
-  await sql`update pg_temp.syncline_stage set clock = (extract(epoch from clock_timestamp()) * 1000000)::int8 where clock is null and class = 'n'`.execute(trx)
+  await sql`update pg_temp.syncline_stage set clock = (extract(epoch from clock_timestamp()) * 1000000)::int8 where clock is null and class = 'n'`.execute(
+    trx,
+  )
 }
 
 async function refuseOversize(trx: Transaction<Database>, recordBytesMax: number): Promise<void> {
@@ -171,9 +229,16 @@ async function refuseOversize(trx: Transaction<Database>, recordBytesMax: number
 }
 
 /** Refuses what the peer may not write at all: unknown fields of a push by hand, columns outside the grant. */
-async function refuseOutside(trx: Transaction<Database>, context: ApplyContext, write: WriteContext, batch: LineBatch): Promise<void> {
+async function refuseOutside(
+  trx: Transaction<Database>,
+  context: ApplyContext,
+  write: WriteContext,
+  batch: LineBatch,
+): Promise<void> {
   const refuse = (code: string, reason: string) =>
-    sql`update pg_temp.syncline_stage set class = 'o', code = ${code}, reason = ${reason} where class <> 's' and kind = 'p'`.execute(trx)
+    sql`update pg_temp.syncline_stage set class = 'o', code = ${code}, reason = ${reason} where class <> 's' and kind = 'p'`.execute(
+      trx,
+    )
   if (write.unknown.length > 0 && context.unknownFields === 'refuse') {
     const names = write.unknown.map((each) => `"${each.name}"`).join(', ')
     await refuse('SYNC_RECORD_FIELD_UNKNOWN', `${context.resource.name} has no field ${names}`)
@@ -181,13 +246,20 @@ async function refuseOutside(trx: Transaction<Database>, context: ApplyContext, 
   const allowed = context.grant?.columns
   const outside = allowed == null ? [] : batch.columns.filter((name) => !allowed.includes(name))
   if (outside.length > 0) {
-    await refuse('SYNC_RECORD_OUTSIDE_GRANT', `this peer may not write ${outside.map((name) => `"${name}"`).join(', ')} of ${context.resource.name}`)
+    await refuse(
+      'SYNC_RECORD_OUTSIDE_GRANT',
+      `this peer may not write ${outside.map((name) => `"${name}"`).join(', ')} of ${context.resource.name}`,
+    )
   }
 }
 
 /** After a rollback the marks are gone with the rows; what was outside the filter is found again by writing each half alone. */
 async function refuseWhereOutside(trx: Transaction<Database>, write: WriteContext, range: Range): Promise<void> {
-  const { rows } = await sql<{ n: number }>`select n from pg_temp.syncline_stage where class in ('n', 'f') and kind = 'p' and n between ${range.from} and ${range.to} order by n`.execute(trx)
+  const { rows } = await sql<{
+    n: number
+  }>`select n from pg_temp.syncline_stage where class in ('n', 'f') and kind = 'p' and n between ${range.from} and ${range.to} order by n`.execute(
+    trx,
+  )
   const counts = await stageCounts(trx)
   for (const { n } of rows) {
     await sql`savepoint syncline_one`.execute(trx)
@@ -200,7 +272,9 @@ async function refuseWhereOutside(trx: Transaction<Database>, write: WriteContex
     }
     await sql`rollback to savepoint syncline_one`.execute(trx)
     if (outside) {
-      await sql`update pg_temp.syncline_stage set class = 'o', code = 'SYNC_RECORD_OUTSIDE_GRANT', reason = 'the record would not match the filter of the grant' where n = ${n}`.execute(trx)
+      await sql`update pg_temp.syncline_stage set class = 'o', code = 'SYNC_RECORD_OUTSIDE_GRANT', reason = 'the record would not match the filter of the grant' where n = ${n}`.execute(
+        trx,
+      )
     }
   }
 }
@@ -219,15 +293,30 @@ async function settleLeft(trx: Transaction<Database>, context: ApplyContext): Pr
   const known = sql`s.class = 'l' and not s.l_deleted and s.l_origin is not null and (s.origin = s.l_origin and s.clock >= s.l_clock or (s.seen ->> s.l_origin::text)::int8 >= s.l_clock)`
   await sql`insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
     select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, row_to_json(t)
-      from pg_temp.syncline_stage s join ${table} t on t.${key} = s.id::${sql.raw(resource.keyType)} where ${known}`.execute(trx)
+      from pg_temp.syncline_stage s join ${table} t on t.${key} = s.id::${sql.raw(resource.keyType)} where ${known}`.execute(
+    trx,
+  )
   await sql`select set_config('syncline.apply', ${String(resource.id)}, true)`.execute(trx)
-  await sql`delete from ${table} t using pg_temp.syncline_stage s where t.${key} = s.id::${sql.raw(resource.keyType)} and ${known}`.execute(trx)
+  await sql`delete from ${table} t using pg_temp.syncline_stage s where t.${key} = s.id::${sql.raw(resource.keyType)} and ${known}`.execute(
+    trx,
+  )
   await sql`select set_config('syncline.apply', '', true)`.execute(trx)
-  await sql`delete from syncline.record r using pg_temp.syncline_stage s where r.resource_id = ${resource.id} and r.record_id = s.id and ${known}`.execute(trx)
+  await sql`delete from syncline.record r using pg_temp.syncline_stage s where r.resource_id = ${resource.id} and r.record_id = s.id and ${known}`.execute(
+    trx,
+  )
 }
 
 const OUTCOMES: Readonly<Record<string, Outcome>> = {
-  n: 'applied', f: 'applied', v: 'merged', s: 'known', l: 'skipped', a: 'conflict', w: 'quarantined', b: 'quarantined', q: 'quarantined', o: 'refused',
+  n: 'applied',
+  f: 'applied',
+  v: 'merged',
+  s: 'known',
+  l: 'skipped',
+  a: 'conflict',
+  w: 'quarantined',
+  b: 'quarantined',
+  q: 'quarantined',
+  o: 'refused',
 }
 
 async function report(trx: Transaction<Database>, context: ApplyContext, conflictsTaken: number): Promise<BatchReport> {
@@ -237,8 +326,15 @@ async function report(trx: Transaction<Database>, context: ApplyContext, conflic
   for (const row of rows) counts[OUTCOMES[row.class] ?? 'refused'] += row.count
   counts.applied -= conflictsTaken
   counts.merged += conflictsTaken
-  if (counts.applied + counts.known === rows.reduce((sum, row) => sum + row.count, 0)) return { counts, rejections: [], truncated: false }
-  const listed = await sql<{ id: string; class: string; code: string | null; reason: string | null; announce: boolean }>`
+  if (counts.applied + counts.known === rows.reduce((sum, row) => sum + row.count, 0))
+    return { counts, rejections: [], truncated: false }
+  const listed = await sql<{
+    id: string
+    class: string
+    code: string | null
+    reason: string | null
+    announce: boolean
+  }>`
     select id, class::text, code, reason, announce from pg_temp.syncline_stage
      where class not in ('n', 's') and (class <> 'f' or announce) order by n limit ${REJECTIONS_MAX + 1}`.execute(trx)
   const rejections = listed.rows.slice(0, REJECTIONS_MAX).map((row): Rejection => {
@@ -262,7 +358,11 @@ const REASONS: Readonly<Record<string, string>> = {
 }
 
 export function emptyReport(): BatchReport {
-  return { counts: { applied: 0, known: 0, skipped: 0, merged: 0, conflict: 0, quarantined: 0, refused: 0 }, rejections: [], truncated: false }
+  return {
+    counts: { applied: 0, known: 0, skipped: 0, merged: 0, conflict: 0, quarantined: 0, refused: 0 },
+    rejections: [],
+    truncated: false,
+  }
 }
 
 function explain(error: unknown): unknown {
@@ -271,7 +371,8 @@ function explain(error: unknown): unknown {
   const words = (error as Error).message
   if (BUSY.has(code)) return new SynclineError('SYNC_STORE_BUSY', words, { cause: error })
   if (code === '42501') return new SynclineError('SYNC_STORE_RIGHTS', words, { cause: error })
-  if (/^22/.test(code)) return new SynclineError('SYNC_FORMAT_INVALID', `a line of the batch cannot be read: ${words}`, { cause: error })
+  if (/^22/.test(code))
+    return new SynclineError('SYNC_FORMAT_INVALID', `a line of the batch cannot be read: ${words}`, { cause: error })
   if (/^(42703|42P01)/.test(code)) return new SynclineError('SYNC_RESOURCE_OUTDATED', words, { cause: error })
   return error
 }

@@ -29,7 +29,12 @@ export type AttachOptions = {
   readonly managed?: boolean | undefined
 }
 
-export type AttachProgress = (step: { readonly resource: string; readonly doing: string; readonly done: number; readonly total: number }) => void
+export type AttachProgress = (step: {
+  readonly resource: string
+  readonly doing: string
+  readonly done: number
+  readonly total: number
+}) => void
 
 /** Rows handled between two commits while an existing table is prepared: short enough that writers hardly notice. */
 const STEP_ROWS = 5_000
@@ -41,24 +46,31 @@ const INTEGER_TYPES = new Set(['int2', 'int4', 'int8', 'numeric'])
  * in bounded steps. Tables that refer to each other are attached together. An attach that was interrupted is completed by attaching again.
  * Errors: SYNC_RESOURCE_UNSUITABLE with every reason, SYNC_REQUEST_EXISTS for a name in use, SYNC_STORE_BUSY when the lock was not to be had.
  */
-export async function attach(store: Store, tables: readonly AttachOptions[], progress: AttachProgress = () => {}): Promise<readonly ResourceInfo[]> {
+export async function attach(
+  store: Store,
+  tables: readonly AttachOptions[],
+  progress: AttachProgress = () => {},
+): Promise<readonly ResourceInfo[]> {
   const added = new Set<AttachOptions>()
   for (const options of tables) {
     if (options.addUuid && (await addUuidColumn(store, options, progress))) added.add(options)
   }
-  const names = await store.db.transaction().execute(async (trx) => {
-    // Waiting long for the table's lock would make every writer behind us wait too.
-    await sql`set local lock_timeout = '5s'`.execute(trx)
-    const plans = []
-    for (const options of tables) plans.push(await plan(trx, options, tables))
-    for (const each of plans) await insertResource(trx, each, added.has(each.options))
-    const all = await loadResources(trx)
-    for (const each of plans) {
-      const resource = all.find((other) => other.name === each.name)
-      if (resource !== undefined) await installCapture(trx, resource)
-    }
-    return plans.map((each) => each.name)
-  }).catch(explainLock)
+  const names = await store.db
+    .transaction()
+    .execute(async (trx) => {
+      // Waiting long for the table's lock would make every writer behind us wait too.
+      await sql`set local lock_timeout = '5s'`.execute(trx)
+      const plans = []
+      for (const options of tables) plans.push(await plan(trx, options, tables))
+      for (const each of plans) await insertResource(trx, each, added.has(each.options))
+      const all = await loadResources(trx)
+      for (const each of plans) {
+        const resource = all.find((other) => other.name === each.name)
+        if (resource !== undefined) await installCapture(trx, resource)
+      }
+      return plans.map((each) => each.name)
+    })
+    .catch(explainLock)
   const attached: ResourceInfo[] = []
   for (const name of names) {
     await registerRows(store.db, await findResource(store.db, name), progress)
@@ -69,22 +81,28 @@ export async function attach(store: Store, tables: readonly AttachOptions[], pro
 
 /** Ends capture and forgets the resource. The table is left as it was; a uuid column that we added is dropped again. */
 export async function detach(store: Store, name: string): Promise<void> {
-  await store.db.transaction().execute(async (trx) => {
-    await sql`set local lock_timeout = '5s'`.execute(trx)
-    const resource = await findResource(trx, name)
-    const tasks = await trx.selectFrom('syncline.task').select('id').where('resource_id', '=', resource.id).execute()
-    if (tasks.length > 0) {
-      throw new SynclineError('SYNC_REQUEST_INVALID', `resource "${name}" is still in ${tasks.length} task(s); remove those first`)
-    }
-    await removeCapture(trx, resource)
-    if (resource.addedUuid) {
-      await sql.raw(`alter table ${liveTable(resource)} drop column ${quoteIdent(resource.keyColumn)}`).execute(trx)
-    }
-    for (const table of ['record', 'history'] as const) {
-      await trx.deleteFrom(`syncline.${table}`).where('resource_id', '=', resource.id).execute()
-    }
-    await trx.deleteFrom('syncline.resource').where('id', '=', resource.id).execute()
-  }).catch(explainLock)
+  await store.db
+    .transaction()
+    .execute(async (trx) => {
+      await sql`set local lock_timeout = '5s'`.execute(trx)
+      const resource = await findResource(trx, name)
+      const tasks = await trx.selectFrom('syncline.task').select('id').where('resource_id', '=', resource.id).execute()
+      if (tasks.length > 0) {
+        throw new SynclineError(
+          'SYNC_REQUEST_INVALID',
+          `resource "${name}" is still in ${tasks.length} task(s); remove those first`,
+        )
+      }
+      await removeCapture(trx, resource)
+      if (resource.addedUuid) {
+        await sql.raw(`alter table ${liveTable(resource)} drop column ${quoteIdent(resource.keyColumn)}`).execute(trx)
+      }
+      for (const table of ['record', 'history'] as const) {
+        await trx.deleteFrom(`syncline.${table}`).where('resource_id', '=', resource.id).execute()
+      }
+      await trx.deleteFrom('syncline.resource').where('id', '=', resource.id).execute()
+    })
+    .catch(explainLock)
 }
 
 export type ResourceCheck = { readonly resource: string; readonly faults: readonly string[] }
@@ -108,20 +126,37 @@ function columnFaults(resource: ResourceInfo, now: readonly Column[]): string[] 
   for (const column of resource.columns) {
     const current = now.find((other) => other.name === column.name)
     if (current === undefined) faults.push(`column "${column.name}" is gone`)
-    else if (current.typeName !== column.typeName) faults.push(`column "${column.name}" was ${column.typeName} and is ${current.typeName}`)
-    else if (current.notNull !== column.notNull || current.sent !== column.sent) faults.push(`column "${column.name}" changed its rules`)
+    else if (current.typeName !== column.typeName)
+      faults.push(`column "${column.name}" was ${column.typeName} and is ${current.typeName}`)
+    else if (current.notNull !== column.notNull || current.sent !== column.sent)
+      faults.push(`column "${column.name}" changed its rules`)
   }
   for (const column of now) {
-    if (!resource.columns.some((other) => other.name === column.name)) faults.push(`column "${column.name}" is new and not synced yet`)
+    if (!resource.columns.some((other) => other.name === column.name))
+      faults.push(`column "${column.name}" is new and not synced yet`)
   }
   return faults
 }
 
-type Plan = { readonly name: string; readonly facts: TableFacts; readonly key: string; readonly columns: readonly Column[]; readonly options: AttachOptions }
+type Plan = {
+  readonly name: string
+  readonly facts: TableFacts
+  readonly key: string
+  readonly columns: readonly Column[]
+  readonly options: AttachOptions
+}
 
-async function plan(trx: Transaction<Database>, options: AttachOptions, together: readonly AttachOptions[]): Promise<Plan> {
+async function plan(
+  trx: Transaction<Database>,
+  options: AttachOptions,
+  together: readonly AttachOptions[],
+): Promise<Plan> {
   const facts = await readTableFacts(trx, options.table)
-  if (facts === null) throw new SynclineError('SYNC_RESOURCE_UNSUITABLE', `there is no table ${options.table}, or this role may not see it`)
+  if (facts === null)
+    throw new SynclineError(
+      'SYNC_RESOURCE_UNSUITABLE',
+      `there is no table ${options.table}, or this role may not see it`,
+    )
   const table = `${facts.schema}.${facts.name}`
   const refuse = (why: string) => new SynclineError('SYNC_RESOURCE_UNSUITABLE', `${table} cannot be attached: ${why}`)
   const managed = options.managed === true && facts.name.startsWith('data_')
@@ -145,11 +180,17 @@ async function plan(trx: Transaction<Database>, options: AttachOptions, together
   ])
   const strays = facts.foreignKeys.filter((fk) => {
     const column = facts.columns.find((other) => other.name === fk.column)
-    return !attachedTables.has(`${fk.tableSchema}.${fk.tableName}`) && column !== undefined && INTEGER_TYPES.has(column.baseType)
+    return (
+      !attachedTables.has(`${fk.tableSchema}.${fk.tableName}`) &&
+      column !== undefined &&
+      INTEGER_TYPES.has(column.baseType)
+    )
   })
   if (strays.length > 0) {
     const list = strays.map((fk) => `"${fk.column}" refers to ${fk.tableSchema}.${fk.tableName}`).join('; ')
-    throw refuse(`${list}: numbers of a table that is not attached mean nothing at another site; attach the tables together`)
+    throw refuse(
+      `${list}: numbers of a table that is not attached mean nothing at another site; attach the tables together`,
+    )
   }
   const name = options.name ?? facts.name
   if (!/^[A-Za-z_][A-Za-z0-9_.-]{0,62}$/.test(name)) {
@@ -157,7 +198,10 @@ async function plan(trx: Transaction<Database>, options: AttachOptions, together
   }
   const taken = all.find((resource) => resource.name === name && resource.tableOid !== facts.oid)
   if (taken !== undefined) {
-    throw new SynclineError('SYNC_REQUEST_EXISTS', `resource "${name}" is already ${taken.tableSchema}.${taken.tableName}; give another --name`)
+    throw new SynclineError(
+      'SYNC_REQUEST_EXISTS',
+      `resource "${name}" is already ${taken.tableSchema}.${taken.tableName}; give another --name`,
+    )
   }
   const same = all.find((resource) => resource.tableOid === facts.oid)
   if (same !== undefined && (same.name !== name || same.keyColumn !== key)) {
@@ -195,7 +239,13 @@ export function columnsOf(facts: TableFacts, key: string): readonly Column[] {
       sent: column.name !== key && !staysLocal(facts, column),
       ...(foreignKey === undefined
         ? {}
-        : { reference: { tableSchema: foreignKey.tableSchema, tableName: foreignKey.tableName, targetColumn: foreignKey.targetColumn } }),
+        : {
+            reference: {
+              tableSchema: foreignKey.tableSchema,
+              tableName: foreignKey.tableName,
+              targetColumn: foreignKey.targetColumn,
+            },
+          }),
     }
   })
 }
@@ -206,7 +256,9 @@ function staysLocal(facts: TableFacts, column: ColumnFacts): boolean {
 }
 
 async function partitionRoot(db: Kysely<Database>, oid: number): Promise<string> {
-  const { rows } = await sql<{ root: string }>`select pg_partition_root(${oid}::oid::regclass)::text as root`.execute(db)
+  const { rows } = await sql<{ root: string }>`select pg_partition_root(${oid}::oid::regclass)::text as root`.execute(
+    db,
+  )
   return rows[0]?.root ?? 'another table'
 }
 
@@ -236,7 +288,11 @@ async function registerRows(db: Kysely<Database>, resource: ResourceInfo, progre
   const { rows } = await sql<{ estimate: string }>`
     select greatest(reltuples, 0)::int8 as estimate from pg_class where oid = ${resource.tableOid}::oid`.execute(db)
   const total = Number(rows[0]?.estimate ?? 0)
-  const state = await db.selectFrom('syncline.resource').select(['ready', 'registered_after']).where('id', '=', resource.id).executeTakeFirstOrThrow()
+  const state = await db
+    .selectFrom('syncline.resource')
+    .select(['ready', 'registered_after'])
+    .where('id', '=', resource.id)
+    .executeTakeFirstOrThrow()
   if (state.ready) return
   const key = sql.id(resource.keyColumn)
   const table = sql.id(resource.tableSchema, resource.tableName)
@@ -254,7 +310,9 @@ async function registerRows(db: Kysely<Database>, resource: ResourceInfo, progre
             from page order by 2
           on conflict (resource_id, record_id) do nothing
         )
-        select (select key::text from page order by page.key desc limit 1) as last, count(*)::int as rows from page`.execute(trx)
+        select (select key::text from page order by page.key desc limit 1) as last, count(*)::int as rows from page`.execute(
+        trx,
+      )
       const page = last[0] ?? { last: null, rows: 0 }
       await trx
         .updateTable('syncline.resource')
@@ -306,10 +364,18 @@ async function addUuidColumn(store: Store, options: AttachOptions, progress: Att
 
 function explainLock(error: unknown): never {
   if ((error as { code?: string }).code === '55P03') {
-    throw new SynclineError('SYNC_STORE_BUSY', 'the table is in use by a long transaction; try again when it has ended', { cause: error })
+    throw new SynclineError(
+      'SYNC_STORE_BUSY',
+      'the table is in use by a long transaction; try again when it has ended',
+      { cause: error },
+    )
   }
   if ((error as { code?: string }).code === '42501') {
-    throw new SynclineError('SYNC_STORE_RIGHTS', `${(error as Error).message}: the role of Syncline needs TRIGGER, SELECT, INSERT, UPDATE and DELETE on the table`, { cause: error })
+    throw new SynclineError(
+      'SYNC_STORE_RIGHTS',
+      `${(error as Error).message}: the role of Syncline needs TRIGGER, SELECT, INSERT, UPDATE and DELETE on the table`,
+      { cause: error },
+    )
   }
   throw error
 }

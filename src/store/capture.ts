@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
-import type { Database } from './schema.ts'
 import type { Column, ResourceInfo } from './resources.ts'
+import type { Database } from './schema.ts'
 
 /** Raised when the text of the capture functions changes: `resource check` then reports older triggers as outdated. */
 export const CAPTURE_VERSION = 1
@@ -23,7 +23,9 @@ export function quoteIdent(name: string): string {
 }
 
 export function quoteLiteral(text: string): string {
-  return text.includes('\\') ? ` E'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'` : `'${text.replaceAll("'", "''")}'`
+  return text.includes('\\')
+    ? ` E'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`
+    : `'${text.replaceAll("'", "''")}'`
 }
 
 /** Trigger names sort last, so that other AFTER triggers of the statement have run before. */
@@ -154,7 +156,8 @@ export async function captureFaults(db: Kysely<Database>, resource: ResourceInfo
     for (const event of EVENTS) {
       const state = found.get(triggerName(event))
       if (state === undefined) faults.push({ table: table.name, fault: `trigger ${triggerName(event)} is missing` })
-      else if (state === 'D' || state === 'R') faults.push({ table: table.name, fault: `trigger ${triggerName(event)} is disabled` })
+      else if (state === 'D' || state === 'R')
+        faults.push({ table: table.name, fault: `trigger ${triggerName(event)} is disabled` })
     }
   }
   if (resource.captureVersion !== CAPTURE_VERSION) {
@@ -172,7 +175,9 @@ async function tablesOf(db: Kysely<Database>, tableOid: number): Promise<readonl
       select i.inhrelid from pg_inherits i join tree on i.inhparent = tree.oid
     )
     select c.oid, format('%I.%I', n.nspname, c.relname) as name
-      from tree join pg_class c on c.oid = tree.oid join pg_namespace n on n.oid = c.relnamespace order by c.oid`.execute(db)
+      from tree join pg_class c on c.oid = tree.oid join pg_namespace n on n.oid = c.relnamespace order by c.oid`.execute(
+    db,
+  )
   return rows
 }
 

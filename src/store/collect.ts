@@ -71,9 +71,10 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
   const { resource, peer } = request
   const key = sql.id(resource.keyColumn)
   const matches = request.filter === undefined ? sql`true` : sql`coalesce(${request.filter}, false)`
-  const shared = request.filter === undefined
-    ? sql`false`
-    : sql`exists (select from syncline.shared h where h.peer_id = ${peer.id} and h.resource_id = ${resource.id} and h.record_id = s.record_id)`
+  const shared =
+    request.filter === undefined
+      ? sql`false`
+      : sql`exists (select from syncline.shared h where h.peer_id = ${peer.id} and h.resource_id = ${resource.id} and h.record_id = s.record_id)`
   return sql<BatchRow>`
     with scan as materialized (
       select r.record_id, r.xact, r.origin, r.clock, r.seen, r.deleted, r.source
@@ -134,7 +135,8 @@ function valueSql(column: Column, alias: string): string {
   if (column.form === 'native') return value
   if (column.form === 'text') return `${value}::text`
   // Columns of type json keep the line breaks and tabs of whoever wrote them; between tokens a blank says the same.
-  if (column.form === 'json') return column.baseType === 'json' ? `translate(${value}::text, e'\\n\\r\\t', '   ')::json` : value
+  if (column.form === 'json')
+    return column.baseType === 'json' ? `translate(${value}::text, e'\\n\\r\\t', '   ')::json` : value
   if (column.baseType === '_json') {
     return `case when ${value} is not null then array(select translate(e::text, e'\\n\\r\\t', '   ')::json from unnest(${value}) e) end`
   }
@@ -160,26 +162,38 @@ async function rememberShared(db: Kysely<Database>, request: CollectRequest, row
   if (row.sent_ids !== null) {
     await sql`insert into syncline.shared (peer_id, resource_id, record_id)
               select ${peer.id}, ${resource.id}, id from unnest(${row.sent_ids}::text[]) id
-              on conflict (peer_id, resource_id, record_id) do update set gone = false where syncline.shared.gone`.execute(db)
+              on conflict (peer_id, resource_id, record_id) do update set gone = false where syncline.shared.gone`.execute(
+      db,
+    )
   }
   if (row.left_ids !== null) {
     await sql`update syncline.shared set gone = true
-               where peer_id = ${peer.id} and resource_id = ${resource.id} and record_id = any(${row.left_ids}::text[]) and not gone`.execute(db)
+               where peer_id = ${peer.id} and resource_id = ${resource.id} and record_id = any(${row.left_ids}::text[]) and not gone`.execute(
+      db,
+    )
   }
 }
 
 async function originNames(db: Kysely<Database>, ids: readonly number[]): Promise<readonly string[]> {
   if (ids.length === 0) return []
-  const rows = await db.selectFrom('syncline.site').select(['id', 'origin']).where('id', 'in', [...ids]).execute()
+  const rows = await db
+    .selectFrom('syncline.site')
+    .select(['id', 'origin'])
+    .where('id', 'in', [...ids])
+    .execute()
   const names = new Map(rows.map((row) => [row.id, row.origin]))
   return ids.map((id) => names.get(id) ?? '')
 }
 
 /** Age of the horizon: how long the oldest write transaction of the cluster has been open, and who holds it. Zero when nobody does. */
-export async function horizon(db: Kysely<Database>): Promise<{ readonly ageSeconds: number; readonly holder: string | null }> {
+export async function horizon(
+  db: Kysely<Database>,
+): Promise<{ readonly ageSeconds: number; readonly holder: string | null }> {
   const { rows } = await sql<{ age: number; holder: string | null }>`
     select extract(epoch from clock_timestamp() - xact_start)::float8 as age,
            format('process %s (%s, %s)', pid, coalesce(application_name, ''), state) as holder
-      from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid() order by xact_start limit 1`.execute(db)
+      from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid() order by xact_start limit 1`.execute(
+    db,
+  )
   return { ageSeconds: rows[0]?.age ?? 0, holder: rows[0]?.holder ?? null }
 }

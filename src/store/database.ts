@@ -34,7 +34,8 @@ const types = {
 } as unknown as pg.CustomTypesConfig
 
 /** Settings that make the text form of values the same on every site, whatever the defaults of its server. */
-const SESSION = '-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1'
+const SESSION =
+  '-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1'
 
 /** Opens the site's database. Both kinds go through one pool type and one dialect. */
 export async function openStore(options: StoreOptions): Promise<Store> {
@@ -42,7 +43,14 @@ export async function openStore(options: StoreOptions): Promise<Store> {
 }
 
 function openServer(options: StoreOptions, connectionString: string): Store {
-  const base = { connectionString, options: SESSION, types, application_name: 'syncline', keepAlive: true, connectionTimeoutMillis: 10_000 }
+  const base = {
+    connectionString,
+    options: SESSION,
+    types,
+    application_name: 'syncline',
+    keepAlive: true,
+    connectionTimeoutMillis: 10_000,
+  }
   const pool = new pg.Pool({
     ...base,
     max: options.connectionsMax ?? 10,

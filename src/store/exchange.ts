@@ -1,28 +1,22 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type RawBuilder, sql, type Transaction } from 'kysely'
+import { sql, type Transaction } from 'kysely'
 import {
   type BatchReport,
-  type FilterColumn,
-  filterColumns,
   type LineBatch,
   type Outcome,
   type Policy,
   type PolicyName,
-  type Position,
-  parseCheckpoint,
-  parseFilter,
-  resolveFilter,
   SynclineError,
 } from '../sync/index.ts'
 import { type ApplyContext, applyLines, emptyReport } from './apply.ts'
 import { writeCheckpoint } from './checkpoints.ts'
 import { collect } from './collect.ts'
 import type { Store } from './database.ts'
-import { filterSql } from './filter-sql.ts'
 import { touchRefiltered } from './refilter.ts'
-import { findGrant, findTaskFor, newLog, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
+import { findGrant, findTaskFor, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
 import { findResource, loadResources, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
+import { checkDisclosure, compileFilter, joinFilters, narrow, scopeMark, startOf } from './scope.ts'
 
 /** Both ends of a link as this site knows them. */
 export type Link = { readonly self: SelfEntry; readonly peer: Peer }
@@ -70,7 +64,7 @@ export async function serveChanges(
   }
   const columns = narrow(grant.columns, request.columns, `pull of "${resource.name}" by "${link.peer.name}"`)
   if (request.filter != null && request.filter.trim() !== '')
-    await checkDisclosure(store, link, resource, grant.columns, request.filter)
+    await checkDisclosure(store, link.peer, resource, grant.columns, request.filter)
   return collectScoped(store, link, resource, { ...request, columns, filters: [grant.filter, request.filter] }, limits)
 }
 
@@ -215,10 +209,16 @@ export async function pushChoice(store: Store, link: Link, resource: ResourceInf
   if (grant === null) return null
   const task = await findTaskFor(store.db, link.peer.id, resource.name)
   const filter = grant.filter === null ? undefined : await compileFilter(store, resource, grant.filter)
-  return { policy: policyOf(task ?? grant, link.self), unknownFields: 'park', onLeft: task?.onLeft ?? 'keep', grant: { columns: grant.columns, filter } }
+  return {
+    policy: policyOf(task ?? grant, link.self),
+    unknownFields: 'park',
+    onLeft: task?.onLeft ?? 'keep',
+    grant: { columns: grant.columns, filter },
+  }
 }
 
-export type ContextChoice = Pick<ApplyContext, 'policy' | 'unknownFields' | 'onLeft'> & Partial<Pick<ApplyContext, 'grant'>>
+export type ContextChoice = Pick<ApplyContext, 'policy' | 'unknownFields' | 'onLeft'> &
+  Partial<Pick<ApplyContext, 'grant'>>
 
 export async function applyContext(
   store: Store,
@@ -287,106 +287,6 @@ export async function readyResource(store: Store, name: string): Promise<Resourc
 
 function policyOf(choice: { readonly onConflict: string; readonly master: string | null }, self: SelfEntry): Policy {
   return { name: choice.onConflict as PolicyName, master: choice.master, here: self.origin }
-}
-
-function narrow(
-  granted: readonly string[] | null,
-  asked: readonly string[] | null | undefined,
-  what: string,
-): readonly string[] | null {
-  if (asked == null) return granted
-  const outside = granted === null ? [] : asked.filter((name) => !granted.includes(name))
-  if (outside.length > 0) throw new SynclineError('SYNC_AUTH_FORBIDDEN', `${what}: not granted: ${outside.join(', ')}`)
-  return asked
-}
-
-function joinFilters(filters: readonly (string | null | undefined)[]): string | null {
-  const given = filters.filter((text): text is string => text != null && text.trim() !== '')
-  return given.length === 0 ? null : given.map((text) => `(${text})`).join(' and ')
-}
-
-/** A filter as a condition on the live row `t` of a resource. Errors: SYNC_FILTER_INVALID. */
-export async function compileFilter(store: Store, resource: ResourceInfo, text: string): Promise<RawBuilder<boolean>> {
-  const columns = filterColumnsOf(resource, await loadResources(store.db), 2)
-  const tree = parseFilter(text)
-  return filterSql(tree, resolveFilter(tree, columns, resource.keyColumn), 't')
-}
-
-/** Columns of a resource as filters know them. Local columns are left out: what does not travel cannot be asked for. */
-function filterColumnsOf(resource: ResourceInfo, resources: readonly ResourceInfo[], depth: number): FilterColumn[] {
-  const known = resource.columns.filter((column) => column.sent || column.name === resource.keyColumn)
-  return known.map((column) => {
-    const reference = resource.references.find((each) => each.column.name === column.name)
-    const target = reference && resources.find((each) => each.id === reference.resourceId)
-    if (reference === undefined || target === undefined || depth === 0)
-      return { name: column.name, type: column.baseType }
-    return {
-      name: column.name,
-      type: column.baseType,
-      ref: {
-        resource: target.name,
-        table: { schema: target.tableSchema, name: target.tableName },
-        keyColumn: target.keyColumn,
-        targetColumn: reference.targetColumn,
-        columns: filterColumnsOf(target, resources, depth - 1),
-      },
-    }
-  })
-}
-
-/** A peer may filter only by what it may see: a filter on a hidden column would tell its values one question at a time (I10). */
-async function checkDisclosure(
-  store: Store,
-  link: Link,
-  resource: ResourceInfo,
-  granted: readonly string[] | null,
-  text: string,
-): Promise<void> {
-  for (const { reference, name } of filterColumns(parseFilter(text))) {
-    const own = reference === undefined ? name : ownColumn(resource, reference)
-    const hidden = (): never => {
-      throw new SynclineError(
-        'SYNC_AUTH_FORBIDDEN',
-        `peer "${link.peer.name}" may not filter "${resource.name}" by "${reference === undefined ? name : `${reference}.${name}`}": it may not see that column`,
-      )
-    }
-    if (granted !== null && own !== 'id' && own !== resource.keyColumn && !granted.includes(own)) hidden()
-    if (reference === undefined) continue
-    const target = resource.references.find((each) => each.column.name === own)?.resource
-    const grant = target === undefined ? null : await findGrant(store.db, link.peer.id, target, 'pull')
-    if (grant === null || (grant.columns !== null && name !== 'id' && !grant.columns.includes(name))) hidden()
-  }
-}
-
-function ownColumn(resource: ResourceInfo, reference: string): string {
-  const names = resource.references.map((each) => each.column.name)
-  return names.includes(reference) ? reference : `${reference}_id`
-}
-
-/** Marks checkpoints with what they were reached with: after a change of filter or columns everything is offered again. */
-function scopeMark(filter: string | null, columns: readonly string[] | null | undefined): string {
-  if (filter === null && columns == null) return ''
-  let hash = 0x811c9dc5
-  for (const char of JSON.stringify([filter, columns ?? null]))
-    hash = Math.imul(hash ^ (char.codePointAt(0) ?? 0), 0x01000193) >>> 0
-  return `.${hash.toString(36)}`
-}
-
-/**
- * Where to begin. A checkpoint that lies in our future proves that this database was put back to an earlier state behind our back:
- * a new log begins, so that no write from now on shares a dot with one of the lost future (I6). Errors: SYNC_CHECKPOINT_GONE.
- */
-async function startOf(store: Store, after: string | undefined, logId: string, scope: string): Promise<Position | null> {
-  if (after === undefined || after === '') return null
-  const checkpoint = parseCheckpoint(after)
-  const [log, mark] = checkpoint.logId.split('.')
-  if (log !== logId) throw new SynclineError('SYNC_CHECKPOINT_GONE', `the checkpoint belongs to log ${log}; this site now writes log ${logId}`)
-  const { rows } = await sql<{ future: boolean }>`select ${checkpoint.position.xact}::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) as future`.execute(store.db)
-  if (rows[0]?.future) {
-    const renewed = await newLog(store.db)
-    throw new SynclineError('SYNC_CHECKPOINT_GONE', `the checkpoint lies in the future of log ${log}: this database was put back to an earlier state; it now writes log ${renewed.logId}`)
-  }
-  return (mark === undefined ? '' : `.${mark}`) === scope ? checkpoint.position : null
 }
 
 /** Where the change order of a resource stands: moves with every change. For waiting until there is something to pull. */

@@ -34,7 +34,6 @@ export {
   addReports,
   applyPull,
   collectPush,
-  compileFilter,
   type ExchangeLimits,
   headOf,
   type Link as ExchangeLink,
@@ -60,6 +59,7 @@ export {
 } from './quarantine.ts'
 export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'
 export { type RecordPage, type RecordQuery, readRecord, readRecords } from './records.ts'
+export { redrive } from './redrive.ts'
 export * from './registry/index.ts'
 export {
   type Column,
@@ -90,4 +90,4 @@ export {
   startRun,
 } from './run-log.ts'
 export type { Database } from './schema.ts'
-export { redrive } from './redrive.ts'
+export { compileFilter } from './scope.ts'

@@ -27,12 +27,22 @@ export type QuarantineEntry = {
 /** Moves the staged rows of the set-aside classes into quarantine, each with its reason. A newer version of a waiting record replaces it. */
 export async function quarantineStaged(
   trx: Transaction<Database>,
-  place: { readonly resource: ResourceInfo; readonly peerId: number; readonly via: 'pull' | 'push'; readonly runId: string | null },
+  place: {
+    readonly resource: ResourceInfo
+    readonly peerId: number
+    readonly via: 'pull' | 'push'
+    readonly runId: string | null
+  },
   batch: LineBatch,
 ): Promise<void> {
   const { rows } = await sql`select from pg_temp.syncline_stage where class in ('w', 'b', 'q') limit 1`.execute(trx)
   if (rows.length === 0) return
-  const header: LineHeader = { resource: batch.resource, columns: batch.columns, refs: batch.refs, origins: batch.origins }
+  const header: LineHeader = {
+    resource: batch.resource,
+    columns: batch.columns,
+    refs: batch.refs,
+    origins: batch.origins,
+  }
   await sql`
     insert into syncline.quarantine as q (peer_id, resource_id, record_id, via, origin, clock, run_id, line, header, code, reason, waits_resource_id, waits_record_id, retry_at)
     select ${place.peerId}, ${place.resource.id}, s.id, ${place.via}, s.origin, coalesce(s.clock, 0), ${place.runId}::int8, l.line, ${JSON.stringify(header)}::jsonb,
@@ -59,14 +69,20 @@ export async function releaseApplied(trx: Transaction<Database>, resource: Resou
          where w.resource_id = ${resource.id} and w.record_id = s.id offset 0
       ) q
        where s.class in ('n', 'f', 's', 'v')
-         and (q.r_origin = q.origin and q.r_clock >= q.clock or (q.r_seen ->> q.origin::text)::int8 >= q.clock)))`.execute(trx)
+         and (q.r_origin = q.origin and q.r_clock >= q.clock or (q.r_seen ->> q.origin::text)::int8 >= q.clock)))`.execute(
+    trx,
+  )
 }
 
 /**
  * Entries of any peer that may succeed now: their parent is here, they wait for a reference to go, or their time has come. Oldest first.
  * `after` is the id of the last entry seen, so that one pass tries each entry once.
  */
-export async function dueEntries(db: Kysely<Database>, after: string, limit: number): Promise<readonly QuarantineEntry[]> {
+export async function dueEntries(
+  db: Kysely<Database>,
+  after: string,
+  limit: number,
+): Promise<readonly QuarantineEntry[]> {
   return selectEntries(
     db,
     sql`where q.id > ${after}::int8 and not p.paused and (
@@ -78,7 +94,12 @@ export async function dueEntries(db: Kysely<Database>, after: string, limit: num
 
 export async function listQuarantine(
   db: Kysely<Database>,
-  filter: { readonly peer?: string | undefined; readonly resource?: string | undefined; readonly before?: string | undefined; readonly limit: number },
+  filter: {
+    readonly peer?: string | undefined
+    readonly resource?: string | undefined
+    readonly before?: string | undefined
+    readonly limit: number
+  },
 ): Promise<readonly QuarantineEntry[]> {
   return selectEntries(
     db,
@@ -105,11 +126,17 @@ export async function discardQuarantined(db: Kysely<Database>, id: string): Prom
   const result = await sql`
     with gone as (delete from syncline.quarantine where id = ${id}::int8 returning *)
     insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, deleted, data)
-    select resource_id, record_id, run_id, 'discarded', origin, clock, false, json_build_object('line', line, 'header', header) from gone`.execute(db)
+    select resource_id, record_id, run_id, 'discarded', origin, clock, false, json_build_object('line', line, 'header', header) from gone`.execute(
+    db,
+  )
   return Number(result.numAffectedRows ?? 0) > 0
 }
 
-type EntryRow = Omit<QuarantineEntry, 'waitsFor' | 'header'> & { readonly header: unknown; readonly waitsResource: string | null; readonly waitsId: string | null }
+type EntryRow = Omit<QuarantineEntry, 'waitsFor' | 'header'> & {
+  readonly header: unknown
+  readonly waitsResource: string | null
+  readonly waitsId: string | null
+}
 
 async function selectEntries(db: Kysely<Database>, tail: ReturnType<typeof sql>): Promise<readonly QuarantineEntry[]> {
   const { rows } = await sql<EntryRow>`

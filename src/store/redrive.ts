@@ -1,7 +1,15 @@
 import type { BatchReport, LineBatch } from '../sync/index.ts'
 import { emptyReport } from './apply.ts'
 import type { Store } from './database.ts'
-import { addReports, applyAll, applyContext, type ExchangeLimits, pullChoice, pushChoice, readyResource } from './exchange.ts'
+import {
+  addReports,
+  applyAll,
+  applyContext,
+  type ExchangeLimits,
+  pullChoice,
+  pushChoice,
+  readyResource,
+} from './exchange.ts'
 import { dueEntries, type QuarantineEntry } from './quarantine.ts'
 import { findPeer, findTaskFor, type SelfEntry } from './registry/index.ts'
 
@@ -14,7 +22,12 @@ const PASSES_MAX = 16
  * Tries again what waits in quarantine and may succeed now, whichever peer it came from: a parent may arrive by another link.
  * What a peer pushed is tried within what it is granted now; without a grant it waits on. Goes on while a pass frees something.
  */
-export async function redrive(store: Store, self: SelfEntry, runId: string | null, limits: ExchangeLimits): Promise<BatchReport> {
+export async function redrive(
+  store: Store,
+  self: SelfEntry,
+  runId: string | null,
+  limits: ExchangeLimits,
+): Promise<BatchReport> {
   let total = emptyReport()
   for (let pass = 0; pass < PASSES_MAX; pass++) {
     const report = await onePass(store, self, runId, limits)
@@ -24,12 +37,18 @@ export async function redrive(store: Store, self: SelfEntry, runId: string | nul
   return total
 }
 
-async function onePass(store: Store, self: SelfEntry, runId: string | null, limits: ExchangeLimits): Promise<BatchReport> {
+async function onePass(
+  store: Store,
+  self: SelfEntry,
+  runId: string | null,
+  limits: ExchangeLimits,
+): Promise<BatchReport> {
   let total = emptyReport()
   let after = '0'
   for (let tried = 0; tried < ENTRIES_MAX; ) {
     const entries = await dueEntries(store.db, after, STEP)
-    for (const group of groupEntries(entries)) total = addReports(total, await tryGroup(store, self, group, runId, limits))
+    for (const group of groupEntries(entries))
+      total = addReports(total, await tryGroup(store, self, group, runId, limits))
     tried += entries.length
     const last = entries.at(-1)
     if (last === undefined || entries.length < STEP) break
@@ -40,10 +59,20 @@ async function onePass(store: Store, self: SelfEntry, runId: string | null, limi
 
 type Group = Pick<QuarantineEntry, 'peer' | 'resource' | 'via'> & { batch: LineBatch }
 
-async function tryGroup(store: Store, self: SelfEntry, group: Group, runId: string | null, limits: ExchangeLimits): Promise<BatchReport> {
+async function tryGroup(
+  store: Store,
+  self: SelfEntry,
+  group: Group,
+  runId: string | null,
+  limits: ExchangeLimits,
+): Promise<BatchReport> {
   const link = { self, peer: await findPeer(store.db, group.peer) }
   const resource = await readyResource(store, group.resource)
-  const task = (await findTaskFor(store.db, link.peer.id, resource.name)) ?? { onConflict: 'newer', master: null, onLeft: 'keep' as const }
+  const task = (await findTaskFor(store.db, link.peer.id, resource.name)) ?? {
+    onConflict: 'newer',
+    master: null,
+    onLeft: 'keep' as const,
+  }
   const choice = group.via === 'pull' ? pullChoice(task, self) : await pushChoice(store, link, resource)
   if (choice === null) return emptyReport()
   return applyAll(store, await applyContext(store, link, resource, runId, limits, choice), [group.batch])

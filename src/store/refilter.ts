@@ -3,15 +3,23 @@ import { getSetting, setSetting } from './registry/index.ts'
 import { liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
-export type Refilter = { readonly resource: ResourceInfo; readonly peerId: number; readonly filter: RawBuilder<boolean>; readonly text: string }
+export type Refilter = {
+  readonly resource: ResourceInfo
+  readonly peerId: number
+  readonly filter: RawBuilder<boolean>
+  readonly text: string
+}
 
 /**
  * A filter across a reference can begin or cease to match because the *other* record changed. When records of a referenced resource
  * changed since the last look, those of this resource whose match differs from what the peer was sent are moved to now in the change
  * order, with their versions as they are: the ordinary batch then sends or withdraws them.
  */
-export async function touchRefiltered(db: Kysely<Database>, { resource, peerId, filter, text }: Refilter): Promise<void> {
-  const parents = resource.references.filter((reference) => text.includes('.')).map((reference) => reference.resourceId)
+export async function touchRefiltered(
+  db: Kysely<Database>,
+  { resource, peerId, filter, text }: Refilter,
+): Promise<void> {
+  const parents = text.includes('.') ? resource.references.map((reference) => reference.resourceId) : []
   if (parents.length === 0) return
   const { rows } = await sql<{ head: string | null }>`
     select max(xact)::text as head from (

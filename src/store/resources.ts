@@ -172,11 +172,40 @@ function reaches(edges: ReadonlyMap<string, readonly string[]>, from: string, to
 
 /** Types that name something of one database or one server: their values mean nothing elsewhere. */
 const LOCAL_TYPES = new Set([
-  'oid', 'regproc', 'regprocedure', 'regoper', 'regoperator', 'regclass', 'regcollation', 'regtype', 'regrole', 'regnamespace',
-  'regconfig', 'regdictionary', 'xid', 'xid8', 'cid', 'tid', 'pg_lsn', 'pg_snapshot', 'txid_snapshot', 'refcursor', 'money', 'aclitem',
+  'oid',
+  'regproc',
+  'regprocedure',
+  'regoper',
+  'regoperator',
+  'regclass',
+  'regcollation',
+  'regtype',
+  'regrole',
+  'regnamespace',
+  'regconfig',
+  'regdictionary',
+  'xid',
+  'xid8',
+  'cid',
+  'tid',
+  'pg_lsn',
+  'pg_snapshot',
+  'txid_snapshot',
+  'refcursor',
+  'money',
+  'aclitem',
 ])
 const NATIVE_TYPES = new Set([
-  'bool', 'int2', 'int4', 'float4', 'float8', 'date', 'time', 'timetz', 'timestamp', 'timestamptz',
+  'bool',
+  'int2',
+  'int4',
+  'float4',
+  'float8',
+  'date',
+  'time',
+  'timetz',
+  'timestamp',
+  'timestamptz',
 ])
 
 export type TableFacts = {
@@ -207,7 +236,14 @@ export type ColumnFacts = {
 export async function readTableFacts(db: Kysely<Database>, table: string): Promise<TableFacts | null> {
   const parts = table.split('.')
   const [schema, name] = parts.length === 1 ? [null, parts[0]] : [parts[0], parts.slice(1).join('.')]
-  const { rows } = await sql<{ oid: number; relkind: string; relispartition: boolean; children: boolean; schema: string; name: string }>`
+  const { rows } = await sql<{
+    oid: number
+    relkind: string
+    relispartition: boolean
+    children: boolean
+    schema: string
+    name: string
+  }>`
     select c.oid, c.relkind::text, c.relispartition, n.nspname as schema, c.relname as name,
            c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid) as children
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -258,7 +294,9 @@ export async function readTableFacts(db: Kysely<Database>, table: string): Promi
 /** Why a column's values cannot travel, or null. */
 export function unsuitableType(column: ColumnFacts): string | null {
   const base = column.baseType.startsWith('_') ? column.baseType.slice(1) : column.baseType
-  return LOCAL_TYPES.has(base) ? `column "${column.name}" has type ${column.typeName}, whose values mean nothing at another site` : null
+  return LOCAL_TYPES.has(base)
+    ? `column "${column.name}" has type ${column.typeName}, whose values mean nothing at another site`
+    : null
 }
 
 /** The form in which a type travels. Arrays of numbers that JSON would round travel as arrays of text. */

@@ -1,9 +1,9 @@
 import { sql, type Transaction } from 'kysely'
 import { decide, mintVersion, type Policy, type Seen, unionSeen, type Version } from '../sync/index.ts'
 import { payloadSql } from './collect.ts'
-import { liveTable, type ResourceInfo } from './resources.ts'
-import type { Database } from './schema.ts'
 import type { LineHeader } from './quarantine.ts'
+import { liveTable } from './resources.ts'
+import type { Database } from './schema.ts'
 import { incomingSql, type WriteContext } from './write.ts'
 
 /** Conflicts fetched at once: their values pass through memory. */
@@ -33,13 +33,23 @@ type ConflictRow = {
   readonly now_us: string
 }
 
-export type Settled = { readonly taken: number; readonly kept: number; readonly rewritten: number; readonly asked: number; readonly equal: number }
+export type Settled = {
+  readonly taken: number
+  readonly kept: number
+  readonly rewritten: number
+  readonly asked: number
+  readonly equal: number
+}
 
 /**
  * Settles the staged records that are concurrent with what is here, and those pushed without a version over a living record.
  * Whatever is decided, the losing values go to history, and what a decision changed is announced on every link.
  */
-export async function settleConflicts(trx: Transaction<Database>, context: SettleContext, header: LineHeader): Promise<Settled> {
+export async function settleConflicts(
+  trx: Transaction<Database>,
+  context: SettleContext,
+  header: LineHeader,
+): Promise<Settled> {
   const total = { taken: 0, kept: 0, rewritten: 0, asked: 0, equal: 0 }
   const sites = await siteNumbers(trx)
   for (let after = -1; ; ) {
@@ -69,7 +79,12 @@ type Verdict = {
 function settlePush(row: ConflictRow, context: SettleContext): Verdict {
   if (row.equal) return { tally: 'equal', class: 's', announce: false }
   const local = localVersion(row)
-  return { tally: 'taken', class: 'f', version: mint(row, context, row.origin ?? context.policy.here, unionSeen(local, local)), announce: false }
+  return {
+    tally: 'taken',
+    class: 'f',
+    version: mint(row, context, row.origin ?? context.policy.here, unionSeen(local, local)),
+    announce: false,
+  }
 }
 
 function settleOne(row: ConflictRow, context: SettleContext): Verdict {
@@ -86,11 +101,23 @@ function settleOne(row: ConflictRow, context: SettleContext): Verdict {
         ? { tally: 'equal', class: 'v', version: decision.version, announce: true }
         : { tally: 'taken', class: 'f', version: decision.version, announce: true }
     case 'keep':
-      return { tally: row.equal ? 'equal' : 'kept', class: 'v', version: decision.version, announce: true, ...(row.equal ? {} : { loser: 'incoming' as const }) }
+      return {
+        tally: row.equal ? 'equal' : 'kept',
+        class: 'v',
+        version: decision.version,
+        announce: true,
+        ...(row.equal ? {} : { loser: 'incoming' as const }),
+      }
     case 'rewrite': {
       const mine = decision.content === 'local'
       const next = mint(row, context, decision.origin, decision.seen)
-      return { tally: 'rewritten', class: mine ? 'v' : 'f', version: next, announce: true, ...(mine ? { loser: 'incoming' as const } : {}) }
+      return {
+        tally: 'rewritten',
+        class: mine ? 'v' : 'f',
+        version: next,
+        announce: true,
+        ...(mine ? { loser: 'incoming' as const } : {}),
+      }
     }
     case 'ask':
       return { tally: 'asked', class: 'a', announce: false }
@@ -103,7 +130,14 @@ function mint(row: ConflictRow, context: SettleContext, origin: string, seen: Se
   return mintVersion({ origin, seen, nowMicros: Number(row.now_us), aheadMaxMicros: context.clockAheadMaxMicros })
 }
 
-async function carryOut(trx: Transaction<Database>, context: SettleContext, header: LineHeader, row: ConflictRow, verdict: Verdict, sites: Map<string, number>): Promise<void> {
+async function carryOut(
+  trx: Transaction<Database>,
+  context: SettleContext,
+  header: LineHeader,
+  row: ConflictRow,
+  verdict: Verdict,
+  sites: Map<string, number>,
+): Promise<void> {
   if (verdict.loser === 'incoming') {
     await sql`
       insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
@@ -113,9 +147,12 @@ async function carryOut(trx: Transaction<Database>, context: SettleContext, head
   }
   if (verdict.class === 'a') await openConflict(trx, context, header, row)
   const next = verdict.version
-  const seen = next?.seen === undefined || Object.keys(next.seen).length === 0
-    ? null
-    : JSON.stringify(Object.fromEntries(Object.entries(next.seen).map(([origin, clock]) => [String(sites.get(origin)), clock])))
+  const seen =
+    next?.seen === undefined || Object.keys(next.seen).length === 0
+      ? null
+      : JSON.stringify(
+          Object.fromEntries(Object.entries(next.seen).map(([origin, clock]) => [String(sites.get(origin)), clock])),
+        )
   await sql`
     update pg_temp.syncline_stage set class = ${verdict.class}::"char", announce = ${verdict.announce},
            clock = coalesce(${next?.clock ?? null}::int8, clock), origin = coalesce(${next === undefined ? null : sites.get(next.origin)}::int4, origin),
@@ -124,9 +161,16 @@ async function carryOut(trx: Transaction<Database>, context: SettleContext, head
 }
 
 /** Keeps both sides of a conflict for a person. A later change of the same record updates the open entry. */
-async function openConflict(trx: Transaction<Database>, context: SettleContext, header: LineHeader, row: ConflictRow): Promise<void> {
+async function openConflict(
+  trx: Transaction<Database>,
+  context: SettleContext,
+  header: LineHeader,
+  row: ConflictRow,
+): Promise<void> {
   const line = await sql<{ line: string }>`
-    select to_json(id)::text || e'\\t' || coalesce(clock::text, '') || e'\\t0\\t\\t' || kind::text || e'\\t' || coalesce(payload, '') as line from pg_temp.syncline_stage where n = ${row.n}`.execute(trx)
+    select to_json(id)::text || e'\\t' || coalesce(clock::text, '') || e'\\t0\\t\\t' || kind::text || e'\\t' || coalesce(payload, '') as line from pg_temp.syncline_stage where n = ${row.n}`.execute(
+    trx,
+  )
   const theirs = version(row.clock ?? '0', row.origin ?? '', row.seen)
   await sql`
     insert into syncline.conflict as c (peer_id, resource_id, record_id, run_id, ours, ours_version, theirs, theirs_version, header, line)
@@ -134,16 +178,31 @@ async function openConflict(trx: Transaction<Database>, context: SettleContext, 
             ${row.theirs}::jsonb, ${JSON.stringify(theirs)}::jsonb, ${JSON.stringify({ resource: header.resource, columns: header.columns, refs: header.refs, origins: [theirs.origin] })}::jsonb, ${line.rows[0]?.line ?? ''})
     on conflict (resource_id, record_id) where resolved_at is null do update set
       peer_id = excluded.peer_id, run_id = excluded.run_id, ours = excluded.ours, ours_version = excluded.ours_version,
-      theirs = excluded.theirs, theirs_version = excluded.theirs_version, header = excluded.header, line = excluded.line, updated_at = now()`.execute(trx)
+      theirs = excluded.theirs, theirs_version = excluded.theirs_version, header = excluded.header, line = excluded.line, updated_at = now()`.execute(
+    trx,
+  )
 }
 
-async function conflictPage(trx: Transaction<Database>, context: SettleContext, after: number): Promise<readonly ConflictRow[]> {
+async function conflictPage(
+  trx: Transaction<Database>,
+  context: SettleContext,
+  after: number,
+): Promise<readonly ConflictRow[]> {
   const { resource, columns } = context
   const key = sql.id(resource.keyColumn)
   const sent = columns.map((each) => each.column)
-  const same = columns.length === 0 ? 'true' : columns.map((each) => `t.${quote(each.column.name)}${textual(each.column.baseType)} is not distinct from (${incomingSql(context, each)})${textual(each.column.baseType)}`).join(' and ')
+  const same =
+    columns.length === 0
+      ? 'true'
+      : columns
+          .map(
+            (each) =>
+              `t.${quote(each.column.name)}${textual(each.column.baseType)} is not distinct from (${incomingSql(context, each)})${textual(each.column.baseType)}`,
+          )
+          .join(' and ')
   const origin = (site: string) => sql`(select o.origin from syncline.site o where o.id = ${sql.raw(site)})`
-  const named = (seen: string) => sql`(select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(${sql.raw(seen)}) e join syncline.site o on o.id = e.key::int4)`
+  const named = (seen: string) =>
+    sql`(select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(${sql.raw(seen)}) e join syncline.site o on o.id = e.key::int4)`
   const { rows } = await sql<ConflictRow>`
     select s.n, s.id, s.kind::text, s.class::text, s.clock, ${origin('s.origin')} as origin, ${named('s.seen')} as seen,
            s.l_clock, ${origin('s.l_origin')} as l_origin, ${named('s.l_seen')} as l_seen, s.l_deleted,
@@ -157,7 +216,10 @@ async function conflictPage(trx: Transaction<Database>, context: SettleContext, 
 }
 
 const quote = (name: string) => `"${name.replaceAll('"', '""')}"`
-const textual = (typeName: string) => (['json', '_json', 'xml', 'point', 'polygon', 'box', 'line', 'lseg', 'path', 'circle'].includes(typeName) ? '::text' : '')
+const textual = (typeName: string) =>
+  ['json', '_json', 'xml', 'point', 'polygon', 'box', 'line', 'lseg', 'path', 'circle'].includes(typeName)
+    ? '::text'
+    : ''
 
 function localVersion(row: ConflictRow): Version {
   return version(row.l_clock, row.l_origin, row.l_seen)

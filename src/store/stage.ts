@@ -12,7 +12,10 @@ import type { Database } from './schema.ts'
  */
 export type StageClass = 'n' | 'f' | 's' | 'c' | 'u' | 'v' | 'l' | 'a' | 'w' | 'b' | 'o' | 'q'
 
-export type StageCounts = Readonly<Partial<Record<StageClass, number>>> & { readonly puts: number; readonly deletes: number }
+export type StageCounts = Readonly<Partial<Record<StageClass, number>>> & {
+  readonly puts: number
+  readonly deletes: number
+}
 
 /** One staging table a connection, emptied at each commit. */
 export async function prepareStage(trx: Transaction<Database>): Promise<void> {
@@ -27,9 +30,13 @@ export async function prepareStage(trx: Transaction<Database>): Promise<void> {
 
 /** Planner settings for this transaction: on fresh or unanalysed tables anything but index look-ups can cost fifteen times as much. */
 export async function steadyPlans(trx: Transaction<Database>): Promise<void> {
-  await sql`select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name`.execute(trx)
+  await sql`select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name`.execute(
+    trx,
+  )
   // Shorter than the server's deadlock_timeout: when we and an application wait for each other it is we who give way.
-  await sql`select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', '800ms', true)`.execute(trx)
+  await sql`select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', '800ms', true)`.execute(
+    trx,
+  )
 }
 
 /** Classes of what is known of a record here, `l`, against a staged version, `p`. The dot look-ups of src/sync/version.ts, as one expression. */
@@ -85,7 +92,9 @@ export async function markClockAhead(trx: Transaction<Database>, aheadMaxMicros:
   const { numAffectedRows } = await sql`
     update pg_temp.syncline_stage s set class = 'q', code = 'SYNC_RECORD_CLOCK_AHEAD', reason = 'its version is stamped more than ' || ${aheadMaxMicros / 60_000_000}::text || ' minutes ahead of the clock of this site'
      where s.class in ('n', 'f', 'c') and (s.clock > ${limit}
-        or s.seen is not null and exists (select from jsonb_each_text(s.seen) e where e.value::int8 > ${limit}))`.execute(trx)
+        or s.seen is not null and exists (select from jsonb_each_text(s.seen) e where e.value::int8 > ${limit}))`.execute(
+    trx,
+  )
   return Number(numAffectedRows ?? 0)
 }
 
@@ -109,7 +118,11 @@ export async function stageCounts(trx: Transaction<Database>): Promise<StageCoun
  * Holds the live rows that the batch will change, in key order, before anything is written: the order in which the triggers of an
  * application take them too (row, then record). What committed while we waited is classified anew.
  */
-export async function lockStaged(trx: Transaction<Database>, resource: ResourceInfo, patience: 'wait' | 'set aside'): Promise<void> {
+export async function lockStaged(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  patience: 'wait' | 'set aside',
+): Promise<void> {
   const key = sql.id(resource.keyColumn)
   if (patience === 'set aside') await setAsideLocked(trx, resource)
   await sql`select from (select s.id::${sql.raw(resource.keyType)} as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
@@ -136,14 +149,21 @@ async function setAsideLocked(trx: Transaction<Database>, resource: ResourceInfo
   await sql`
     with living as materialized (${rows}), held as materialized (${rows} for update of t skip locked)
     update pg_temp.syncline_stage s set class = 'q', code = 'SYNC_RECORD_IN_USE', reason = 'a transaction of the application holds the row'
-     where s.class in ('f', 'c', 'u', 'l') and s.id in (select id from living) and s.id not in (select id from held)`.execute(trx)
+     where s.class in ('f', 'c', 'u', 'l') and s.id in (select id from living) and s.id not in (select id from held)`.execute(
+    trx,
+  )
 }
 
 /**
  * Sets aside what refers to records that are not here. References inside cycles that may be null are not waited for:
  * they are written as null and filled in when the target arrives (pending_ref).
  */
-export async function markMissingParents(trx: Transaction<Database>, resource: ResourceInfo, columns: readonly string[], direct: boolean): Promise<number> {
+export async function markMissingParents(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  columns: readonly string[],
+  direct: boolean,
+): Promise<number> {
   let marked = 0
   for (const reference of resource.references) {
     const at = columns.indexOf(reference.column.name)
@@ -153,17 +173,28 @@ export async function markMissingParents(trx: Transaction<Database>, resource: R
              code = 'SYNC_RECORD_PARENT_MISSING', reason = format('%s refers to %s %s, which is not here yet', ${reference.column.name}::text, ${reference.resource}::text, v.target)
         from (select n, payload::jsonb ->> ${sql.lit(at)} as target from pg_temp.syncline_stage where class in ('n', 'f') and kind = 'p' offset 0) v
        where v.n = s.n and v.target is not null and not exists (
-         select from ${targetTable(reference)} p where p.${sql.id(reference.targetKey)} = v.target::${sql.raw(reference.targetKeyType)})`.execute(trx)
+         select from ${targetTable(reference)} p where p.${sql.id(reference.targetKey)} = v.target::${sql.raw(reference.targetKeyType)})`.execute(
+      trx,
+    )
     marked += Number(numAffectedRows ?? 0)
   }
   return marked
 }
 
-export function targetTable(reference: { readonly tableSchema: string; readonly tableName: string }): RawBuilder<unknown> {
+export function targetTable(reference: {
+  readonly tableSchema: string
+  readonly tableName: string
+}): RawBuilder<unknown> {
   return sql.raw(`${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)}`)
 }
 
-type IncomingKey = { readonly child: string; readonly child_oid: number; readonly child_column: string; readonly column: string; readonly action: string }
+type IncomingKey = {
+  readonly child: string
+  readonly child_oid: number
+  readonly child_column: string
+  readonly column: string
+  readonly action: string
+}
 
 /**
  * Sets aside deletions of rows that others still refer to. A cascade is never left to the database: it would delete records
@@ -175,7 +206,9 @@ export async function markBlockedDeletes(trx: Transaction<Database>, resource: R
       from pg_constraint f join pg_class c on c.oid = f.conrelid join pg_namespace n on n.oid = c.relnamespace
       join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = f.conkey[1]
       join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = f.confkey[1]
-     where f.confrelid = ${resource.tableOid}::oid and f.contype = 'f' and array_length(f.conkey, 1) = 1 and f.conparentid = 0`.execute(trx)
+     where f.confrelid = ${resource.tableOid}::oid and f.contype = 'f' and array_length(f.conkey, 1) = 1 and f.conparentid = 0`.execute(
+    trx,
+  )
   const key = sql.id(resource.keyColumn)
   // A blocked row keeps its own parents: repeat while something new is blocked. The bound is the depth of a tree of rows.
   for (let round = 0; round < 64; round++) {
@@ -191,7 +224,9 @@ export async function markBlockedDeletes(trx: Transaction<Database>, resource: R
                reason = format('rows of %s still refer to it by %s', ${foreign.child}::text, ${foreign.child_column}::text)
           from ${sql.raw(liveTable(resource))} t
          where s.kind = 'd' and s.class = 'f' and not s.l_deleted and t.${key} = s.id::${sql.raw(resource.keyType)}
-           and exists (select from ${sql.raw(foreign.child)} c where c.${sql.id(foreign.child_column)} = t.${sql.id(foreign.column)} ${spared})`.execute(trx)
+           and exists (select from ${sql.raw(foreign.child)} c where c.${sql.id(foreign.child_column)} = t.${sql.id(foreign.column)} ${spared})`.execute(
+        trx,
+      )
       marked += Number(numAffectedRows ?? 0)
     }
     if (marked === 0) return

@@ -24,7 +24,12 @@ export type Range = { readonly from: number; readonly to: number }
  * Writes the staged rows of a range in sets: before-images, live rows, version rows, parked fields, late references.
  * Throws the database's error when one of them is refused; the caller holds a savepoint and looks for the bad one.
  */
-export async function writeRange(trx: Transaction<Database>, context: WriteContext, range: Range, counts: StageCounts): Promise<void> {
+export async function writeRange(
+  trx: Transaction<Database>,
+  context: WriteContext,
+  range: Range,
+  counts: StageCounts,
+): Promise<void> {
   const { resource } = context
   const superseding = (counts.f ?? 0) > 0
   if (superseding) await keepBeforeImages(trx, context, range)
@@ -39,7 +44,11 @@ export async function writeRange(trx: Transaction<Database>, context: WriteConte
 }
 
 /** Rows in the range whose live row does not meet the grant's filter, after the write or (for a superseding one) before it. */
-export async function markOutsideFilter(trx: Transaction<Database>, context: WriteContext, classes: string): Promise<number> {
+export async function markOutsideFilter(
+  trx: Transaction<Database>,
+  context: WriteContext,
+  classes: string,
+): Promise<number> {
   if (context.filter === undefined) return 0
   const { resource } = context
   const { numAffectedRows } = await sql`
@@ -78,18 +87,26 @@ async function updateRows(trx: Transaction<Database>, context: WriteContext, ran
   let updated = -1n
   if (columns.length > 0) {
     const assignments = columns.map((each) => sql`${sql.id(each.column.name)} = ${sql.raw(incomingSql(context, each))}`)
-    const result = await sql`update ${table} t set ${sql.join(assignments)} from (${rows}) s where t.${key} = s.key`.execute(trx)
+    const result =
+      await sql`update ${table} t set ${sql.join(assignments)} from (${rows}) s where t.${key} = s.key`.execute(trx)
     updated = result.numAffectedRows ?? -1n
   }
   const { rows: expected } = await sql<{ count: string }>`
-    select count(*) from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)}`.execute(trx)
+    select count(*) from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)}`.execute(
+    trx,
+  )
   if (updated === BigInt(expected[0]?.count ?? 0)) return
   // A row that is gone behind the triggers although its record lives is written anew.
   const missing = sql`s.class = 'f' and not s.l_deleted and not exists (select from ${table} t where t.${key} = s.id::${sql.raw(resource.keyType)})`
   await insertRows(trx, context, range, missing)
 }
 
-async function insertRows(trx: Transaction<Database>, context: WriteContext, range: Range, which: RawBuilder<unknown>): Promise<void> {
+async function insertRows(
+  trx: Transaction<Database>,
+  context: WriteContext,
+  range: Range,
+  which: RawBuilder<unknown>,
+): Promise<void> {
   const { resource, columns } = context
   const names = sql.join([sql.id(resource.keyColumn), ...columns.map((each) => sql.id(each.column.name))])
   const values = sql.raw(['s.key', ...columns.map((each) => incomingSql(context, each))].join(', '))
@@ -100,7 +117,10 @@ async function insertRows(trx: Transaction<Database>, context: WriteContext, ran
 }
 
 /** The value of a column from payload array `s.v`. Casts go to the bare type: what is too long is refused by the assignment, never cut. */
-export function incomingSql(context: Pick<WriteContext, 'resource'>, each: { readonly column: Column; readonly at: number }): string {
+export function incomingSql(
+  context: Pick<WriteContext, 'resource'>,
+  each: { readonly column: Column; readonly at: number },
+): string {
   const { column, at } = each
   const text = `(s.v ->> ${at})`
   const reference = context.resource.references.find((other) => other.column.name === column.name)
@@ -115,7 +135,12 @@ export function incomingSql(context: Pick<WriteContext, 'resource'>, each: { rea
   return `${text}::${column.type}`
 }
 
-async function writeVersions(trx: Transaction<Database>, context: WriteContext, range: Range, counts: StageCounts): Promise<void> {
+async function writeVersions(
+  trx: Transaction<Database>,
+  context: WriteContext,
+  range: Range,
+  counts: StageCounts,
+): Promise<void> {
   const { resource } = context
   if ((counts.n ?? 0) > 0) {
     await sql`
@@ -169,11 +194,18 @@ async function keepLateReferences(trx: Transaction<Database>, context: WriteCont
  * Fills in references that waited for records of this resource. The rows keep their versions: their content was always this,
  * only the target was missing.
  */
-export async function resolveLateReferences(trx: Transaction<Database>, target: ResourceInfo, all: readonly ResourceInfo[]): Promise<void> {
-  const { rows: some } = await sql`select from syncline.pending_ref where target_resource_id = ${target.id} limit 1`.execute(trx)
+export async function resolveLateReferences(
+  trx: Transaction<Database>,
+  target: ResourceInfo,
+  all: readonly ResourceInfo[],
+): Promise<void> {
+  const { rows: some } =
+    await sql`select from syncline.pending_ref where target_resource_id = ${target.id} limit 1`.execute(trx)
   if (some.length === 0) return
   const waiting = all.flatMap((resource) =>
-    resource.references.filter((each) => each.resourceId === target.id && each.cyclic && !each.column.notNull).map((reference) => ({ resource, reference })),
+    resource.references
+      .filter((each) => each.resourceId === target.id && each.cyclic && !each.column.notNull)
+      .map((reference) => ({ resource, reference })),
   )
   for (const { resource, reference } of waiting) {
     await sql`select set_config('syncline.apply', ${String(resource.id)}, true)`.execute(trx)
