@@ -323,9 +323,11 @@ async function registerRows(db: Kysely<Database>, resource: ResourceInfo, progre
     })
     done += step.rows
     progress({ resource: resource.name, doing: 'registering rows', done, total: Math.max(total, done) })
-    if (step.rows < STEP_ROWS) return
+    if (step.rows < STEP_ROWS) break
     after = step.last
   }
+  // The first baseline follows soon; without statistics its plans would be guesses.
+  await sql`analyze syncline.record`.execute(db)
 }
 
 /** Adds a unique uuid column without holding the table: nullable first, filled in steps, indexed concurrently, then made not null. */

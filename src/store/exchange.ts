@@ -12,6 +12,7 @@ import { type ApplyContext, applyLines, emptyReport } from './apply.ts'
 import { writeCheckpoint } from './checkpoints.ts'
 import { collect } from './collect.ts'
 import type { Store } from './database.ts'
+import { tidyAfter } from './housekeeping.ts'
 import { touchRefiltered } from './refilter.ts'
 import { findGrant, findTaskFor, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
 import { findResource, loadResources, type ResourceInfo } from './resources.ts'
@@ -249,13 +250,15 @@ export async function applyAll(
 ): Promise<BatchReport> {
   for (let tries = 1; ; tries++) {
     try {
-      return await store.db.transaction().execute(async (trx) => {
+      const done = await store.db.transaction().execute(async (trx) => {
         let report = emptyReport()
         const patience = tries < BUSY_TRIES ? 'wait' : 'set aside'
         for (const batch of batches) report = addReports(report, await applyLines(trx, { ...context, patience }, batch))
         await alongside(trx, report)
         return report
       })
+      await tidyAfter(store, done.counts.applied + done.counts.merged)
+      return done
     } catch (error) {
       if (!(error instanceof SynclineError) || error.code !== 'SYNC_STORE_BUSY' || tries >= BUSY_TRIES) throw error
       await sleep(Math.random() * BUSY_PAUSE_MS)
