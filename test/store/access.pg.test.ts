@@ -9,15 +9,15 @@ import {
   issueToken,
   listInvitations,
   listTokens,
-  open,
   redeemInvitation,
   removeInvitation,
   removePeer,
   revokeToken,
   rotatePeer,
   seal,
+  unseal,
 } from '../../src/store/index.ts'
-import { addResource, bothStores } from './both-stores.ts'
+import { addResource, bothStores, warm } from './both-stores.ts'
 
 const { all } = await bothStores(t)
 const key = randomBytes(32)
@@ -118,7 +118,7 @@ for (const ground of all) {
       ]
       const expired = await issueToken(own.db, { name: 'c', role: 'administrator' })
       await sql`update syncline.token set expires_at = clock_timestamp() where id = ${expired.id}`.execute(own.db)
-      const [left, right] = [await ground.another(own), await ground.another(own)]
+      const [left = own, right = own] = await warm([await ground.another(own), await ground.another(own)])
       const results = await Promise.allSettled([revokeToken(left.db, one.id), revokeToken(right.db, two.id)])
       t.same(results.map((result) => result.status).sort(), ['fulfilled', 'rejected'])
       const last = (await findToken(own.db, one.token)) ?? (await findToken(own.db, two.token))
@@ -268,8 +268,8 @@ t.test('sealing', async (t) => {
   t.test('opens what it sealed, and never seals twice alike', async (t) => {
     for (const secret of ['', 'text with “marks”', Buffer.from([0, 255, 10])]) {
       const [one, two] = [seal(key, place, secret), seal(key, place, secret)]
-      t.same(open(key, place, one), Buffer.from(secret))
-      t.same(open(key, place, two), Buffer.from(secret))
+      t.same(unseal(key, place, one), Buffer.from(secret))
+      t.same(unseal(key, place, two), Buffer.from(secret))
       t.notSame(one, two)
     }
   })
@@ -279,16 +279,16 @@ t.test('sealing', async (t) => {
     for (let n = 0; n < sealed.length; n++) {
       const altered = Buffer.from(sealed)
       altered[n] = (altered[n] ?? 0) ^ 1
-      t.throws(() => open(key, place, altered), { code: 'SYNC_CONFIG_DATA_KEY_WRONG' })
+      t.throws(() => unseal(key, place, altered), { code: 'SYNC_CONFIG_DATA_KEY_WRONG' })
     }
     for (const cut of [0, 1, 12, 28, sealed.length - 1]) {
-      t.throws(() => open(key, place, sealed.subarray(0, cut)), { code: 'SYNC_CONFIG_DATA_KEY_WRONG' })
+      t.throws(() => unseal(key, place, sealed.subarray(0, cut)), { code: 'SYNC_CONFIG_DATA_KEY_WRONG' })
     }
     for (const [part, value] of Object.entries({ table: 'self', column: 'client_key', row: 'b' })) {
-      t.throws(() => open(key, { ...place, [part]: value }, sealed), { code: 'SYNC_CONFIG_DATA_KEY_WRONG' })
+      t.throws(() => unseal(key, { ...place, [part]: value }, sealed), { code: 'SYNC_CONFIG_DATA_KEY_WRONG' })
     }
-    t.throws(() => open(randomBytes(32), place, sealed), { code: 'SYNC_CONFIG_DATA_KEY_WRONG' })
-    t.throws(() => open(randomBytes(16), place, sealed), /16 bytes/)
+    t.throws(() => unseal(randomBytes(32), place, sealed), { code: 'SYNC_CONFIG_DATA_KEY_WRONG' })
+    t.throws(() => unseal(randomBytes(16), place, sealed), /16 bytes/)
     t.throws(() => seal(randomBytes(33), place, 'secret'), /33 bytes/)
   })
 })

@@ -19,7 +19,7 @@ import {
   resumePeer,
   updatePeer,
 } from '../../src/store/index.ts'
-import { addRecord, addResource, bothStores, checkpoint, checkpoints, records, refused } from './both-stores.ts'
+import { addRecord, addResource, bothStores, checkpoint, checkpoints, records, refused, warm } from './both-stores.ts'
 import { CLIENT_CERTIFICATE, CLIENT_KEY } from './certificate.ts'
 
 const { all } = await bothStores(t)
@@ -81,11 +81,14 @@ for (const ground of all) {
 
     t.test('of several changes for one revision exactly one is made', async (t) => {
       const made = await createPeer(db, key, aPeer('west'))
-      const attempts = [1, 2, 3, 4].map((n) => updatePeer(db, key, made.id, { url: `http://west-${n}.example` }, 1))
-      const results = await Promise.allSettled(attempts)
-      const won = results.filter((result) => result.status === 'fulfilled')
-      t.equal(won.length, 1)
-      t.equal((await findPeer(db, made.id)).revision, 2)
+      const stores = await warm(await Promise.all(Array.from({ length: 4 }, () => ground.another(store))))
+      for (let revision = 1; revision <= 5; revision++) {
+        const attempts = stores.map((each, n) => updatePeer(each.db, key, made.id, { name: `west-${n}` }, revision))
+        const results = await Promise.allSettled(attempts)
+        const codes = results.map((result) => (result.status === 'rejected' ? result.reason.code : 'made'))
+        t.same(codes.sort(), ['SYNC_REQUEST_CHANGED', 'SYNC_REQUEST_CHANGED', 'SYNC_REQUEST_CHANGED', 'made'])
+        t.equal((await findPeer(db, made.id)).revision, revision + 1)
+      }
     })
 
     t.test('secrets are kept sealed and come back only for the connection', async (t) => {

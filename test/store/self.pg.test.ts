@@ -18,7 +18,7 @@ import {
   verifySignature,
 } from '../../src/store/index.ts'
 import { startPostgres } from '../support/postgres.ts'
-import { addRecord, addResource, bothStores, records } from './both-stores.ts'
+import { addRecord, addResource, bothStores, records, warm } from './both-stores.ts'
 
 const { cluster, all } = await bothStores(t)
 const key = randomBytes(32)
@@ -167,6 +167,17 @@ for (const ground of all) {
         true,
       )
       t.equal((await ensureSelf(store.db, { name: 'field', key })).logId, after.logId)
+    })
+
+    t.test('several that notice at once that the log must be replaced make one new log', async (t) => {
+      const store = await ground.fresh()
+      const { logId } = await ensureSelf(store.db, { name: 'field', key })
+      const stores = await warm(await Promise.all(Array.from({ length: 4 }, () => ground.another(store))))
+      const selves = await Promise.all(stores.map(({ db }) => newLog(db, logId)))
+      t.equal(new Set(selves.map((self) => self.logId)).size, 1)
+      t.not(selves[0]?.logId, logId)
+      t.same(await newLog(store.db, logId), selves[0])
+      t.equal((await store.db.selectFrom('syncline.site').select('id').execute()).length, 2)
     })
 
     t.test('eight first starts at once make one site', async (t) => {

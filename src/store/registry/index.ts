@@ -44,7 +44,7 @@ export {
   resumePeer,
   updatePeer,
 } from './peers.ts'
-export { DATA_KEY_BYTES, open, randomSecret, type SecretPlace, seal, secretHash } from './secrets.ts'
+export { DATA_KEY_BYTES, randomSecret, type SecretPlace, seal, secretHash, unseal } from './secrets.ts'
 export {
   ensureSelf,
   keyFingerprint,
@@ -57,7 +57,7 @@ export {
   verifySignature,
 } from './self.ts'
 export { clearSetting, getSetting, listSettings, replaceSetting, setSetting } from './settings.ts'
-export { isOrigin, originsOf, siteIds, uuidOf } from './sites.ts'
+export { isOrigin, originsOf, siteIds } from './sites.ts'
 export {
   createTask,
   findTask,

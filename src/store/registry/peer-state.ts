@@ -1,7 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import type { Database } from '../schema.ts'
 import { forgetSource, notFound } from './peers.ts'
-import { lockRecords } from './self.ts'
 import { inTransaction } from './transaction.ts'
 import { checkInstant } from './values.ts'
 
@@ -66,8 +65,6 @@ export async function notePeerSuccess(db: Kysely<Database>, peerId: number): Pro
  */
 export async function peerLogChanged(db: Kysely<Database>, peerId: number, newLogId: string): Promise<void> {
   await inTransaction(db, async (trx) => {
-    // In the order of apply, records before the rest.
-    await lockRecords(trx)
     const peer = await trx
       .selectFrom('syncline.peer')
       .select(['site_id', 'log_id'])

@@ -3,7 +3,7 @@ import { SynclineError } from '../../sync/index.ts'
 import type { Database } from '../schema.ts'
 import { olderThan, type Page, type PageQuery, pageBounds, toPage } from './page.ts'
 import { type Credentials, checkCertificates, checkClientPair, checkPeerUrl, readProxyUrl } from './peer-input.ts'
-import { open, type SecretPlace, seal } from './secrets.ts'
+import { type SecretPlace, seal, unseal } from './secrets.ts'
 import { lockRecords } from './self.ts'
 import { siteIds } from './sites.ts'
 import { inTransaction, isUniqueViolation } from './transaction.ts'
@@ -170,7 +170,7 @@ export async function peerConnection(db: Kysely<Database>, key: Buffer, peerId: 
   if (row.url === null)
     throw invalid(`peer "${row.name}" has no address: it connects to this site, not the other way round`)
   const opened = (column: string, sealed: Buffer | null) =>
-    sealed === null ? null : open(key, placeOf(row.uuid, column), sealed).toString()
+    sealed === null ? null : unseal(key, placeOf(row.uuid, column), sealed).toString()
   const credentials = opened('proxy_secret', row.proxy_secret)
   return {
     url: row.url,
@@ -279,7 +279,7 @@ function readSettings(key: Buffer, uuid: string, settings: PeerSettings, row: Pe
       settings.caPem === null ? null : checkCertificates('the file of certificate authorities', settings.caPem)
   }
   if (settings.clientCertPem !== undefined || settings.clientKeyPem !== undefined) {
-    const kept = row?.client_key == null ? null : open(key, placeOf(uuid, 'client_key'), row.client_key).toString()
+    const kept = row?.client_key == null ? null : unseal(key, placeOf(uuid, 'client_key'), row.client_key).toString()
     const certPem = settings.clientCertPem === undefined ? (row?.client_cert_pem ?? null) : settings.clientCertPem
     const keyPem = settings.clientKeyPem === undefined ? kept : settings.clientKeyPem
     checkClientPair(certPem, keyPem)

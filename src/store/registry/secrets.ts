@@ -23,7 +23,7 @@ export function seal(key: Buffer, place: SecretPlace, secret: string | Buffer): 
 }
 
 /** Opens what `seal` made for the same place. Errors: SYNC_CONFIG_DATA_KEY_WRONG. */
-export function open(key: Buffer, place: SecretPlace, sealed: Buffer): Buffer {
+export function unseal(key: Buffer, place: SecretPlace, sealed: Buffer): Buffer {
   checkKey(key)
   const text = sealed.subarray(1 + NONCE_BYTES + TAG_BYTES)
   try {

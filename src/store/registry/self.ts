@@ -10,7 +10,7 @@ import {
 } from 'node:crypto'
 import { type Kysely, sql, type Transaction } from 'kysely'
 import type { Database } from '../schema.ts'
-import { open, type SecretPlace, seal } from './secrets.ts'
+import { type SecretPlace, seal, unseal } from './secrets.ts'
 import { getSetting, setSetting } from './settings.ts'
 import { siteIds } from './sites.ts'
 import { inTransaction, sqlState } from './transaction.ts'
@@ -125,11 +125,15 @@ export async function renameSite(db: Kysely<Database>, name: string): Promise<Se
   })
 }
 
-/** Begins a new log by hand, for what no start can notice, such as a copy of a whole machine that was put back. Same effect as a restore. */
-export async function newLog(db: Kysely<Database>): Promise<SelfEntry> {
+/**
+ * Begins a new log without a start, for what no start can notice, such as a copy of a whole machine that was put back. Same effect as a restore.
+ * With `replaces` only when that is still the current log: of several that notice the same thing at once, one acts. Gives the site as it is then.
+ */
+export async function newLog(db: Kysely<Database>, replaces?: string): Promise<SelfEntry> {
   return inTransaction(db, async (trx) => {
     await lockSelf(trx)
     const self = await readSelf(trx)
+    if (replaces !== undefined && replaces !== self.logId) return self
     await mintLog(trx, self.uuid, await look(trx))
     return readSelf(trx)
   })
@@ -210,7 +214,7 @@ async function create(trx: Transaction<Database>, options: { name: string; key: 
 
 async function openPrivateKey(trx: Transaction<Database>, key: Buffer) {
   const row = await trx.selectFrom('syncline.self').select(['uuid', 'private_key']).executeTakeFirstOrThrow()
-  return createPrivateKey({ key: open(key, privateKeyOf(row.uuid), row.private_key), format: 'der', type: 'pkcs8' })
+  return createPrivateKey({ key: unseal(key, privateKeyOf(row.uuid), row.private_key), format: 'der', type: 'pkcs8' })
 }
 
 function privateKeyOf(uuid: string): SecretPlace {

@@ -24,11 +24,10 @@ export async function siteIds(db: Kysely<Database>, origins: readonly string[]):
   // Looked up first: an insert that finds its row there would still use up a number of the sequence for every batch.
   const missing = [...new Set(origins)].filter((origin) => !known.has(origin)).sort()
   if (missing.length > 0) {
-    await db
-      .insertInto('syncline.site')
-      .values(missing.map((origin) => ({ origin, uuid: uuidOf(origin) })))
-      .onConflict((conflict) => conflict.column('origin').doNothing())
-      .execute()
+    await sql`
+      insert into syncline.site (origin, uuid)
+      select origin, left(origin, 36)::uuid from unnest(${missing}::text[]) with ordinality as each (origin, n) order by n
+      on conflict (origin) do nothing`.execute(db)
     known = await idsByOrigin(db, origins)
   }
   return origins.map((origin) => {
@@ -52,11 +51,6 @@ export async function originsOf(db: Kysely<Database>, ids: readonly number[]): P
     if (origin === undefined) throw new Error(`there is no site ${id}`)
     return origin
   })
-}
-
-/** The UUID of the site behind an origin. */
-export function uuidOf(origin: string): string {
-  return origin.slice(0, 36)
 }
 
 async function idsByOrigin(db: Kysely<Database>, origins: readonly string[]): Promise<ReadonlyMap<string, number>> {
