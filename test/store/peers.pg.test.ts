@@ -201,7 +201,7 @@ for (const ground of all) {
       const { id } = await createPeer(db, key, aPeer('shaky'))
       t.equal(await notePeerFailure(db, id, '2030-01-01T00:00:00Z'), 1)
       t.equal(await notePeerFailure(db, id, '2030-01-01T00:10:00.5Z'), 2)
-      t.match(await findPeer(db, id), { failures: 2, retryAt: '2030-01-01T00:10:00.5Z', revision: 1 })
+      t.match(await findPeer(db, id), { failures: 2, retryAt: '2030-01-01T00:10:00.500000Z', revision: 1 })
       await notePeerSuccess(db, id)
       t.match(await findPeer(db, id), { failures: 0, retryAt: null, revision: 1 })
       await notePeerFailure(db, id, null)

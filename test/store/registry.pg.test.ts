@@ -8,6 +8,7 @@ import {
   findTask,
   findTaskFor,
   getSetting,
+  isoTime,
   listGrants,
   listSettings,
   listTasks,
@@ -278,3 +279,17 @@ for (const ground of all) {
     await t.rejects(setSetting(db, '', 1), { code: 'SYNC_REQUEST_INVALID' })
   })
 }
+
+t.test('times are ISO 8601 with six digits of a second, so that they sort as text', async (t) => {
+  for (const [text, iso] of [
+    ['2026-11-22 00:22:48+00', '2026-11-22T00:22:48.000000Z'],
+    ['2026-11-22 00:22:48.65+00', '2026-11-22T00:22:48.650000Z'],
+    ['2026-11-22 00:22:48.656123+00:00', '2026-11-22T00:22:48.656123Z'],
+    ['2026-11-22 05:52:48+05:30', '2026-11-22T05:52:48.000000+05:30'],
+    ['2026-11-22 02:22:48-08', '2026-11-22T02:22:48.000000-08:00'],
+    ['infinity', 'infinity'],
+  ] as const) {
+    t.equal(isoTime(text), iso)
+  }
+  t.equal(isoTime(null), null)
+})

@@ -149,7 +149,7 @@ for (const ground of all) {
       }
       const id = await appendLog(db, entry)
       const [shown] = (await listLog(db)).items
-      t.match(shown?.at, /^\d{4}-\d\d-\d\dT.*Z$/)
+      t.match(shown?.at, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/)
       t.same(shown, {
         ...PULLED,
         ...counts,

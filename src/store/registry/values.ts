@@ -21,16 +21,16 @@ export type LinkRuleSettings = {
   readonly master?: string | null | undefined
 }
 
-/** PostgreSQL's text of a time, in ISO 8601 with all its microseconds. */
+/** PostgreSQL's text of a time in ISO 8601, always with six digits of a second, so that times also sort as text. */
 export function isoTime(text: string): string
 export function isoTime(text: string | null): string | null
 export function isoTime(text: string | null): string | null {
-  return text === null
-    ? null
-    : text
-        .replace(' ', 'T')
-        .replace(/\+00(:00)?$/, 'Z')
-        .replace(/([+-]\d\d)$/, '$1:00')
+  if (text === null) return null
+  const [, date, time, fraction = '', zone = ''] = /^(\S+) (\d\d:\d\d:\d\d)(?:\.(\d+))?([+-].*)?$/.exec(text) ?? []
+  // Times beyond the calendar, such as infinity, have no other form.
+  if (date === undefined) return text
+  const offset = /^\+00(:00)?$/.test(zone) ? 'Z' : zone.replace(/^(.\d\d)$/, '$1:00')
+  return `${date}T${time}.${fraction.padEnd(6, '0')}${offset}`
 }
 
 export function invalid(detail: string, options?: ErrorOptions): SynclineError {
