@@ -12,7 +12,7 @@ import {
 } from '../sync/index.ts'
 import type { Store } from './database.ts'
 import { filterSql } from './filter-sql.ts'
-import { findGrant, newLog, type Peer } from './registry/index.ts'
+import { findGrant, getSetting, newLog, type Peer, setSetting } from './registry/index.ts'
 import { loadResources, type ResourceInfo } from './resources.ts'
 
 /** The columns that were asked for, all of which must be granted. Errors: SYNC_AUTH_FORBIDDEN naming the others. */
@@ -122,11 +122,22 @@ export async function startOf(
     future: boolean
   }>`select ${checkpoint.position.xact}::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) as future`.execute(store.db)
   if (rows[0]?.future) {
-    const renewed = await newLog(store.db)
+    await beginNewLog(store, logId)
     throw new SynclineError(
       'SYNC_CHECKPOINT_GONE',
-      `the checkpoint lies in the future of log ${log}: this database was put back to an earlier state; it now writes log ${renewed.logId}`,
+      `the checkpoint lies in the future of log ${log}: this database was put back to an earlier state`,
     )
   }
   return (mark === undefined ? '' : `.${mark}`) === scope ? checkpoint.position : null
+}
+
+/** A peer could invent checkpoints, and a new log moves every record: once an hour is enough for a true one. */
+const NEW_LOG_PAUSE_MS = 3_600_000
+const NEW_LOG_SETTING = 'log:begun-for-checkpoint'
+
+async function beginNewLog(store: Store, logId: string): Promise<void> {
+  const last = await getSetting(store.db, NEW_LOG_SETTING)
+  if (typeof last === 'number' && Date.now() - last < NEW_LOG_PAUSE_MS) return
+  await setSetting(store.db, NEW_LOG_SETTING, Date.now())
+  await newLog(store.db, logId)
 }
