@@ -1,4 +1,5 @@
 export { type Connections, createConnections, type PeerLink } from './connections.ts'
+export { type Joined, type JoinedGrant, type JoinRequest, joinPeer } from './pairing.ts'
 export {
   type ClientSettings,
   createPeerClient,
@@ -20,3 +21,4 @@ export {
 } from './runner.ts'
 export type { RunCounts } from './tally.ts'
 export type { Connection, TransportSettings } from './transport.ts'
+export { repairDifferences, type Verified, type VerifyOptions, verifyPeer } from './verify.ts'

@@ -94,10 +94,15 @@ function redirect(status: number, headers: Answer['headers']): string {
 }
 
 /** Turns a failed connection into words a person can act on. What this site itself found wrong with the answer stays as it is. */
-export function connectionFailure(what: string, error: unknown): unknown {
+export function connectionFailure(what: string, error: unknown, secure: boolean): unknown {
   if (error instanceof SynclineError) return error
   if (!(error instanceof Error)) return error
-  return new PeerError('SYNC_PEER_UNREACHABLE', `${what}: ${reasonOf(error)}`, {}, { cause: error })
+  // TLS 1.3 has shaken hands before the server looks for a certificate; its alert mostly loses the race against the end of the connection.
+  const hint =
+    secure && error instanceof errors.SocketError && error.socket?.bytesRead === 0
+      ? ' (does it want a client certificate?)'
+      : ''
+  return new PeerError('SYNC_PEER_UNREACHABLE', `${what}: ${reasonOf(error)}${hint}`, {}, { cause: error })
 }
 
 /** True when a kept connection was closed by the other side before the answer began: the request may go out again at once. */

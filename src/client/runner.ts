@@ -58,7 +58,7 @@ export type RunEvents = Pick<
 export type RunnerDeps = {
   readonly store: Store
   /** This site as it is now: its log may be renewed while the process runs. */
-  readonly self: () => Self
+  readonly self: () => Promise<Self>
   readonly connections: Connections
   readonly limits: ExchangeLimits
   readonly events: RunEvents
@@ -144,7 +144,7 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
     const signal = AbortSignal.any([lost, ...(options.signal ? [options.signal] : [])])
     const session: RunSession = {
       store: deps.store,
-      link: { self: deps.self(), peer },
+      link: { self: await deps.self(), peer },
       peer: connection,
       limits: deps.limits,
       events: deps.events,

@@ -98,7 +98,7 @@ export function createTransport(connection: Connection, settings: TransportSetti
       throw refusal(what, { status: statusCode, headers, body: read.bytes }, Date.now())
     } catch (error) {
       if (request.signal?.aborted) throw request.signal.reason
-      throw connectionFailure(what, error)
+      throw connectionFailure(what, error, base.protocol === 'https:')
     }
   }
 
@@ -122,7 +122,7 @@ export function createTransport(connection: Connection, settings: TransportSetti
       yield* linesOf(answer.body)
     } catch (error) {
       if (signal.aborted) throw signal.reason
-      throw connectionFailure(what, error)
+      throw connectionFailure(what, error, base.protocol === 'https:')
     }
   }
 

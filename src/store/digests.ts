@@ -1,4 +1,5 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely'
+import { SynclineError } from '../sync/index.ts'
 import { liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
@@ -35,13 +36,37 @@ export async function digestOf(
   }))
 }
 
+/** One record of a range with the hash that the sums of digests add up, in decimal digits. */
+export type RecordDigest = { readonly id: string; readonly hash: string }
+
+/** The records of a small range one by one, in key order. Errors: SYNC_REQUEST_TOO_LARGE when it holds more than `limit`. */
+export async function digestRecords(
+  db: Kysely<Database>,
+  scope: DigestScope,
+  range: KeyRange,
+  limit: number,
+): Promise<readonly RecordDigest[]> {
+  const { rows } = await sql<RecordDigest>`
+    select record_id as id, hash::text as hash from (${hashedRecords(scope, range)}) hashed order by record_id limit ${limit + 1}`.execute(
+    db,
+  )
+  if (rows.length > limit) {
+    throw new SynclineError('SYNC_REQUEST_TOO_LARGE', `the range holds more than ${limit} records`)
+  }
+  return rows
+}
+
 type BucketRow = { readonly last: string; readonly count: number; readonly sum: string }
 
-export function digestQuery(
-  { resource, filter }: DigestScope,
-  range: KeyRange,
-  buckets: number,
-): RawBuilder<BucketRow> {
+export function digestQuery(scope: DigestScope, range: KeyRange, buckets: number): RawBuilder<BucketRow> {
+  return sql<BucketRow>`
+    with hashed as (
+      select record_id, hash, ntile(${buckets}::int4) over (order by record_id) as bucket from (${hashedRecords(scope, range)}) records
+    )
+    select max(record_id) as last, count(*)::int as count, sum(hash)::text as sum from hashed group by bucket order by bucket`
+}
+
+function hashedRecords({ resource, filter }: DigestScope, range: KeyRange): RawBuilder<unknown> {
   const from = range.from === null ? sql`` : sql`and r.record_id > ${range.from} collate "C"`
   const to = range.to === null ? sql`` : sql`and r.record_id <= ${range.to} collate "C"`
   const matches =
@@ -50,12 +75,8 @@ export function digestQuery(
       : sql`and not r.deleted and exists (
           select from ${sql.raw(liveTable(resource))} t
            where t.${sql.id(resource.keyColumn)} = r.record_id::${sql.raw(resource.keyType)} and coalesce(${filter}, false))`
-  return sql<BucketRow>`
-    with hashed as (
-      select r.record_id, ntile(${buckets}::int4) over (order by r.record_id) as bucket,
-             hashtextextended(concat_ws(e'\\n', r.record_id, o.origin, r.clock, r.deleted), 0)::numeric as hash
-        from syncline.record r join syncline.site o on o.id = r.origin
-       where r.resource_id = ${resource.id} ${from} ${to} ${matches}
-    )
-    select max(record_id) as last, count(*)::int as count, sum(hash)::text as sum from hashed group by bucket order by bucket`
+  return sql`
+    select r.record_id, hashtextextended(concat_ws(e'\\n', r.record_id, o.origin, r.clock, r.deleted), 0)::numeric as hash
+      from syncline.record r join syncline.site o on o.id = r.origin
+     where r.resource_id = ${resource.id} ${from} ${to} ${matches}`
 }

@@ -28,7 +28,15 @@ export {
   resolveConflict,
 } from './conflicts.ts'
 export { openStore, type Store, type StoreOptions } from './database.ts'
-export { type Digest, type DigestScope, digestOf, type KeyRange } from './digests.ts'
+export { grantedDigestScope } from './digest-scope.ts'
+export {
+  type Digest,
+  type DigestScope,
+  digestOf,
+  digestRecords,
+  type KeyRange,
+  type RecordDigest,
+} from './digests.ts'
 export {
   type Alongside,
   addReports,
@@ -47,8 +55,9 @@ export {
 export { servableHeads } from './heads.ts'
 export { closeLeases, withLease, withPeerLease } from './lease.ts'
 export { createManaged, type ManagedTable } from './managed.ts'
-export { measureStore, type StoreMeasurement } from './measure.ts'
+export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts'
 export { migrate } from './migrate.ts'
+export { changeGrant, type Joiner, type PairedPeer, pairPeer } from './pairing.ts'
 export {
   discardQuarantined,
   findQuarantined,
@@ -61,6 +70,7 @@ export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'
 export { type RecordPage, type RecordQuery, readRecord, readRecords } from './records.ts'
 export { redrive } from './redrive.ts'
 export * from './registry/index.ts'
+export { offerAgain, quarantinedIds } from './repair.ts'
 export {
   type Column,
   type ColumnForm,

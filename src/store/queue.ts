@@ -25,8 +25,9 @@ export type Queue<Data extends object> = {
 }
 
 const NAME = 'sync'
-/** Jobs that one process works on at once. */
+/** Jobs that one process works on at once; the embedded database has one connection for everything. */
 const CONCURRENCY = 4
+const CONCURRENCY_EMBEDDED = 1
 const POLL_SECONDS = 2
 /** A process that does not say for so long that it still works on a job is taken for dead. */
 const HEARTBEAT_SECONDS = 30
@@ -82,7 +83,7 @@ export async function openQueue<Data extends object>(
       return id !== null
     },
     work: async (work) => {
-      for (let n = 0; n < CONCURRENCY; n++) {
+      for (let n = 0; n < (store.server ? CONCURRENCY : CONCURRENCY_EMBEDDED); n++) {
         const options = { pollingIntervalSeconds: POLL_SECONDS, batchSize: 1 }
         workers.push(
           await boss.work<Data>(NAME, options, async (jobs: Job<Data>[]) => {

@@ -1,0 +1,169 @@
+import {
+  type DueJob,
+  type ExchangeLimits,
+  everyItem,
+  listPeers,
+  listTasks,
+  lookupPeer,
+  openQueue,
+  type Peer,
+  type Self,
+  type Store,
+  type Task,
+} from '../store/index.ts'
+import { SynclineError } from '../sync/index.ts'
+import { startHousekeeping } from './housekeeping.ts'
+import { startLive } from './live.ts'
+import { createRuns, type RunPeer, type StartedRuns, type SyncRequest } from './runs.ts'
+import { type DueTasks, startScheduler } from './scheduler.ts'
+
+export type JobsDeps = {
+  readonly store: Store
+  readonly self: () => Promise<Self>
+  readonly limits: ExchangeLimits
+  readonly logDays: number
+  /** Puts due work on the queue. */
+  readonly schedule: boolean
+  /** Performs what is on the queue. */
+  readonly work: boolean
+  readonly runPeer: RunPeer
+  /** Announcements of a peer, for live tasks. */
+  readonly listen: (peer: Peer, signal: AbortSignal) => AsyncIterable<string>
+  readonly events: {
+    readonly jobScheduled: (event: {
+      readonly job: string
+      readonly cause: 'schedule' | 'retry'
+      readonly dueAt: string
+    }) => void
+    readonly internalError: (event: { readonly where: string; readonly err: unknown }) => void
+  }
+}
+
+/** Everything that sets off runs in this process. */
+export type Jobs = {
+  /** Starts runs now and gives their ids. */
+  readonly syncNow: (request: SyncRequest) => Promise<StartedRuns>
+  /** Tasks or peers changed: due times are worked out anew. */
+  readonly scheduleChanged: () => void
+  readonly nextRuns: () => readonly { readonly taskId: number; readonly at: string }[]
+  /** Takes no more work, cancels what runs at its next safe point, and waits for that at most `timeoutMs`. */
+  readonly stop: (timeoutMs: number) => Promise<void>
+}
+
+/** One due run as it stands on the queue. */
+type SyncJob = {
+  readonly peerId: number
+  readonly resources: readonly string[]
+  readonly cause: 'schedule' | 'retry'
+  readonly key: string
+}
+
+const LIVE = 'live'
+/** How often live tasks that other processes changed are looked for. */
+const LIVE_REFRESH_MS = 10_000
+
+export async function startJobs(deps: JobsDeps): Promise<Jobs> {
+  const { store } = deps
+  const onError = (err: unknown) => deps.events.internalError({ where: 'jobs', err })
+  const runs = createRuns({ store, runPeer: deps.runPeer, onError })
+  if (!deps.schedule && !deps.work) {
+    return { syncNow: runs.syncNow, scheduleChanged: () => {}, nextRuns: () => [], stop: runs.stop }
+  }
+  const queue = await openQueue<SyncJob>(store, onError)
+  const send = (job: DueJob<SyncJob>, dueAt: string, peer: string) => {
+    const sending = queue.send(job).then((added) => {
+      if (added) deps.events.jobScheduled({ job: `sync ${peer}`, cause: job.data.cause, dueAt })
+    })
+    sending.catch(onError)
+  }
+  const onDue = ({ key, peerId, peer, resources, dueAt }: DueTasks) =>
+    send({ key, data: { peerId, resources, cause: 'schedule', key } }, dueAt, peer)
+
+  if (deps.work) await queue.work((job) => perform(deps, runs, job, send))
+  const scheduler = deps.schedule
+    ? startScheduler({
+        siteUuid: (await deps.self()).uuid,
+        tasks: async () =>
+          (await scheduledTasks(store)).map(({ id: taskId, schedule, ...task }) => ({
+            ...task,
+            taskId,
+            schedule: schedule ?? '',
+          })),
+        onDue,
+        onError,
+      })
+    : null
+  const live = deps.work ? startLive({ store, runs, listen: deps.listen, onError }) : null
+  const refreshLive = async () =>
+    live?.refresh(
+      (await scheduledTasks(store))
+        .filter(({ schedule }) => schedule === LIVE)
+        .map(({ peerId, resource, mode }) => ({ peerId, resource, mode })),
+    )
+  const polling = setInterval(() => void refreshLive().catch(onError), LIVE_REFRESH_MS)
+  const endHousekeeping = deps.work ? startHousekeeping({ ...deps, onError }) : null
+  const refresh = async () => {
+    await scheduler?.refresh()
+    await refreshLive()
+  }
+  await refresh()
+
+  return {
+    syncNow: runs.syncNow,
+    scheduleChanged: () => void refresh().catch(onError),
+    nextRuns: () => scheduler?.nextRuns() ?? [],
+    stop: async (timeoutMs) => {
+      clearInterval(polling)
+      scheduler?.stop()
+      await Promise.all([runs.stop(timeoutMs), queue.stop(timeoutMs), live?.stop(), endHousekeeping?.()])
+    },
+  }
+}
+
+/** Clocks of the database and of this process may differ a little. */
+const EARLY_MS = 1_000
+
+/** Does one due run. What is thrown puts the job back on the queue. */
+async function perform(
+  { store }: JobsDeps,
+  runs: ReturnType<typeof createRuns>,
+  { peerId, resources, cause, key }: SyncJob,
+  send: (job: DueJob<SyncJob>, dueAt: string, peer: string) => void,
+): Promise<void> {
+  const peer = await lookupPeer(store.db, peerId)
+  if (peer === null || peer.paused || peer.url === null) return
+  const again = (at: string) =>
+    send(
+      { key: `${key} retry ${at}`, data: { peerId, resources, cause: 'retry', key }, startAfter: new Date(at) },
+      at,
+      peer.name,
+    )
+  if (peer.retryAt !== null && Date.parse(peer.retryAt) > Date.now() + EARLY_MS) {
+    // The circuit is open. The run that opened it has its own next attempt on the queue; one of another schedule goes on waiting.
+    if (cause === 'retry') again(peer.retryAt)
+    return
+  }
+  try {
+    const { cancelled, retryAt } = await runs.run(peer, { resources, cause })
+    if (cancelled) throw new Error('the run was cancelled before it was done')
+    if (retryAt !== null) again(retryAt)
+  } catch (error) {
+    // The task was removed or disabled since it became due.
+    if (error instanceof SynclineError && error.code === 'SYNC_REQUEST_NOT_FOUND') return
+    throw error
+  }
+}
+
+type Scheduled = Pick<Task, 'id' | 'peerId' | 'peer' | 'resource' | 'mode' | 'schedule'>
+
+/** Enabled tasks with a schedule, of peers that this site can reach and that are not paused. */
+async function scheduledTasks(store: Store): Promise<readonly Scheduled[]> {
+  const tasks = await everyItem((page) => listTasks(store.db, { ...page, enabled: true }))
+  const scheduled = tasks.filter(({ schedule }) => schedule !== null)
+  if (scheduled.length === 0) return []
+  const peers = await everyItem((page) => listPeers(store.db, { ...page, paused: false }))
+  const reachable = new Set(peers.filter(({ url }) => url !== null).map(({ id }) => id))
+  return scheduled
+    .filter(({ peerId }) => reachable.has(peerId))
+    .map(({ id, peerId, peer, resource, mode, schedule }) => ({ id, peerId, peer, resource, mode, schedule }))
+}
