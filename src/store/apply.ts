@@ -1,7 +1,6 @@
 import { sql, type Transaction } from 'kysely'
 import {
   type BatchReport,
-  ERRORS,
   type LineBatch,
   type Outcome,
   type Policy,
@@ -9,6 +8,7 @@ import {
   SynclineError,
 } from '../sync/index.ts'
 import { closeSettledConflicts } from './conflict-close.ts'
+import { type DatabaseError, explain } from './explain.ts'
 import { quarantineStaged, releaseApplied } from './quarantine.ts'
 import { siteIds } from './registry/index.ts'
 import type { ResourceInfo } from './resources.ts'
@@ -52,7 +52,6 @@ export type ApplyContext = {
 const REJECTIONS_MAX = 1_000
 /** Errors of the database that lie in the record: data exception, constraint, raised by a trigger, program limit, wrong type. */
 const RECORD_FAULT = /^(22|23|54|P0|42804|42846|44|HV)/
-const BUSY = new Set(['40001', '40P01', '55P03', '57014'])
 
 /**
  * Applies one batch inside the caller's transaction, which also moves the checkpoint (I5): stage, classify in one join, settle what is
@@ -132,8 +131,6 @@ async function writeStaged(
       batch,
     )
 }
-
-type DatabaseError = Error & { readonly code?: string; readonly constraint?: string; readonly detail?: string }
 
 /** Writes a range under a savepoint. Returns the error that one of its records caused, after undoing the range; throws any other. */
 async function attempt(
@@ -292,7 +289,7 @@ async function settleLeft(trx: Transaction<Database>, context: ApplyContext): Pr
   const table = sql.raw(`"${resource.tableSchema.replaceAll('"', '""')}"."${resource.tableName.replaceAll('"', '""')}"`)
   const known = sql`s.class = 'l' and not s.l_deleted and s.l_origin is not null and (s.origin = s.l_origin and s.clock >= s.l_clock or (s.seen ->> s.l_origin::text)::int8 >= s.l_clock)`
   await sql`insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
-    select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, row_to_json(t)
+    select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, row_to_json(t.*)
       from pg_temp.syncline_stage s join ${table} t on t.${key} = s.id::${sql.raw(resource.keyType)} where ${known}`.execute(
     trx,
   )
@@ -363,16 +360,4 @@ export function emptyReport(): BatchReport {
     rejections: [],
     truncated: false,
   }
-}
-
-function explain(error: unknown): unknown {
-  const code = (error as DatabaseError).code ?? ''
-  if (code in ERRORS) return error
-  const words = (error as Error).message
-  if (BUSY.has(code)) return new SynclineError('SYNC_STORE_BUSY', words, { cause: error })
-  if (code === '42501') return new SynclineError('SYNC_STORE_RIGHTS', words, { cause: error })
-  if (/^22/.test(code))
-    return new SynclineError('SYNC_FORMAT_INVALID', `a line of the batch cannot be read: ${words}`, { cause: error })
-  if (/^(42703|42P01)/.test(code)) return new SynclineError('SYNC_RESOURCE_OUTDATED', words, { cause: error })
-  return error
 }

@@ -1,5 +1,5 @@
 import { type Kysely, sql } from 'kysely'
-import type { Column, ResourceInfo } from './resources.ts'
+import type { ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
 /** Raised when the text of the capture functions changes: `resource check` then reports older triggers as outdated. */
@@ -14,9 +14,6 @@ const TRANSITIONS: Record<CaptureEvent, string> = {
   delete: 'referencing old table as old_rows',
   truncate: '',
 }
-
-/** Types without an equality operator are compared by their text. */
-const NO_EQUALITY = new Set(['json', 'xml', 'point', 'polygon', 'box', 'line', 'lseg', 'path', 'circle'])
 
 export function quoteIdent(name: string): string {
   return `"${name.replaceAll('"', '""')}"`
@@ -40,7 +37,9 @@ export function captureFunction(resourceId: number): string {
 /**
  * The trigger function of one resource. Runs in the application's own statement:
  * - a statement of the application moves the record rows to its own transaction and gives them a version of this site;
- * - an update that changes no synced column is no change (rows are compared as sets, by sort, so a huge statement spills instead of growing);
+ * - an update that changes nothing is no change. Whole rows are compared as text: their types may have no equality or one that takes different
+ *   values for equal (1.0 and 1.00, 30 days and a month), and as no column but the identity is named, the statements of an application that
+ *   drops or renames one go on. Rows are compared as sets, by sort, so that a huge statement spills instead of growing;
  * - rows written by `apply` to this resource keep the version of their origin, hence the quiet exit; what a foreign key or trigger of
  *   the application changes in *another* resource meanwhile is a change of this site and is captured;
  * - rows are written in key order: half the cost of random order on a bulk insert, and one lock order for all writers.
@@ -48,9 +47,7 @@ export function captureFunction(resourceId: number): string {
 export function captureFunctionSql(resource: ResourceInfo): string {
   const key = quoteIdent(resource.keyColumn)
   const id = `${key}::text collate "C"`
-  const compared = resource.columns.filter((column) => column.sent)
-  const list = (alias: string) =>
-    [`${alias}.${id} as record_id`, ...compared.map((column, n) => `${comparable(column, alias)} as c${n}`)].join(', ')
+  const whole = (alias: string) => `${alias}.${id} as record_id, (${alias}.*)::text collate "C" as row`
   const upsert = (source: string, deleted: boolean) => `
     insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
     select ${resource.id}, s.record_id, pg_current_xact_id(), self.site_id, now_us, ${deleted}
@@ -60,7 +57,7 @@ export function captureFunctionSql(resource: ResourceInfo): string {
   return `
 create or replace function ${captureFunction(resource.id)}() returns trigger
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set enable_hashagg = off
+set search_path = pg_catalog, pg_temp set enable_hashagg = off set extra_float_digits = 1
 as $capture$
 declare
   now_us int8 := extract(epoch from clock_timestamp()) * 1000000;
@@ -69,7 +66,7 @@ begin
     return null;
   end if;
   if tg_op = 'INSERT' then${upsert(`select n.${id} as record_id from new_rows n`, false)}
-  elsif tg_op = 'UPDATE' then${upsert(`select d.record_id from (select ${list('n')} from new_rows n except select ${list('o')} from old_rows o) d`, false)}
+  elsif tg_op = 'UPDATE' then${upsert(`select d.record_id from (select ${whole('n')} from new_rows n except select ${whole('o')} from old_rows o) d`, false)}
     -- Sums of hashes tell whether any identity changed for a tenth of the cost of comparing the sets.
     if (select sum(hashtextextended(${key}::text, 0)) from old_rows) <> (select sum(hashtextextended(${key}::text, 0)) from new_rows) then${upsert(
       `select o.${id} as record_id from old_rows o except select n.${id} from new_rows n`,
@@ -80,7 +77,9 @@ begin
   else
     update syncline.record r set
       xact = pg_current_xact_id(), ${nextVersion('self.site_id')}, source = null, deleted = true
-    from syncline.self where r.resource_id = ${resource.id} and not r.deleted;
+    from syncline.self where r.resource_id = ${resource.id} and not r.deleted
+      -- A partition may have been emptied alone.
+      and not exists (select from ${qualified(resource)} t where t.${key} = r.record_id::${resource.keyType});
   end if;
   return null;
 end
@@ -101,11 +100,6 @@ function nextVersion(me: string): string {
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
         else syncline.next_seen(r.origin, r.clock, r.seen, ${me}) end,
       origin = ${me}`
-}
-
-function comparable(column: Column, alias: string): string {
-  const value = `${alias}.${quoteIdent(column.name)}`
-  return NO_EQUALITY.has(column.baseType) || column.baseType === '_json' ? `${value}::text` : value
 }
 
 function qualified(resource: { tableSchema: string; tableName: string }): string {

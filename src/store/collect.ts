@@ -132,20 +132,23 @@ export function payloadSql(resource: ResourceInfo, columns: readonly Column[]): 
 
 function valueSql(column: Column, alias: string): string {
   const value = `${alias}.${quoteIdent(column.name)}`
+  // JSON readers know no negative zero.
+  if (column.baseType === 'float4' || column.baseType === 'float8')
+    return `case when ${value} = 0 and ${value}::text = '-0' then '"-0"'::json else to_json(${value}) end`
   if (column.form === 'native') return value
   if (column.form === 'text') return `${value}::text`
   // Columns of type json keep the line breaks and tabs of whoever wrote them; between tokens a blank says the same.
-  if (column.form === 'json')
-    return column.baseType === 'json' ? `translate(${value}::text, e'\\n\\r\\t', '   ')::json` : value
-  if (column.baseType === '_json') {
-    return `case when ${value} is not null then array(select translate(e::text, e'\\n\\r\\t', '   ')::json from unnest(${value}) e) end`
-  }
+  const oneLine = (json: string) => `translate(${json}::text, e'\\n\\r\\t', '   ')::json`
+  if (column.form === 'json') return column.baseType === 'json' ? oneLine(value) : value
   // JSON numbers of these would be rounded by readers, so the elements travel as text.
-  return ['_int8', '_numeric'].includes(column.baseType) ? `${value}::text[]` : value
+  const exact = ['_int8', '_numeric'].includes(column.baseType) ? `${value}::text[]` : value
+  const list = column.baseType === '_json' ? oneLine(`to_json(${value})`) : `to_json(${exact})`
+  // JSON arrays begin at one; others travel as PostgreSQL writes them.
+  return `case when array_lower(${value}, 1) <> 1 or array_lower(${value}, 2) <> 1 then to_json(${value}::text) else ${list} end`
 }
 
 /** Local keys never travel: a reference is the record id of its target. Inside cycles it may still wait in pending_ref. */
-function referenceSql(resource: ResourceInfo, reference: ResolvedReference): string {
+export function referenceSql(resource: ResourceInfo, reference: ResolvedReference): string {
   const value = `t.${quoteIdent(reference.column.name)}`
   const here = reference.direct
     ? `${value}::text`

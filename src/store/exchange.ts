@@ -12,6 +12,7 @@ import { type ApplyContext, applyLines, emptyReport } from './apply.ts'
 import { writeCheckpoint } from './checkpoints.ts'
 import { collect } from './collect.ts'
 import type { Store } from './database.ts'
+import { explain } from './explain.ts'
 import { tidyAfter } from './housekeeping.ts'
 import { touchRefiltered } from './refilter.ts'
 import { findGrant, findTaskFor, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
@@ -107,6 +108,8 @@ async function collectScoped(
     peer: { id: peer.id, siteId: peer.siteId },
     columns: request.columns ?? null,
     filter,
+  }).catch((error: unknown) => {
+    throw explain(error)
   })
 }
 

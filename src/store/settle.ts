@@ -1,6 +1,6 @@
 import { sql, type Transaction } from 'kysely'
 import { decide, mintVersion, type Policy, type Seen, unionSeen, type Version } from '../sync/index.ts'
-import { payloadSql } from './collect.ts'
+import { payloadSql, referenceSql } from './collect.ts'
 import type { LineHeader } from './quarantine.ts'
 import { liveTable } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -191,28 +191,31 @@ async function conflictPage(
   const { resource, columns } = context
   const key = sql.id(resource.keyColumn)
   const sent = columns.map((each) => each.column)
-  const same =
-    columns.length === 0
-      ? 'true'
-      : columns
-          .map(
-            (each) =>
-              `t.${quote(each.column.name)}${textual(each.column.baseType)} is not distinct from (${incomingSql(context, each)})${textual(each.column.baseType)}`,
-          )
-          .join(' and ')
+  const all = (parts: readonly string[]) => (parts.length === 0 ? 'true' : parts.join(' and '))
+  // Two versions have the same content only if they read the same: 1.0 and 1.00 would stay different. A person who sends 1.0 again changes nothing.
+  const alike = all(columns.map((each) => sameSql(context, each, '::text')))
+  const equal = all(columns.map((each) => sameSql(context, each, textual(each.column.baseType))))
   const origin = (site: string) => sql`(select o.origin from syncline.site o where o.id = ${sql.raw(site)})`
   const named = (seen: string) =>
     sql`(select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(${sql.raw(seen)}) e join syncline.site o on o.id = e.key::int4)`
   const { rows } = await sql<ConflictRow>`
     select s.n, s.id, s.kind::text, s.class::text, s.clock, ${origin('s.origin')} as origin, ${named('s.seen')} as seen,
            s.l_clock, ${origin('s.l_origin')} as l_origin, ${named('s.l_seen')} as l_seen, s.l_deleted,
-           case when s.l_deleted then s.kind = 'd' when s.kind = 'd' then false else ${sql.raw(same)} end as equal,
+           case when s.l_deleted then s.kind = 'd' when s.kind = 'd' then false when s.class = 'u' then ${sql.raw(equal)} else ${sql.raw(alike)} end as equal,
            case when s.l_deleted then null else ${sql.raw(payloadSql(resource, sent))} end as ours, nullif(s.payload, '') as theirs,
            (extract(epoch from clock_timestamp()) * 1000000)::int8 as now_us
       from (select x.*, nullif(x.payload, '')::jsonb as v from pg_temp.syncline_stage x where x.class in ('c', 'u') and x.n > ${after} order by x.n limit ${PAGE}) s
       left join ${sql.raw(liveTable(resource))} t on t.${key} = s.id::${sql.raw(resource.keyType)}
      order by s.n`.execute(trx)
   return rows
+}
+
+/** A reference is compared by the record that it names: one whose target is not here yet would look like none. */
+function sameSql(context: SettleContext, each: SettleContext['columns'][number], cast: string): string {
+  const { resource } = context
+  const reference = resource.references.find((other) => other.column.name === each.column.name)
+  if (reference !== undefined) return `${referenceSql(resource, reference)} is not distinct from (s.v ->> ${each.at})`
+  return `t.${quote(each.column.name)}${cast} is not distinct from (${incomingSql(context, each)})${cast}`
 }
 
 const quote = (name: string) => `"${name.replaceAll('"', '""')}"`

@@ -85,14 +85,16 @@ export async function stageLines(
 
 /**
  * Sets aside versions stamped too far in the future, claims about what they have seen included: either would push the clock of the
- * record ahead with it, and win every later conflict by "newer".
+ * record ahead with it, and win every later conflict by "newer". What the record here has seen itself pushes nothing: our own clock may have
+ * been set back.
  */
 export async function markClockAhead(trx: Transaction<Database>, aheadMaxMicros: number): Promise<number> {
   const limit = sql`(extract(epoch from clock_timestamp()) * 1000000)::int8 + ${aheadMaxMicros}::int8`
   const { numAffectedRows } = await sql`
     update pg_temp.syncline_stage s set class = 'q', code = 'SYNC_RECORD_CLOCK_AHEAD', reason = 'its version is stamped more than ' || ${aheadMaxMicros / 60_000_000}::text || ' minutes ahead of the clock of this site'
      where s.class in ('n', 'f', 'c') and (s.clock > ${limit}
-        or s.seen is not null and exists (select from jsonb_each_text(s.seen) e where e.value::int8 > ${limit}))`.execute(
+        or s.seen is not null and exists (select from jsonb_each_text(s.seen) e where e.value::int8 > ${limit}
+          and e.value::int8 > coalesce(case when e.key::int4 = s.l_origin then s.l_clock else (s.l_seen ->> e.key)::int8 end, 0)))`.execute(
     trx,
   )
   return Number(numAffectedRows ?? 0)

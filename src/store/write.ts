@@ -66,7 +66,7 @@ async function keepBeforeImages(trx: Transaction<Database>, context: WriteContex
   await sql`
     insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
     select ${resource.id}, s.id, ${context.runId}::int8, case s.kind when 'd' then 'deleted' else 'replaced' end,
-           s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t)
+           s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t.*)
       from pg_temp.syncline_stage s left join ${sql.raw(liveTable(resource))} t on t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
      where s.class = 'f' and ${within(range)}`.execute(trx)
 }
@@ -82,7 +82,7 @@ async function updateRows(trx: Transaction<Database>, context: WriteContext, ran
   const { resource, columns } = context
   const key = sql.id(resource.keyColumn)
   const table = sql.raw(liveTable(resource))
-  const rows = sql`select s.id::${sql.raw(resource.keyType)} as key, s.payload::jsonb as v from pg_temp.syncline_stage s
+  const rows = sql`select s.id::${sql.raw(resource.keyType)} as key, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s
     where s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)} order by s.id offset 0`
   let updated = -1n
   if (columns.length > 0) {
@@ -112,7 +112,7 @@ async function insertRows(
   const values = sql.raw(['s.key', ...columns.map((each) => incomingSql(context, each))].join(', '))
   await sql`
     insert into ${sql.raw(liveTable(resource))} (${names}) select ${values} from (
-      select s.id::${sql.raw(resource.keyType)} as key, s.payload::jsonb as v from pg_temp.syncline_stage s
+      select s.id::${sql.raw(resource.keyType)} as key, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s
        where s.kind = 'p' and ${which} and ${within(range)} order by s.id offset 0) s`.execute(trx)
 }
 
@@ -128,9 +128,17 @@ export function incomingSql(
     return `(select p.${quoteIdent(reference.targetColumn)} from ${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)} p
       where p.${quoteIdent(reference.targetKey)} = ${text}::${reference.targetKeyType})`
   }
-  if (column.form === 'json') return `nullif(s.v -> ${at}, 'null'::jsonb)::${column.type}`
+  // A column of type json keeps order, repeated members and digits, which jsonb does not; only one that may not be null holds a JSON null.
+  if (column.form === 'json') {
+    const value = column.baseType === 'json' ? `(s.payload::json -> ${at})` : `(s.v -> ${at})`
+    if (column.notNull) return `${value}::${column.type}`
+    return column.baseType === 'json'
+      ? `nullif(${value}::text, 'null')::${column.type}`
+      : `nullif(${value}, 'null'::jsonb)::${column.type}`
+  }
   if (column.form === 'array') {
-    return `(jsonb_populate_record(null::${liveTable(context.resource)}, jsonb_build_object(${quoteLiteral(column.name)}, s.v -> ${at}))).${quoteIdent(column.name)}`
+    const [json, value] = column.baseType === '_json' ? ['json', 's.payload::json'] : ['jsonb', 's.v']
+    return `(${json}_populate_record(null::${liveTable(context.resource)}, ${json}_build_object(${quoteLiteral(column.name)}, ${value} -> ${at}))).${quoteIdent(column.name)}`
   }
   return `${text}::${column.type}`
 }
