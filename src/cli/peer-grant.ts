@@ -1,0 +1,64 @@
+import type { Command } from 'commander'
+import type { Grant } from '../store/index.ts'
+import { SynclineError } from '../sync/index.ts'
+import { path } from './api.ts'
+import { list, type Session, verb } from './command.ts'
+import { EXIT } from './exit.ts'
+import { cell } from './text.ts'
+
+type Options = {
+  readonly pull?: boolean
+  readonly push?: boolean
+  readonly filter?: string
+  readonly columns?: readonly string[]
+  readonly onConflict?: string
+  readonly master?: string
+  readonly revoke?: boolean
+}
+
+/** `peer grant`: what a peer may pull from this site and push to it. */
+export function registerGrant(peer: Command, session: Session): void {
+  verb<Options, [string, string]>(peer, session, {
+    use: 'grant <peer> <resource>',
+    does: 'Permits a peer to pull a resource from here or push it to here, or takes that back',
+    more: 'A grant is replaced as a whole: what is not given is as in a new one.',
+    examples: [
+      'syncline peer grant field city --pull --push',
+      `syncline peer grant field city --push --filter "country = 'AT'" --columns name,population --on-conflict mine`,
+      'syncline peer grant field city --push --revoke',
+    ],
+    options: (command) =>
+      command
+        .option('--pull', 'the peer may pull it')
+        .option('--push', 'the peer may push it')
+        .option('--filter <filter>', 'only records that match')
+        .option('--columns <columns>', 'only these columns, separated by commas', list)
+        .option(
+          '--on-conflict <policy>',
+          'what wins when both sites changed a record: newer, mine, theirs, master, ask',
+        )
+        .option('--master <uuid>', 'the site whose word counts, with --on-conflict master')
+        .option('--revoke', 'take the permission back'),
+    run: async ({ site, out }, { pull, push, revoke, ...rules }, ref, resource) => {
+      const directions = [...(pull === true ? ['pull'] : []), ...(push === true ? ['push'] : [])]
+      if (directions.length === 0) {
+        throw new SynclineError('SYNC_REQUEST_INVALID', 'give --pull, --push or both: the direction of the grant')
+      }
+      const api = await site()
+      const { filter, columns, onConflict, master } = rules
+      const grants: Grant[] = []
+      for (const direction of directions) {
+        const where = path`/peers/${ref}/grants/${direction}/${resource}`
+        if (revoke === true) await api.send('DELETE', where)
+        else grants.push(await api.send<Grant>('PUT', where, { body: { filter, columns, onConflict, master } }))
+      }
+      const words = directions.join(' and ')
+      await out.result(revoke === true ? { revoked: directions } : { items: grants }, () =>
+        revoke === true
+          ? `${cell(ref)} may no longer ${words} ${cell(resource)}.`
+          : `${cell(ref)} may ${words} ${cell(resource)}.`,
+      )
+      return EXIT.done
+    },
+  })
+}

@@ -1,0 +1,195 @@
+import { readFile } from 'node:fs/promises'
+import { text } from 'node:stream/consumers'
+import type { Command } from 'commander'
+import type { Grant, IssuedToken, Peer } from '../store/index.ts'
+import { path } from './api.ts'
+import { type Context, noun, type Register, seconds, verb } from './command.ts'
+import { registerGrant } from './peer-grant.ts'
+import { registerPairing } from './peer-pairing.ts'
+import { ago, cell, duration, fields, until } from './text.ts'
+
+/** `peer …`: the other sites as registered here. */
+export const peer: Register = (program, session) => {
+  const peer = noun(program, 'peer', 'Other sites as registered here')
+  registerPairing(peer, session)
+
+  verb<Connection & { readonly uuid: string }, [string]>(peer, session, {
+    use: 'add <name>',
+    does: 'Registers a peer by hand, where no pairing code can be passed on',
+    examples: [
+      'syncline peer add hub --uuid 0198c0de-0000-7000-8000-000000000001 --address https://hub.example.org --peer-token-file hub.token',
+      'syncline peer add tablet --uuid 0198c0de-0000-7000-8000-000000000002',
+    ],
+    options: (command) =>
+      connectionOptions(
+        command.requiredOption('--uuid <uuid>', 'UUID of that site, as its `syncline status` shows it'),
+      ),
+    run: async (context, options, name) => {
+      const body = { name, uuid: options.uuid, ...(await connectionOf(context, options)) }
+      const made = await (await context.site()).send<Peer>('POST', '/peers', { body })
+      await context.out.result(made, () => `Peer ${cell(made.name)} is registered.`)
+    },
+  })
+
+  verb(peer, session, {
+    use: 'list',
+    does: 'Lists the peers',
+    examples: ['syncline peer list', 'syncline peer list --json'],
+    run: async ({ site, out }) => {
+      const items = await (await site()).all<Peer>('/peers')
+      const now = Date.now()
+      await out.result({ items }, () =>
+        out.table(
+          ['NAME', 'STATE', 'LAST SEEN', 'ADDRESS', 'UUID'],
+          items.map((each) => [each.name, stateOf(each, now), ago(each.lastSeenAt, now), cell(each.url), each.uuid]),
+        ),
+      )
+    },
+  })
+
+  verb<object, [string]>(peer, session, {
+    use: 'show <peer>',
+    does: 'Shows a peer and what it may ask of this site',
+    examples: ['syncline peer show field'],
+    run: async ({ site, out }, _options, ref) => {
+      const api = await site()
+      const [found, grants] = await Promise.all([
+        api.get<Peer>(path`/peers/${ref}`),
+        api.get<{ readonly items: readonly Grant[] }>(path`/peers/${ref}/grants`),
+      ])
+      await out.result({ ...found, grants: grants.items }, async () =>
+        [describe(found, Date.now()), '', await grantTable(out, grants.items)].join('\n'),
+      )
+    },
+  })
+
+  verb<Connection & { readonly name?: string }, [string]>(peer, session, {
+    use: 'set <peer>',
+    does: 'Changes how a peer is called or reached; what is not given stays',
+    examples: ['syncline peer set hub --address https://hub2.example.org', 'syncline peer set hub --no-proxy'],
+    options: (command) => connectionOptions(command.option('--name <name>', 'new name here')),
+    run: async (context, options, ref) => {
+      const api = await context.site()
+      const settings = { name: options.name, ...(await connectionOf(context, options)) }
+      const changed = await api.send<Peer>('PATCH', path`/peers/${ref}`, { body: settings })
+      await context.out.result(changed, () => `Peer ${cell(changed.name)} is changed.`)
+    },
+  })
+
+  verb<{ readonly grace?: number }, [string]>(peer, session, {
+    use: 'rotate <peer>',
+    does: 'Gives a peer a new token to show here, printed this once',
+    examples: ['syncline peer rotate field', 'syncline peer rotate field --grace 1h'],
+    options: (command) =>
+      command.option('--grace <duration>', 'how long the old token works on; default not at all', seconds),
+    run: async ({ site, out }, { grace }, ref) => {
+      const body = { graceSeconds: grace }
+      const issued = await (await site()).send<IssuedToken>('POST', path`/peers/${ref}/rotate`, { body })
+      out.note(
+        `New token for ${ref}; set it there with \`syncline peer set NAME --peer-token-file FILE\`. It is shown only now:`,
+      )
+      await out.result(issued, () => issued.token)
+    },
+  })
+
+  for (const [action, does, done] of [
+    ['pause', 'Stops all exchange with a peer until it is resumed', 'is paused'],
+    ['resume', 'Lets the exchange with a paused peer go on', 'goes on'],
+  ] as const) {
+    verb<object, [string]>(peer, session, {
+      use: `${action} <peer>`,
+      does,
+      examples: [`syncline peer ${action} field`],
+      run: async ({ site, out }, _options, ref) => {
+        const changed = await (await site()).send<Peer>('POST', path`/peers/${ref}/${action}`)
+        await out.result(changed, () => `Peer ${cell(changed.name)} ${done}.`)
+      },
+    })
+  }
+
+  verb<object, [string]>(peer, session, {
+    use: 'remove <peer>',
+    does: 'Forgets a peer with its tasks, grants and tokens; records stay',
+    examples: ['syncline peer remove field'],
+    run: async ({ site, out }, _options, ref) => {
+      await (await site()).send('DELETE', path`/peers/${ref}`)
+      await out.result({ removed: ref }, () => `Peer ${cell(ref)} is removed.`)
+    },
+  })
+
+  registerGrant(peer, session)
+}
+
+type Connection = {
+  readonly address?: string | false
+  readonly peerTokenFile?: string
+  readonly proxy?: string | false
+  readonly ca?: string | false
+  readonly cert?: string | false
+  readonly certKey?: string
+}
+
+function connectionOptions(command: Command): Command {
+  return command
+    .option('--address <url>', 'where this site reaches it')
+    .option('--no-address', 'this site cannot reach it: the peer does the connecting')
+    .option('--peer-token-file <file>', 'file with the token that this site shows there; - for standard input')
+    .option('--proxy <url>', 'HTTP proxy on the way, such as http://user:password@proxy:3128')
+    .option('--no-proxy', 'no proxy of its own')
+    .option('--ca <file>', 'PEM file with the authorities that its certificate may come from')
+    .option('--no-ca', 'only the usual authorities')
+    .option('--cert <file>', 'PEM file with the certificate that this site shows there (mutual TLS)')
+    .option('--no-cert', 'no certificate')
+    .option('--cert-key <file>', 'PEM file with the key of that certificate')
+}
+
+/** Absent keeps what is there, null takes it away. */
+async function connectionOf({ streams }: Context, options: Connection): Promise<Record<string, unknown>> {
+  const file = async (name: string | undefined) => (name === undefined ? undefined : await readFile(name, 'utf8'))
+  const pem = async (name: string | false | undefined) => (name === false ? null : await file(name))
+  const { peerTokenFile } = options
+  const token = peerTokenFile === '-' ? await text(streams.stdin) : await file(peerTokenFile)
+  return {
+    url: options.address === false ? null : options.address,
+    token: token?.trim(),
+    proxyUrl: options.proxy === false ? null : options.proxy,
+    caPem: await pem(options.ca),
+    clientCertPem: await pem(options.cert),
+    clientKeyPem: options.cert === false ? null : await file(options.certKey),
+  }
+}
+
+function stateOf(peer: Peer, now: number): string {
+  if (peer.paused) return 'paused'
+  if (peer.failures === 0) return 'ok'
+  return `failed ${peer.failures} times${peer.retryAt === null ? '' : `, again ${until(peer.retryAt, now)}`}`
+}
+
+function describe(peer: Peer, now: number): string {
+  const offset = peer.clockOffsetMs
+  return fields([
+    ['name', peer.name],
+    ['uuid', peer.uuid],
+    ['id', peer.id],
+    ['address', peer.url ?? 'none: the peer does the connecting'],
+    ['state', stateOf(peer, now)],
+    ['last seen', ago(peer.lastSeenAt, now)],
+    ['clock', offset === null ? 'not compared' : `${duration(Math.abs(offset))} ${offset < 0 ? 'behind' : 'ahead'}`],
+    ['token there', peer.hasToken],
+    ['proxy', peer.proxyUrl ?? undefined],
+    ['own authorities', peer.caPem === null ? undefined : true],
+    ['client certificate', peer.clientCertPem === null ? undefined : true],
+  ])
+}
+
+async function grantTable(out: Context['out'], grants: readonly Grant[]): Promise<string> {
+  if (grants.length === 0) return 'It may pull nothing and push nothing here.'
+  return out.table(
+    ['IT MAY', 'RESOURCE', 'ON CONFLICT', 'COLUMNS', 'FILTER'],
+    grants.map((each) => [each.direction, each.resource, each.onConflict, columns(each.columns), cell(each.filter)]),
+  )
+}
+
+function columns(names: readonly string[] | null): string {
+  return names === null ? 'all' : cell(names.join(','))
+}

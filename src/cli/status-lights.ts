@@ -1,0 +1,137 @@
+import type { LogEntry, Peer, ResourceCheck, RunEntry, Task } from '../store/index.ts'
+import { ago, cell, duration, plural, until } from './text.ts'
+
+export type Light = 'green' | 'amber' | 'red'
+
+/** One line of the status: a resource synced with a peer, or a peer without a task here. */
+export type StatusRow = {
+  readonly peer: string
+  readonly resource: string | null
+  readonly mode: string | null
+  readonly light: Light
+  /** Why it is not green, the worst first; or why it is. */
+  readonly why: readonly string[]
+  readonly lastRunAt: string | null
+  readonly comparedAt: string | null
+  readonly waiting: { readonly conflicts: number; readonly quarantine: number }
+}
+
+/** What the status is made of. */
+export type StatusFacts = {
+  readonly peers: readonly Peer[]
+  readonly tasks: readonly Task[]
+  /** Last run with each peer, by its name. */
+  readonly lastRuns: ReadonlyMap<string, RunEntry>
+  /** Last comparison, by peer and resource: see `linkKey`. */
+  readonly comparisons: ReadonlyMap<string, LogEntry>
+  readonly checks: readonly ResourceCheck[]
+  /** What waits, by peer and resource. */
+  readonly conflicts: ReadonlyMap<string, number>
+  readonly quarantine: ReadonlyMap<string, number>
+  readonly now: number
+}
+
+/** A comparison that is older says little about today. */
+const COMPARED_AGE_MAX_MS = 24 * 3_600_000
+/** A clock that is further off than this is said, whatever else is fine. */
+const CLOCK_OFFSET_MAX_MS = 60_000
+
+export function linkKey(peer: string, resource: string): string {
+  return `${peer}\n${resource}`
+}
+
+/**
+ * The lights. Green only where the last run succeeded and a comparison found both sides equal; red where something failed, is in quarantine or
+ * was found different; amber for all that is not proved (I9).
+ */
+export function statusRows(facts: StatusFacts): readonly StatusRow[] {
+  return facts.peers.flatMap((peer) => {
+    const tasks = facts.tasks.filter((task) => task.peerId === peer.id)
+    return tasks.length === 0 ? [idleRow(peer, facts)] : tasks.map((task) => taskRow(peer, task, facts))
+  })
+}
+
+type Reason = { readonly light: Light; readonly text: string }
+
+const red = (text: string): Reason => ({ light: 'red', text })
+const amber = (text: string): Reason => ({ light: 'amber', text })
+
+function taskRow(peer: Peer, task: Task, facts: StatusFacts): StatusRow {
+  const key = linkKey(peer.name, task.resource)
+  const run = facts.lastRuns.get(peer.name)
+  const compared = facts.comparisons.get(key)
+  const waiting = { conflicts: facts.conflicts.get(key) ?? 0, quarantine: facts.quarantine.get(key) ?? 0 }
+  const faults = facts.checks.find((check) => check.resource === task.resource)?.faults ?? []
+  const reasons = [
+    ...faults.map((fault) => red(`capture: ${cell(fault)}; see \`syncline resource check\``)),
+    ...peerReasons(peer, run, facts.now),
+    ...waitingReasons(waiting),
+    ...(task.enabled ? [] : [amber('the task is disabled')]),
+    ...(run === undefined ? [amber('has not run yet')] : []),
+    ...comparisonReasons(peer, task, compared, facts.now),
+  ]
+  return {
+    ...verdict(reasons, `proved equal ${ago(compared?.at, facts.now)}`),
+    peer: peer.name,
+    resource: task.resource,
+    mode: task.mode,
+    lastRunAt: run?.startedAt ?? null,
+    comparedAt: compared?.at ?? null,
+    waiting,
+  }
+}
+
+/** A peer that does all the connecting: what it has and lacks is proved there. */
+function idleRow(peer: Peer, facts: StatusFacts): StatusRow {
+  const sum = (counts: ReadonlyMap<string, number>) =>
+    [...counts].filter(([key]) => key.startsWith(`${peer.name}\n`)).reduce((total, [, n]) => total + n, 0)
+  const waiting = { conflicts: sum(facts.conflicts), quarantine: sum(facts.quarantine) }
+  const seen = peer.lastSeenAt === null ? 'was never seen' : `was last seen ${ago(peer.lastSeenAt, facts.now)}`
+  const reasons = [
+    ...peerReasons(peer, undefined, facts.now),
+    ...waitingReasons(waiting),
+    amber(`no task here; it ${seen} and is compared from there`),
+  ]
+  return {
+    ...verdict(reasons, ''),
+    peer: peer.name,
+    resource: null,
+    mode: null,
+    lastRunAt: peer.lastSeenAt,
+    comparedAt: null,
+    waiting,
+  }
+}
+
+function peerReasons(peer: Peer, run: RunEntry | undefined, now: number): readonly Reason[] {
+  const offset = Math.abs(peer.clockOffsetMs ?? 0)
+  const clock = offset > CLOCK_OFFSET_MAX_MS ? [amber(`its clock is ${duration(offset)} off`)] : []
+  if (peer.paused) return [amber('the peer is paused'), ...clock]
+  const failed = run?.result === 'error' || run?.result === 'fatal'
+  if (peer.failures === 0 && !failed) return clock
+  const words = failed ? `last run failed: ${cell(run.message ?? run.code ?? run.state)}` : 'the peer fails'
+  const again = peer.retryAt === null ? '' : `, again ${until(peer.retryAt, now)}`
+  const times = peer.failures > 1 ? ` (${peer.failures} times in a row${again})` : again
+  return [red(`${words}${times}`), ...clock]
+}
+
+function waitingReasons({ conflicts, quarantine }: StatusRow['waiting']): readonly Reason[] {
+  return [
+    ...(quarantine > 0 ? [red(`${plural(quarantine, 'record')} in quarantine`)] : []),
+    ...(conflicts > 0 ? [amber(`${plural(conflicts, 'conflict')} to decide`)] : []),
+  ]
+}
+
+function comparisonReasons(peer: Peer, task: Task, compared: LogEntry | undefined, now: number): readonly Reason[] {
+  const command = `syncline verify ${cell(peer.name)} ${cell(task.resource)}`
+  if (compared === undefined) return [amber(`never compared: ${command}`)]
+  if (compared.result !== 'success') return [red(`found different ${ago(compared.at, now)}: ${cell(compared.message)}`)]
+  const age = now - Date.parse(compared.at)
+  return age > COMPARED_AGE_MAX_MS ? [amber(`last proved equal ${ago(compared.at, now)}: ${command}`)] : []
+}
+
+function verdict(reasons: readonly Reason[], proof: string): Pick<StatusRow, 'light' | 'why'> {
+  const order: readonly Light[] = ['red', 'amber', 'green']
+  const sorted = reasons.toSorted((a, b) => order.indexOf(a.light) - order.indexOf(b.light))
+  return { light: sorted[0]?.light ?? 'green', why: sorted.length === 0 ? [proof] : sorted.map(({ text }) => text) }
+}

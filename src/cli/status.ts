@@ -1,0 +1,121 @@
+import type { Conflict, LogEntry, Peer, QuarantineEntry, ResourceCheck, RunEntry, Task } from '../store/index.ts'
+import type { Api, Page } from './api.ts'
+import { type Register, verb } from './command.ts'
+import { EXIT } from './exit.ts'
+import type { Color, Output } from './output.ts'
+import { type Light, linkKey, type StatusFacts, type StatusRow, statusRows } from './status-lights.ts'
+import { ago, cell, duration, plural } from './text.ts'
+
+/** What the site says of itself. */
+export type SiteInfo = {
+  readonly uuid: string
+  readonly name: string
+  readonly logId: string
+  readonly version: string
+  readonly url: string
+  readonly time: string
+  readonly database: { readonly kind: 'postgresql' | 'embedded'; readonly version: string }
+  readonly horizon: { readonly ageMs: number; readonly holder: string | null }
+  readonly waiting: { readonly conflicts: number; readonly quarantine: number }
+}
+
+const COLORS: Readonly<Record<Light, Color>> = { green: 'green', amber: 'yellow', red: 'red' }
+/** Nothing younger than an open write transaction is synced; a short one is normal. */
+const HORIZON_AGE_MAX_MS = 60_000
+const WAITING_READ_MAX = 1000
+
+/** `status`: one screen. */
+export const status: Register = (program, session) => {
+  verb(program, session, {
+    use: 'status',
+    does: 'Shows each peer and resource: green, amber or red, and why',
+    more: 'Green means proved equal: the last run succeeded and a comparison within a day found no difference.',
+    examples: ['syncline status', 'syncline status --json'],
+    run: async ({ site, out }) => {
+      const api = await site()
+      const info = await api.get<SiteInfo>('/site')
+      const rows = statusRows(await factsOf(api, info))
+      await out.result({ site: info, links: rows }, async () =>
+        [headText(out, info), '', await rowsText(out, rows)].join('\n'),
+      )
+      return info.waiting.conflicts + info.waiting.quarantine > 0 ? EXIT.waiting : EXIT.done
+    },
+  })
+}
+
+async function factsOf(api: Api, { waiting }: SiteInfo): Promise<StatusFacts> {
+  const [peers, tasks, checks, conflicts, quarantine] = await Promise.all([
+    api.all<Peer>('/peers'),
+    api.all<Task>('/tasks'),
+    api.all<ResourceCheck>('/checks'),
+    waiting.conflicts > 0 ? waitingItems<Conflict>(api, '/conflicts', { open: true }) : [],
+    waiting.quarantine > 0 ? waitingItems<QuarantineEntry>(api, '/quarantine', {}) : [],
+  ])
+  const runs = peers.map(async ({ name }) => {
+    const { items } = await api.get<Page<RunEntry>>('/runs', { peer: name, limit: 1 })
+    return items.map((run) => [name, run] as const)
+  })
+  const comparisons = tasks.map(async ({ peer, resource }) => {
+    const { items } = await api.get<Page<LogEntry>>('/log', { peer, resource, action: 'verify', limit: 1 })
+    return items.map((entry) => [linkKey(peer, resource), entry] as const)
+  })
+  return {
+    peers: peers.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+    tasks: tasks.toSorted((a, b) => (a.resource < b.resource ? -1 : 1)),
+    checks,
+    lastRuns: new Map((await Promise.all(runs)).flat()),
+    comparisons: new Map((await Promise.all(comparisons)).flat()),
+    conflicts: countByLink(conflicts),
+    quarantine: countByLink(quarantine),
+    now: Date.now(),
+  }
+}
+
+/** Where thousands wait, which of them belong where is counted on the newest; the totals above are exact. */
+async function waitingItems<T>(api: Api, path: string, query: { readonly open?: boolean }): Promise<readonly T[]> {
+  return (await api.get<Page<T>>(path, { ...query, limit: WAITING_READ_MAX })).items
+}
+
+function countByLink(
+  items: readonly { readonly peer: string | null; readonly resource: string }[],
+): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>()
+  for (const { peer, resource } of items) {
+    const key = linkKey(peer ?? '', resource)
+    counts.set(key, (counts.get(key) ?? 0) + 1)
+  }
+  return counts
+}
+
+function headText(out: Output, info: SiteInfo): string {
+  const { database, horizon, waiting } = info
+  const kind = database.kind === 'embedded' ? 'embedded database' : 'PostgreSQL'
+  const lines = [
+    `${out.paint('bold', cell(info.name))}  ${info.uuid}  ${cell(info.url)}`,
+    `Syncline ${cell(info.version)} on ${kind} ${cell(database.version)}`,
+    `waiting: ${plural(waiting.conflicts, 'conflict')}, ${plural(waiting.quarantine, 'record')} in quarantine`,
+  ]
+  const age = `horizon: ${duration(horizon.ageMs)}`
+  if (horizon.ageMs > HORIZON_AGE_MAX_MS) {
+    lines.push(
+      out.paint('yellow', `${age}: nothing newer is synced until this transaction ends: ${cell(horizon.holder)}`),
+    )
+  } else lines.push(age)
+  return lines.join('\n')
+}
+
+async function rowsText(out: Output, rows: readonly StatusRow[]): Promise<string> {
+  if (rows.length === 0) return 'No peers: see `syncline peer invite --help` and `syncline peer join --help`.'
+  const now = Date.now()
+  return out.table(
+    ['STATUS', 'PEER', 'RESOURCE', 'MODE', 'LAST RUN', 'WHY'],
+    rows.map((row) => [
+      out.paint(COLORS[row.light], row.light),
+      cell(row.peer),
+      cell(row.resource),
+      cell(row.mode),
+      ago(row.lastRunAt, now),
+      row.why.join('; '),
+    ]),
+  )
+}

@@ -1,0 +1,176 @@
+import type { Command } from 'commander'
+import type { Task } from '../store/index.ts'
+import { SynclineError } from '../sync/index.ts'
+import { type Api, path } from './api.ts'
+import { list, noun, type Register, seconds, verb } from './command.ts'
+import { cell, duration } from './text.ts'
+
+type Settings = {
+  readonly mode?: string
+  readonly filter?: string | false
+  readonly columns?: readonly string[] | false
+  readonly onConflict?: string
+  readonly master?: string
+  readonly onLeft?: string
+  readonly schedule?: string | false
+  readonly every?: number
+  readonly live?: boolean
+}
+
+/** `task …`: what is synced with whom, how and when. */
+export const task: Register = (program, session) => {
+  const task = noun(program, 'task', 'What is synced with whom, how and when')
+
+  verb<Settings & { readonly mode: string }, [string, string]>(task, session, {
+    use: 'add <peer> <resource>',
+    does: 'Syncs a resource with a peer from now on',
+    examples: [
+      'syncline task add hub city --mode both --every 5m',
+      `syncline task add hub city --mode pull --filter "country = 'AT'" --schedule "0 3 * * *"`,
+      'syncline task add hub city --mode push --columns name,population --live',
+    ],
+    options: (command) =>
+      settingOptions(command.requiredOption('--mode <mode>', 'pull, push or both, as seen from this site')),
+    run: async ({ site, out }, options, peer, resource) => {
+      const body = { peer, resource, ...settingsOf(options) }
+      const made = await (await site()).send<Task>('POST', '/tasks', { body })
+      await out.result(made, () => `Task ${made.id}: ${sentence(made)}.`)
+    },
+  })
+
+  verb<{ readonly peer?: string; readonly resource?: string }>(task, session, {
+    use: 'list',
+    does: 'Lists the tasks',
+    examples: ['syncline task list', 'syncline task list --peer hub'],
+    options: (command) =>
+      command
+        .option('--peer <peer>', 'only those with this peer')
+        .option('--resource <resource>', 'only those of this resource'),
+    run: async ({ site, out }, { peer, resource }) => {
+      const items = await (await site()).all<Task>('/tasks', { peer, resource })
+      await out.result({ items }, () =>
+        out.table(
+          ['ID', 'PEER', 'RESOURCE', 'MODE', 'WHEN', 'ON CONFLICT', 'COLUMNS', 'FILTER'],
+          items.map((each) => [
+            String(each.id),
+            cell(each.peer),
+            each.resource,
+            each.mode,
+            each.enabled ? when(each.schedule) : 'disabled',
+            each.onConflict,
+            each.columns === null ? 'all' : cell(each.columns.join(',')),
+            cell(each.filter),
+          ]),
+        ),
+      )
+    },
+  })
+
+  verb<Settings & { readonly enable?: boolean; readonly disable?: boolean }, [string, string | undefined]>(
+    task,
+    session,
+    {
+      use: 'set <task> [resource]',
+      does: 'Changes a task, named by its id or by peer and resource; what is not given stays',
+      examples: [
+        'syncline task set 3 --every 15m',
+        'syncline task set hub city --on-conflict ask --no-filter',
+        'syncline task set 3 --disable',
+      ],
+      options: (command) =>
+        settingOptions(command.option('--mode <mode>', 'pull, push or both'))
+          .option('--no-filter', 'all records')
+          .option('--no-columns', 'all columns')
+          .option('--no-schedule', 'only by hand')
+          .option('--enable', 'run it again')
+          .option('--disable', 'do not run it until it is enabled'),
+      run: async ({ site, out }, options, ref, resource) => {
+        const { enable, disable } = options
+        if (enable === true && disable === true) throw contradiction('--enable', '--disable')
+        const api = await site()
+        const id = await idOf(api, ref, resource)
+        const enabled = enable === true ? true : disable === true ? false : undefined
+        const body = { ...settingsOf(options), enabled }
+        const changed = await api.send<Task>('PATCH', path`/tasks/${id}`, { body })
+        await out.result(changed, () => `Task ${changed.id}: ${sentence(changed)}.`)
+      },
+    },
+  )
+
+  verb<object, [string, string | undefined]>(task, session, {
+    use: 'remove <task> [resource]',
+    does: 'Ends a task, named by its id or by peer and resource; records stay on both sites',
+    examples: ['syncline task remove 3', 'syncline task remove hub city'],
+    run: async ({ site, out }, _options, ref, resource) => {
+      const api = await site()
+      const id = await idOf(api, ref, resource)
+      await api.send('DELETE', path`/tasks/${id}`)
+      await out.result({ removed: id }, () => `Task ${id} is removed.`)
+    },
+  })
+}
+
+function settingOptions(command: Command): Command {
+  return command
+    .option('--filter <filter>', `only records that match, such as "population > 1000 and country = 'AT'"`)
+    .option('--columns <columns>', 'only these columns, separated by commas', list)
+    .option('--on-conflict <policy>', 'what wins when both sites changed a record: newer, mine, theirs, master, ask')
+    .option('--master <uuid>', 'the site whose word counts, with --on-conflict master')
+    .option('--on-left <what>', 'what becomes of a record here that leaves the filter of the peer: keep or remove')
+    .option('--schedule <cron>', 'when to run: five or six cron fields, such as "*/10 * * * *"')
+    .option('--every <duration>', 'run at this interval, such as 90s, 5m or 1h', seconds)
+    .option('--live', 'run whenever something changed, here or there')
+}
+
+/** Absent keeps what is there, null takes it away. */
+function settingsOf(options: Settings): Record<string, unknown> {
+  const { mode, filter, columns, onConflict, master, onLeft, schedule, every, live } = options
+  const given = [schedule !== undefined && '--schedule', every !== undefined && '--every', live === true && '--live']
+  const [first, second] = given.filter((flag) => flag !== false)
+  if (first !== undefined && second !== undefined) throw contradiction(first, second)
+  const timing =
+    schedule === false
+      ? null
+      : schedule !== undefined
+        ? `cron:${schedule.trim().replace(/\s+/g, ' ')}`
+        : every !== undefined
+          ? `every:${every}`
+          : live === true
+            ? 'live'
+            : undefined
+  return {
+    mode,
+    filter: filter === false ? null : filter,
+    columns: columns === false ? null : columns,
+    onConflict,
+    master,
+    onLeft,
+    schedule: timing,
+  }
+}
+
+function contradiction(one: string, other: string): SynclineError {
+  return new SynclineError('SYNC_REQUEST_INVALID', `${one} and ${other} say different things; give one of them`)
+}
+
+/** Id of a task that a person named by its id, or by peer and resource. */
+async function idOf(api: Api, ref: string, resource: string | undefined): Promise<string> {
+  if (resource === undefined && /^\d+$/.test(ref)) return ref
+  if (resource === undefined)
+    throw new SynclineError('SYNC_REQUEST_INVALID', `"${ref}" is no id of a task; give an id, or a peer and a resource`)
+  const [found] = await api.all<Task>('/tasks', { peer: ref, resource })
+  if (found !== undefined) return String(found.id)
+  throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `there is no task with peer "${ref}" for resource "${resource}"`)
+}
+
+function sentence(task: Task): string {
+  const what = { pull: 'pulls', push: 'pushes', both: 'pulls and pushes' }[task.mode]
+  return `${what} ${cell(task.resource)} ${task.mode === 'pull' ? 'from' : 'with'} ${cell(task.peer)}, ${task.enabled ? when(task.schedule) : 'disabled'}`
+}
+
+/** A schedule in words. */
+export function when(schedule: string | null): string {
+  if (schedule === null) return 'by hand'
+  const every = /^every:(\d+)$/.exec(schedule)?.[1]
+  return every === undefined ? cell(schedule.replace(/^cron:/, '')) : `every ${duration(Number(every) * 1000)}`
+}
