@@ -16,8 +16,8 @@ export type Backoff = {
 }
 
 /**
- * How long to wait before a retry, in whole milliseconds: full jitter, anything from nothing to a limit that doubles with each attempt.
- * The jitter comes on top of a Retry-After, so that those who were sent away together do not come back together.
+ * How long to wait before a retry, in whole milliseconds: full jitter, so anything from nothing to a limit that doubles
+ * with each attempt. It comes on top of a Retry-After: those who were sent away together do not come back together.
  * https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
  */
 export function retryDelayMs(backoff: Backoff): number {
@@ -31,12 +31,15 @@ export function retryDelayMs(backoff: Backoff): number {
 }
 
 const DAY = '(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?'
-/** The three forms of RFC 9110 section 5.6.7: IMF-fixdate, RFC 850 and asctime. All are in GMT, the last without saying so. */
+/** The three forms of RFC 9110 section 5.6.7: IMF-fixdate, RFC 850 and asctime, which is in GMT without saying so. */
 const HTTP_DATE = new RegExp(
   `^${DAY},? (?:\\d\\d[ -]\\w{3}[ -]\\d{2,4} [\\d:]{8} GMT|\\w{3} [ \\d]\\d [\\d:]{8} \\d{4})$`,
 )
 
-/** Milliseconds that a Retry-After header asks for (RFC 9110 section 10.2.3: seconds or a date); undefined when there is none or it cannot be read. */
+/**
+ * Milliseconds that a Retry-After header asks for (RFC 9110 section 10.2.3: seconds or a date).
+ * Undefined when there is none or it cannot be read.
+ */
 export function parseRetryAfter(header: string | undefined, nowMs: number): number | undefined {
   const text = header?.trim() ?? ''
   if (/^\d{1,9}$/.test(text)) return Number(text) * 1000

@@ -4,7 +4,7 @@ import { SynclineError } from './errors.ts'
 /** A place in one site's change order. xact is a 64-bit transaction id in decimal digits, so never a `number`. */
 export type Position = { readonly xact: string; readonly recordId: string }
 
-/** The position up to which a peer has everything, and the log that it is a place in: positions of another log mean nothing. */
+/** The position up to which a peer has everything, with the log that it is a place in: in another it means nothing. */
 export type Checkpoint = { readonly logId: string; readonly position: Position }
 
 /** Limit of a checkpoint's text in characters; ASCII, so bytes too. */
@@ -14,10 +14,10 @@ export const CHECKPOINT_LENGTH_MAX = 1024
 export const RECORD_ID_BYTES_MAX = 640
 
 const XACT_MAX = 2n ** 64n - 1n
-/** The version mark stands first, so that a later form can be told apart. A record id may contain the separator, so it stands last. */
-const PLAIN = /^1 ([\w.-]{1,64}) (0|[1-9]\d{0,19}) ([^\0]*)$/s
+/** The version mark comes first, to tell later forms apart; the record id last, as it may contain the separator. */
+const PLAIN = /^1 ([\w.-]{1,64}) (0|[1-9]\d{0,19}) ([^\0]*)$/
 
-/** The checkpoint as opaque text that needs no escaping in a URL: base64url of version mark, log, xact and record id. */
+/** The checkpoint as opaque text for a URL: base64url of version mark, log, xact and record id. */
 export function formatCheckpoint(checkpoint: Checkpoint): string {
   const { logId, position } = checkpoint
   const plain = `1 ${logId} ${position.xact} ${position.recordId}`
@@ -39,7 +39,7 @@ export function parseCheckpoint(text: string): Checkpoint {
   }
   const plain = Buffer.from(text, 'base64url').toString()
   const [, logId, xact, recordId] = PLAIN.exec(plain) ?? []
-  // Decoding is lenient with strange characters, spare bits and broken UTF-8; encoding again shows whether it had to be.
+  // Decoding is lenient with strange characters, spare bits and broken UTF-8; encoding again tells.
   const exact = Buffer.from(plain).toString('base64url') === text
   if (!exact || !isPlain(plain) || logId === undefined || xact === undefined || recordId === undefined) {
     throw new SynclineError(
@@ -55,7 +55,7 @@ function isPlain(plain: string): boolean {
   return xact !== undefined && BigInt(xact) <= XACT_MAX && plain.isWellFormed()
 }
 
-/** Order of two positions of one log, as the database has it: by number, then by the bytes of the record id (collation "C"). */
+/** Order of two positions of one log, as in the database: by number, then by the bytes of the record id ("C"). */
 export function comparePositions(a: Position, b: Position): number {
   const [left, right] = [BigInt(a.xact), BigInt(b.xact)]
   if (left !== right) return left < right ? -1 : 1

@@ -1,8 +1,5 @@
 import assert from 'node:assert/strict'
 
-/** How far a clock may be ahead of this site's own time before it is refused, unless a setting says otherwise: five minutes. */
-export const CLOCK_AHEAD_MAX_MICROS = 300_000_000
-
 export type ClockReading = {
   /** Time of this site in microseconds since 1970. */
   readonly nowMicros: number
@@ -10,6 +7,7 @@ export type ClockReading = {
   readonly previousOwn: number
   /** Highest clock of any origin that the record has seen; 0 when none. */
   readonly seenMax: number
+  /** How far others may pull our clock ahead of our time; five minutes unless a setting says otherwise. */
   readonly aheadMaxMicros: number
 }
 

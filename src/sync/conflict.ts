@@ -22,8 +22,8 @@ export type Policy = {
  * - take: write the incoming content under `version`; the local values lose.
  * - keep: leave the local content, write `version`; the incoming values lose.
  *   With `equal` nobody loses anything: both say the same.
- * - rewrite: write the named content as a new write of `origin` that has seen `seen` (see mintVersion, which takes both);
- *   the other values lose. The content of a deleted contender is its deletion.
+ * - rewrite: write the named content as a new write of `origin` that has seen `seen` (see mintVersion, which takes
+ *   both); the other values lose. The content of a deleted contender is its deletion.
  * - ask: leave the local record alone and put both before a person.
  */
 export type Decision =
@@ -32,14 +32,14 @@ export type Decision =
   | { readonly kind: 'ask' }
 
 /**
- * Settles two versions of one record (I7). Total, and causality comes first: what is not concurrent is never decided by policy.
+ * Settles two versions of one record (I7). Total, and causality comes first: a policy decides only what is concurrent.
  *
  * `newer` and `master` are computed alike by both sites from the two versions, so the winner keeps its dot and has seen
- * the loser afterwards; `mine` and `theirs` differ by site, so they are new writes. Concurrent versions with equal content
- * are no conflict under any policy. A delete is a version like any other.
+ * the loser afterwards; `mine` and `theirs` differ by site, so they are new writes. Concurrent versions with equal
+ * content are no conflict under any policy. A delete is a version like any other.
  *
  * Why sites converge (I3): both orders agree with causality, a version that has seen another is never the lesser. So a
- * version is the greatest of all it has seen, and every exchange can only move a site up one total order, in any topology.
+ * version is the greatest of all it has seen, and an exchange can only move a site up one total order, in any topology.
  */
 export function decide(local: Contender, incoming: Contender, policy: Policy): Decision {
   const equal = sameContent(local, incoming)
@@ -70,9 +70,10 @@ export function decide(local: Contender, incoming: Contender, policy: Policy): D
 
 /**
  * The total order by which versions win. For `master`, who has seen the later word of the master is the greater: the
- * master's own version against one that did not know it, and whatever was built on that version too. To look only at who
- * wrote would let an edit of the master's version lose to a third site's edit, and that one to the very version which the
- * first edit had replaced: a circle in which sites never agree. Between equals, as for every other policy, the dot decides.
+ * master's own version against one that did not know it, and whatever was built on that version too. To look only at
+ * who wrote would let an edit of the master's version lose to a third site's edit, and that one to the very version
+ * which the first edit had replaced: a circle in which sites never agree. Between equals, as for every other policy,
+ * the dot decides.
  */
 function versionOrder(policy: Policy): (a: Version, b: Version) => number {
   if (!hasMaster(policy)) return dotOrder

@@ -7,36 +7,36 @@ import type { BatchReport, Mode } from './record.ts'
  * It decides and does nothing; whoever runs it performs the effects and feeds back one answer for each:
  *
  *     let { state, effects } = startRun({ expected, tasks })
- *     while something is under way: perform new effects at once, wait for any answer, ({ state, effects } = step(state, answer))
+ *     until finish: begin the new effects, wait for any answer, ({ state, effects } = step(state, answer))
  *
- * | effect    | is answered by             | what is done                                                                       |
- * |-----------|----------------------------|------------------------------------------------------------------------------------|
- * | greet     | greeted                    | ask who the peer is                                                                |
- * | followLog | logFollowed                | forget every checkpoint of the peer and remember its new log, in one commit        |
- * | pull      | batchFetched, pullEnded    | fetch one batch; pullEnded when it is empty and its checkpoint is the one asked with |
- * | apply     | batchApplied               | apply a fetched batch and commit its checkpoint with it                            |
- * | ack       | acked                      | tell the peer up to where we have everything                                       |
- * | push      | pushSent, pushEnded        | collect and send the next batch; pushEnded when nothing was left to send           |
- * | finish    | nothing: the run is over   | write the result down                                                              |
+ * | effect    | is answered by          | what is done                                                              |
+ * |-----------|-------------------------|---------------------------------------------------------------------------|
+ * | greet     | greeted                 | ask who the peer is                                                       |
+ * | followLog | logFollowed             | forget the checkpoints of the peer, remember its new log, in one commit   |
+ * | pull      | batchFetched, pullEnded | fetch one batch; pullEnded: it is empty and its checkpoint is the old one |
+ * | apply     | batchApplied            | apply a fetched batch and commit its checkpoint with it                   |
+ * | ack       | acked                   | tell the peer up to where we have everything                              |
+ * | push      | pushSent, pushEnded     | collect and send the next batch; pushEnded: nothing was left to send      |
+ * | finish    | nothing                 | write the result down; the run is over                                    |
  *
- * Every effect but finish may also be answered by `failed` (after the retries of whoever performs it) or, once the run was
- * cancelled, by `aborted`. `cancelled` may come at any time and answers nothing.
+ * Every effect but finish may also be answered by `failed` (after the retries of whoever performs it) or, once the run
+ * was cancelled, by `aborted`. `cancelled` may come at any time and answers nothing.
  *
- * | state       | under way            | meaning                                                                            |
- * |-------------|----------------------|------------------------------------------------------------------------------------|
- * | greeting    | greet                | the first step of every run                                                        |
- * | following   | followLog            | the peer has a new log: its database was restored or copied                        |
- * | fetching    | pull                 | a batch is on its way, none is being applied                                       |
- * | overlapping | pull, apply          | the next batch is on its way while one is applied                                  |
- * | holding     | apply                | the next batch waits here while one is applied; no further one is fetched          |
- * | applying    | apply                | the last batch is being applied                                                    |
- * | acking      | ack                  | everything fetched is applied                                                      |
- * | pushing     | push                 | one batch is being sent; the pull of this resource has ended                       |
- * | settling    | one or two of them   | the task failed or the run was cancelled: begin nothing, wait for what is under way |
- * | finished    | nothing              | finish was given out, once                                                         |
+ * | state       | under way      | meaning                                                                       |
+ * |-------------|----------------|-------------------------------------------------------------------------------|
+ * | greeting    | greet          | the first step of every run                                                   |
+ * | following   | followLog      | the peer has a new log: its database was restored or copied                   |
+ * | fetching    | pull           | a batch is on its way, none is being applied                                  |
+ * | overlapping | pull, apply    | the next batch is on its way while one is applied                             |
+ * | holding     | apply          | the next batch waits while one is applied; no further one is fetched          |
+ * | applying    | apply          | the last batch is being applied                                               |
+ * | acking      | ack            | everything fetched is applied                                                 |
+ * | pushing     | push           | one batch is being sent; the pull of this resource has ended                  |
+ * | settling    | one or two     | the task failed or the run was cancelled: begin nothing, wait for the answers |
+ * | finished    | nothing        | finish was given out, once                                                    |
  *
- * Batches are applied one at a time in the order of fetching, so a checkpoint never passes a change that was not applied (I5).
- * A failed task does not stop the tasks after it; a failure that concerns the whole peer ends the run (ENDS_RUN).
+ * Batches are applied one at a time in the order of fetching, so a checkpoint never passes a change that was not
+ * applied (I5). A failed task does not stop the tasks after it; a failure of the whole peer ends the run (ENDS_RUN).
  */
 export type RunState = {
   readonly at: StateName
@@ -76,7 +76,10 @@ export type Effect =
   | { readonly do: 'push'; readonly resource: string }
   | { readonly do: 'finish'; readonly result: RunResult }
 
-/** `batch` is a number that whoever fetches gives to a batch to find it again. `attention` is needsAttention of the report. */
+/**
+ * `batch` is a number that whoever fetches gives to a batch to find it again. `attention` is needsAttention of the
+ * report.
+ */
 export type RunEvent =
   | { readonly type: 'greeted'; readonly uuid: string; readonly logId: string }
   | { readonly type: 'logFollowed' }
@@ -90,7 +93,10 @@ export type RunEvent =
   | { readonly type: 'aborted' }
   | { readonly type: 'cancelled' }
 
-/** success · warning: something waits for a person · error: may work later · fatal: a person or a setting must change first. */
+/**
+ * success · warning: something waits for a person · error: may work later · fatal: a person or a setting must change
+ * first.
+ */
 export type ResultName = 'success' | 'warning' | 'error' | 'fatal'
 
 export type TaskResult = { readonly resource: string; readonly result: ResultName; readonly failure: Failure | null }
@@ -122,11 +128,8 @@ type FetchedBatch = { readonly batch: number; readonly checkpoint: string; reado
 
 type Work = {
   readonly task: RunTask
-  /** Up to where batches were fetched, applied or not. */
-  readonly fetchedTo: string | null
-  /** Up to where batches were applied and committed. */
-  readonly appliedTo: string | null
-  readonly inHand: FetchedBatch | null
+  /** Checkpoint of the latest batch that was given to apply; the next one is asked for from there. */
+  readonly reached: string | null
   readonly held: FetchedBatch | null
   /** True once the pull began again from zero because the peer did not know our checkpoint. */
   readonly restarted: boolean
@@ -152,25 +155,25 @@ export const ENDS_RUN: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 // biome-ignore format: a grid is read by its columns
 const TABLE: Table = {
   greeting: {    greeted: meet,   logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
   following: {   greeted: no,     logFollowed: restart, batchFetched: no,     pullEnded: no,      batchApplied: no,
-                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
   fetching: {    greeted: no,     logFollowed: no,      batchFetched: apply,  pullEnded: ack,     batchApplied: no,
-                 acked: no,     pushSent: no,     pushEnded: no,     failed: refetch, aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,     failed: refetch, aborted: no,     cancelled: cancel },
   overlapping: { greeted: no,     logFollowed: no,      batchFetched: hold,   pullEnded: lastOne, batchApplied: wait,
-                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
-  holding: {     greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: applyNext,
-                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
-  applying: {    greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: applyDone,
-                 acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  holding: {     greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: applyOn,
+    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  applying: {    greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: pulled,
+    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
   acking: {      greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-                 acked: push,   pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: push,   pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
   pushing: {     greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-                 acked: no,     pushSent: pushOn, pushEnded: next,   failed: fail,    aborted: no,     cancelled: cancel },
-  settling: {    greeted: settle, logFollowed: settle,  batchFetched: settle, pullEnded: settle,  batchApplied: note,
-                 acked: settle, pushSent: note,   pushEnded: settle, failed: fail,    aborted: settle, cancelled: cancel },
+    acked: no,     pushSent: pushOn, pushEnded: next,   failed: fail,    aborted: no,     cancelled: cancel },
+  settling: {    greeted: settle, logFollowed: settle,  batchFetched: settle, pullEnded: settle,  batchApplied: settle,
+    acked: settle, pushSent: settle, pushEnded: settle, failed: fail,    aborted: settle, cancelled: cancel },
   finished: {    greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-                 acked: no,     pushSent: no,     pushEnded: no,     failed: no,      aborted: no,     cancelled: stay },
+    acked: no,     pushSent: no,     pushEnded: no,     failed: no,      aborted: no,     cancelled: stay },
 }
 
 /** The first step of a run. */
@@ -220,8 +223,8 @@ function next(run: RunState): RunStep {
     const finished = { ...run, work: null, done }
     return go(finished, 'finished', { do: 'finish', result: runResult(finished) })
   }
-  const none = { inHand: null, held: null, restarted: false, attention: false, failure: null }
-  const work: Work = { task, fetchedTo: task.after, appliedTo: task.after, ...none }
+  const none = { held: null, restarted: false, attention: false, failure: null }
+  const work: Work = { task, reached: task.after, ...none }
   const begun = { ...run, todo, done, work }
   return task.mode === 'push' ? pushOn(begun) : fetch(begun, work, 'fetching')
 }
@@ -243,20 +246,20 @@ function wait(run: RunState, event: Event<'batchApplied'>): RunStep {
   return go(applied(run, event), 'fetching')
 }
 
-function applyNext(run: RunState, event: Event<'batchApplied'>): RunStep {
+function applyOn(run: RunState, event: Event<'batchApplied'>): RunStep {
   const { held, ...work } = atWork(applied(run, event))
   assert(held !== null, 'a run that is holding holds a batch')
   return applyBatch(run, { ...work, held: null }, held)
 }
 
-function applyDone(run: RunState, event: Event<'batchApplied'>): RunStep {
+function pulled(run: RunState, event: Event<'batchApplied'>): RunStep {
   return ack(applied(run, event))
 }
 
 function ack(run: RunState): RunStep {
-  const { task, appliedTo } = atWork(run)
-  if (appliedTo === null || appliedTo === task.acked) return push(run)
-  return go(run, 'acking', { do: 'ack', resource: task.resource, checkpoint: appliedTo })
+  const { task, reached } = atWork(run)
+  if (reached === null || reached === task.acked) return push(run)
+  return go(run, 'acking', { do: 'ack', resource: task.resource, checkpoint: reached })
 }
 
 function push(run: RunState): RunStep {
@@ -268,16 +271,17 @@ function pushOn(run: RunState, event?: Event<'pushSent'>): RunStep {
   return go({ ...run, work }, 'pushing', { do: 'push', resource: work.task.resource })
 }
 
-/** The peer no longer knows our checkpoint: versions tell what is here already, so asking for everything loses nothing (I2). */
+/** The peer does not know our checkpoint: ask for everything, versions tell what is here already (I2). */
 function refetch(run: RunState, event: Event<'failed'>): RunStep {
   const work = atWork(run)
-  if (event.code !== 'SYNC_CHECKPOINT_GONE' || work.restarted || work.fetchedTo === null) return fail(run, event)
-  return fetch(run, { ...work, restarted: true, fetchedTo: null, appliedTo: null }, 'fetching')
+  if (event.code !== 'SYNC_CHECKPOINT_GONE' || work.restarted || work.reached === null) return fail(run, event)
+  return fetch(run, { ...work, restarted: true, reached: null }, 'fetching')
 }
 
 /** The first failure of a task is its reason; those that follow are mostly its consequences. */
 function fail(run: RunState, { code, retryable, detail }: Failure): RunStep {
-  const failure = { code, retryable, detail }
+  // A lost checkpoint heals by itself: the next run meets it at its first fetch and begins from zero.
+  const failure = { code, retryable: retryable || code === 'SYNC_CHECKPOINT_GONE', detail }
   const ends = run.work === null || ENDS_RUN.has(code)
   const work = run.work === null ? null : { ...run.work, failure: run.work.failure ?? failure }
   return settle({ ...run, work, ending: run.ending ?? (ends ? failure : null) })
@@ -291,10 +295,6 @@ function settle(run: RunState): RunStep {
   return run.outstanding > 0 ? go(run, 'settling') : next(run)
 }
 
-function note(run: RunState, event: Event<'batchApplied' | 'pushSent'>): RunStep {
-  return settle(run.work === null ? run : { ...run, work: noting(run.work, event.attention) })
-}
-
 function stay(run: RunState): RunStep {
   return go(run, 'finished')
 }
@@ -304,26 +304,24 @@ function go(run: RunState, at: StateName, ...effects: readonly Effect[]): RunSte
 }
 
 function fetch(run: RunState, work: Work, at: StateName, ...before: readonly Effect[]): RunStep {
-  return go({ ...run, work }, at, ...before, { do: 'pull', resource: work.task.resource, after: work.fetchedTo })
+  return go({ ...run, work }, at, ...before, { do: 'pull', resource: work.task.resource, after: work.reached })
 }
 
 /** Applies one batch and, when more follow, fetches the next at the same time. */
 function applyBatch(run: RunState, work: Work, batch: FetchedBatch): RunStep {
   const effect = { do: 'apply', resource: work.task.resource, batch: batch.batch } as const
-  const busy = { ...work, inHand: batch, fetchedTo: batch.checkpoint }
+  const busy = { ...work, reached: batch.checkpoint }
   return batch.more ? fetch(run, busy, 'overlapping', effect) : go({ ...run, work: busy }, 'applying', effect)
 }
 
 function applied(run: RunState, { attention }: Event<'batchApplied'>): RunState {
-  const { inHand, ...work } = noting(atWork(run), attention)
-  assert(inHand !== null, 'what was applied was in hand')
-  return { ...run, work: { ...work, inHand: null, appliedTo: inHand.checkpoint } }
+  return { ...run, work: noting(atWork(run), attention) }
 }
 
 /** A peer that has more to give but stays where it is would keep us asking for ever. */
 function stalled(run: RunState, { checkpoint, more }: FetchedBatch): RunStep | null {
-  const { task, fetchedTo } = atWork(run)
-  if (!more || checkpoint !== fetchedTo) return null
+  const { task, reached } = atWork(run)
+  if (!more || checkpoint !== reached) return null
   const detail = `${task.resource}: two batches in a row end at the same checkpoint, and more is said to follow`
   return fail(run, { code: 'SYNC_PEER_STALLED', retryable: true, detail })
 }

@@ -23,7 +23,7 @@ export function hasSeen(version: Version, dot: Dot): boolean {
 /**
  * Causal order of `incoming` against `local`, by one look-up each: a site's writes of a record form a chain, so who has
  * seen the dot has seen what led to it. Clocks of different origins are never compared here (I7).
- * When each has seen the other and the dots differ, two sites settled one conflict differently: `concurrent`, never a silent pick.
+ * When each has seen the other and the dots differ, two sites settled one conflict differently: a conflict again.
  */
 export function compareVersions(incoming: Version, local: Version): Order {
   if (incoming.origin === local.origin && incoming.clock === local.clock) return 'same'
@@ -62,8 +62,8 @@ export function unionSeen(a: Version, b: Version): Seen {
 }
 
 /**
- * What a version that keeps `dot` has seen after `a` and `b` were joined under it: the union, without the dot's own origin,
- * for which the dot speaks. The same for (a, b) and (b, a), so both sites of a conflict write the same.
+ * What a version that keeps `dot` has seen after `a` and `b` were joined under it: the union, without the dot's own
+ * origin, for which the dot speaks. The same for (a, b) and (b, a), so both sites of a conflict write the same.
  */
 export function joinSeen(a: Version, b: Version, dot: Dot): Seen {
   return withoutOrigin(unionSeen(a, b), dot.origin)
@@ -91,8 +91,8 @@ export function mintVersion({ origin, seen, nowMicros, aheadMaxMicros }: Minting
 }
 
 /**
- * True when the version, or anything that it claims to have seen, is stamped too far in the future. The claims count too:
- * a forged claim about our own origin would otherwise pull our next dot as far ahead as it likes.
+ * True when the version, or anything that it claims to have seen, is stamped too far in the future. The claims count
+ * too: a forged claim about our own origin would otherwise pull our next dot as far ahead as it likes.
  */
 export function isVersionAhead(version: Version, nowMicros: number, aheadMaxMicros: number): boolean {
   const clocks = [version.clock, ...Object.values(version.seen ?? {})]
