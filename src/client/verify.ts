@@ -1,4 +1,5 @@
 import {
+  appendLog,
   compileFilter,
   type Digest,
   type DigestScope,
@@ -14,6 +15,7 @@ import {
   type RecordDigest,
   type ResourceInfo,
   type Store,
+  type Task,
 } from '../store/index.ts'
 import { isJsonObject, SynclineError } from '../sync/index.ts'
 import type { Connections } from './connections.ts'
@@ -55,11 +57,11 @@ const NAMED_MAX_DEEP = 10_000
 export async function verifyPeer(deps: VerifyDeps, peer: Peer, options: VerifyOptions): Promise<readonly Verified[]> {
   const { db } = deps.store
   const { client } = await deps.connections.of(peer)
-  const wanted: { resource: ResourceInfo; filter: string | null }[] = []
+  const wanted: { resource: ResourceInfo; task: Task }[] = []
   for (const resource of await loadResources(db)) {
     if (options.resources !== undefined && !options.resources.includes(resource.name)) continue
     const task = await findTaskFor(db, peer.id, resource.name)
-    if (task !== null) wanted.push({ resource, filter: task.filter })
+    if (task !== null) wanted.push({ resource, task })
   }
   const missing = (options.resources ?? []).filter((name) => !wanted.some(({ resource }) => resource.name === name))
   if (missing.length > 0) {
@@ -98,28 +100,49 @@ async function verifyResource(
   { store }: VerifyDeps,
   peer: Peer,
   client: PeerClient,
-  { resource, filter }: { readonly resource: ResourceInfo; readonly filter: string | null },
+  { resource, task }: { readonly resource: ResourceInfo; readonly task: Task },
   { deep, signal }: VerifyOptions,
 ): Promise<Verified> {
+  const began = performance.now()
+  const filter = await effectiveFilter(client, resource.name, task.filter, signal)
   const compiled = filter === null ? undefined : await compileFilter(store, resource, filter)
   const namedMax = deep ? NAMED_MAX_DEEP : NAMED_MAX
   const scope = { resource, filter: compiled }
-  const walk: Walk = { store, client, scope, filter, namedMax, differing: [], checked: 0, signal }
+  const walk: Walk = { store, client, scope, filter: task.filter, namedMax, differing: [], checked: 0, signal }
   await compareRange(walk, { from: null, to: null })
   const waiting = new Set(await quarantinedIds(store.db, peer.id, resource.id, walk.differing))
   const differing = walk.differing.filter((id) => !waiting.has(id))
   const more = walk.differing.length >= namedMax
-  const detail = [
+  const parts = [
     waiting.size > 0 ? `${waiting.size} differ because they wait in quarantine` : '',
     more ? `the search ended after ${namedMax} records` : '',
   ].filter((part) => part !== '')
-  return {
+  const equal = differing.length === 0 && !more
+  const detail = parts.length > 0 ? { detail: parts.join('; ') } : {}
+  const verdict = equal ? 'equal' : `${more ? 'at least ' : ''}${differing.length} differ`
+  await appendLog(store.db, {
+    peer,
     resource: resource.name,
-    equal: differing.length === 0 && !more,
-    checked: walk.checked,
-    differing,
-    ...(detail.length > 0 && { detail: detail.join('; ') }),
-  }
+    mode: task.mode,
+    direction: 'none',
+    action: 'verify',
+    result: equal ? 'success' : 'warning',
+    message: [`${walk.checked} records compared: ${verdict}`, ...parts].join('; '),
+    changes: walk.checked,
+    durationMs: performance.now() - began,
+  })
+  return { resource: resource.name, equal, checked: walk.checked, differing, ...detail }
+}
+
+/** What the peer compares by: our filter, and with it that of its grant. */
+async function effectiveFilter(
+  client: PeerClient,
+  resource: string,
+  filter: string | null,
+  signal: AbortSignal | undefined,
+): Promise<string | null> {
+  const answer = await client.digests(resource, { filter: filter ?? undefined }, signal)
+  return typeof answer.filter === 'string' ? answer.filter : filter
 }
 
 /**

@@ -14,7 +14,7 @@ import {
 import { SynclineError } from '../sync/index.ts'
 import { startHousekeeping } from './housekeeping.ts'
 import { startLive } from './live.ts'
-import { createRuns, type RunPeer, type StartedRuns, type SyncRequest } from './runs.ts'
+import { createRuns, type RunPeer, type Runs, type StartedRuns, type SyncRequest } from './runs.ts'
 import { type DueTasks, startScheduler } from './scheduler.ts'
 
 export type JobsDeps = {
@@ -43,6 +43,8 @@ export type JobsDeps = {
 export type Jobs = {
   /** Starts runs now and gives their ids. */
   readonly syncNow: (request: SyncRequest) => Promise<StartedRuns>
+  /** One run to its end. Errors: those of RunPeer. */
+  readonly run: Runs['run']
   /** Tasks or peers changed: due times are worked out anew. */
   readonly scheduleChanged: () => void
   readonly nextRuns: () => readonly { readonly taskId: number; readonly at: string }[]
@@ -67,7 +69,7 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
   const onError = (err: unknown) => deps.events.internalError({ where: 'jobs', err })
   const runs = createRuns({ store, runPeer: deps.runPeer, onError })
   if (!deps.schedule && !deps.work) {
-    return { syncNow: runs.syncNow, scheduleChanged: () => {}, nextRuns: () => [], stop: runs.stop }
+    return { syncNow: runs.syncNow, run: runs.run, scheduleChanged: () => {}, nextRuns: () => [], stop: runs.stop }
   }
   const queue = await openQueue<SyncJob>(store, onError)
   const send = (job: DueJob<SyncJob>, dueAt: string, peer: string) => {
@@ -110,6 +112,7 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
 
   return {
     syncNow: runs.syncNow,
+    run: runs.run,
     scheduleChanged: () => void refresh().catch(onError),
     nextRuns: () => scheduler?.nextRuns() ?? [],
     stop: async (timeoutMs) => {
