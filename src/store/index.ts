@@ -37,6 +37,7 @@ export {
   type KeyRange,
   type RecordDigest,
 } from './digests.ts'
+export { type DatabaseExamination, examineDatabase, type MissingRight } from './examine.ts'
 export {
   type Alongside,
   addReports,
@@ -53,6 +54,7 @@ export {
   writeByHand,
 } from './exchange.ts'
 export { servableHeads } from './heads.ts'
+export { type HistoryEntry, readHistory } from './history.ts'
 export { closeLeases, withLease, withPeerLease } from './lease.ts'
 export { createManaged, type ManagedTable } from './managed.ts'
 export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts'
@@ -67,7 +69,14 @@ export {
   retryNow,
 } from './quarantine.ts'
 export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'
-export { type RecordPage, type RecordQuery, readRecord, readRecords } from './records.ts'
+export {
+  type HistoryEntry,
+  listHistory,
+  type RecordPage,
+  type RecordQuery,
+  readRecord,
+  readRecords,
+} from './records.ts'
 export { redrive } from './redrive.ts'
 export * from './registry/index.ts'
 export { offerAgain, quarantinedIds } from './repair.ts'
