@@ -54,7 +54,6 @@ export {
   writeByHand,
 } from './exchange.ts'
 export { servableHeads } from './heads.ts'
-export { type HistoryEntry, readHistory } from './history.ts'
 export { closeLeases, withLease, withPeerLease } from './lease.ts'
 export { createManaged, type ManagedTable } from './managed.ts'
 export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts'
