@@ -1,7 +1,7 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely'
-import { formatCheckpoint, type LineBatch, type Position, SynclineError } from '../sync/index.ts'
-import { quoteIdent } from './capture.ts'
-import { type Column, liveTable, type ResolvedReference, type ResourceInfo, sentColumns } from './resources.ts'
+import { formatCheckpoint, type LineBatch, type Position, RECORD_ID_BYTES_MAX, SynclineError } from '../sync/index.ts'
+import { linesSql, originsSql } from './lines-sql.ts'
+import { type Column, liveTable, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
 
 export type CollectRequest = {
@@ -19,6 +19,9 @@ export type CollectRequest = {
   /** Condition on the live row, alias `t`. */
   readonly filter?: RawBuilder<boolean> | undefined
 }
+
+/** Record ids that travel have between one and this many bytes; others stay, and `resource check` counts them. */
+export const SENT_ID_BYTES_MAX = 512
 
 const START: Position = { xact: '0', recordId: '' }
 
@@ -45,7 +48,7 @@ export async function collect(db: Kysely<Database>, request: CollectRequest): Pr
   const row = await sql<BatchRow>`${batchQuery(request, columns, after)}`.execute(db).then((result) => result.rows[0])
   if (row === undefined) throw new SynclineError('SYNC_INTERNAL', 'the batch query returned no row')
   if (request.filter !== undefined) await rememberShared(db, request, row)
-  const last: Position = row.last_xact === null ? after : { xact: row.last_xact, recordId: row.last_id ?? '' }
+  const last: Position = row.last_xact === null ? after : { xact: row.last_xact, recordId: placeOf(row.last_id ?? '') }
   const more = row.kept < row.scanned || row.scanned === request.rowsMax
   const siteIds = row.origins ?? []
   return {
@@ -61,6 +64,17 @@ export async function collect(db: Kysely<Database>, request: CollectRequest): Pr
     count: row.lines,
     next: { checkpoint: formatCheckpoint({ logId: request.logId, position: last }), more },
   }
+}
+
+/** An id that is too long for a checkpoint stands behind everything that begins as it does: none of that travels either. */
+function placeOf(id: string): string {
+  if (Buffer.byteLength(id) <= RECORD_ID_BYTES_MAX) return id
+  let place = ''
+  for (const character of id) {
+    if (Buffer.byteLength(place + character) > RECORD_ID_BYTES_MAX - 4) break
+    place += character
+  }
+  return `${place}\u{10ffff}`
 }
 
 /**
@@ -83,10 +97,10 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
          and r.xact < pg_snapshot_xmin(pg_current_snapshot())
        order by r.xact, r.record_id limit ${request.rowsMax}
     ), sized as materialized (
-      select s.*, live.payload_key, live.matches, coalesce(live.bytes, 0) as bytes,
+      select s.*, live.live_key, live.matches, coalesce(live.bytes, 0) as bytes,
              row_number() over w as n, sum(coalesce(live.bytes, 0) + 80) over w as total
         from scan s left join lateral (
-          select t.${key} as payload_key, pg_column_size(t.*) as bytes, ${matches} as matches
+          select t.${key} as live_key, pg_column_size(t.*) as bytes, ${matches} as matches
             from ${sql.raw(liveTable(resource))} t
            where t.${key} = s.record_id::${sql.raw(resource.keyType)} and not s.deleted and s.source is distinct from ${peer.siteId} offset 0
         ) live on true
@@ -95,22 +109,13 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
       select s.*,
              case when s.source is not distinct from ${peer.siteId} then null
                   when s.deleted then ${request.filter === undefined ? sql`'d'` : sql`case when ${shared} then 'd' end`}
-                  when s.payload_key is null then null
+                  when s.live_key is null then null
+                  when octet_length(s.record_id) not between 1 and ${sql.lit(SENT_ID_BYTES_MAX)} then null
                   when s.matches then 'p'
                   when ${shared} then 'l' end as kind
         from sized s where s.n = 1 or s.total <= ${request.bytesMax}
-    ), origins as materialized (
-      select array_agg(site order by site) as list from (
-        select origin as site from kept where kind is not null
-        union select key::int4 from kept, jsonb_object_keys(kept.seen) key where kind is not null and seen is not null
-      ) o
-    )
-    select (select string_agg(
-              to_json(k.record_id)::text || e'\\t' || k.clock || e'\\t' || array_position(o.list, k.origin) - 1 || e'\\t'
-              || coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)), '')
-              || e'\\t' || k.kind || e'\\t' || coalesce(
-                (select ${sql.raw(payloadSql(resource, columns))} from ${sql.raw(liveTable(resource))} t where k.kind = 'p' and t.${key} = k.payload_key offset 0), ''),
-              e'\\n' order by k.n) from kept k cross join origins o where k.kind is not null) as text,
+    ), ${originsSql()}
+    select ${linesSql(resource, columns)} as text,
            (select count(*) from kept where kind is not null)::int as lines,
            (select count(*) from scan)::int as scanned,
            (select count(*) from kept)::int as kept,
@@ -119,44 +124,6 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
            (select list from origins) as origins,
            ${request.filter === undefined ? sql`null::text[]` : sql`(select array_agg(record_id) from kept where kind in ('l', 'd'))`} as left_ids,
            ${request.filter === undefined ? sql`null::text[]` : sql`(select array_agg(record_id) from kept where kind = 'p')`} as sent_ids`
-}
-
-/** JSON array of the values that travel, in announced order, from the live row with alias `t`. */
-export function payloadSql(resource: ResourceInfo, columns: readonly Column[]): string {
-  const values = columns.map((column) => {
-    const reference = resource.references.find((each) => each.column.name === column.name)
-    return reference === undefined ? valueSql(column, 't') : referenceSql(resource, reference)
-  })
-  return `json_build_array(${values.join(', ')})::text`
-}
-
-function valueSql(column: Column, alias: string): string {
-  const value = `${alias}.${quoteIdent(column.name)}`
-  // JSON readers know no negative zero.
-  if (column.baseType === 'float4' || column.baseType === 'float8')
-    return `case when ${value} = 0 and ${value}::text = '-0' then '"-0"'::json else to_json(${value}) end`
-  if (column.form === 'native') return value
-  if (column.form === 'text') return `${value}::text`
-  // Columns of type json keep the line breaks and tabs of whoever wrote them; between tokens a blank says the same.
-  const oneLine = (json: string) => `translate(${json}::text, e'\\n\\r\\t', '   ')::json`
-  if (column.form === 'json') return column.baseType === 'json' ? oneLine(value) : value
-  // JSON numbers of these would be rounded by readers, so the elements travel as text.
-  const exact = ['_int8', '_numeric'].includes(column.baseType) ? `${value}::text[]` : value
-  const list = column.baseType === '_json' ? oneLine(`to_json(${value})`) : `to_json(${exact})`
-  // JSON arrays begin at one; others travel as PostgreSQL writes them.
-  return `case when array_lower(${value}, 1) <> 1 or array_lower(${value}, 2) <> 1 then to_json(${value}::text) else ${list} end`
-}
-
-/** Local keys never travel: a reference is the record id of its target. Inside cycles it may still wait in pending_ref. */
-export function referenceSql(resource: ResourceInfo, reference: ResolvedReference): string {
-  const value = `t.${quoteIdent(reference.column.name)}`
-  const here = reference.direct
-    ? `${value}::text`
-    : `(select p.${quoteIdent(reference.targetKey)}::text from ${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)} p
-         where p.${quoteIdent(reference.targetColumn)} = ${value})`
-  if (!reference.cyclic) return here
-  return `coalesce(${here}, (select f.target_record_id from syncline.pending_ref f where f.resource_id = ${resource.id}
-            and f.record_id = t.${quoteIdent(resource.keyColumn)}::text and f.column_name = '${reference.column.name.replaceAll("'", "''")}'))`
 }
 
 /** For links with a filter: what the peer holds, so that it hears when a record leaves. Kept until the record comes back or is purged. */

@@ -1,7 +1,7 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely'
-import { type LineBatch, SynclineError } from '../sync/index.ts'
-import { payloadSql } from './collect.ts'
-import { originsOf } from './registry/index.ts'
+import { type Json, type LineBatch, SynclineError } from '../sync/index.ts'
+import { linesSql, originsSql } from './lines-sql.ts'
+import { isoTime, olderThan, originsOf, type Page, type PageQuery, pageBounds, toPage } from './registry/index.ts'
 import { liveTable, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
 
@@ -34,10 +34,53 @@ export async function readRecords(db: Kysely<Database>, query: RecordQuery): Pro
 
 /** One record by id, deleted or not; null when there never was one. */
 export async function readRecord(db: Kysely<Database>, resource: ResourceInfo, id: string): Promise<LineBatch | null> {
-  const key = resource.keyType.endsWith('.uuid') ? id.toLowerCase() : id
   const query: RecordQuery = { resource, order: 'id', rowsMax: 1, bytesMax: 0, deleted: true }
-  const { batch } = await readPage(db, query, sql`r.record_id = ${key} collate "C"`)
+  const { batch } = await readPage(db, query, sql`r.record_id = ${storedId(resource, id)} collate "C"`)
   return batch.count === 0 ? null : batch
+}
+
+/** Values of a record that were overwritten, deleted or lost a conflict here, or were discarded from quarantine. */
+export type HistoryEntry = {
+  readonly id: string
+  readonly at: string
+  /** replaced, deleted, lost a conflict, left, discarded. */
+  readonly reason: string
+  readonly runId: string | null
+  readonly version: { readonly origin: string; readonly clock: number }
+  readonly deleted: boolean
+  /** Of the whole row where it is known; null for a deletion. */
+  readonly data: Json | null
+}
+
+/** What a record was before, newest first. */
+export async function listHistory(
+  db: Kysely<Database>,
+  resource: ResourceInfo,
+  id: string,
+  query: PageQuery = {},
+): Promise<Page<HistoryEntry>> {
+  const bounds = pageBounds(query)
+  const rows = await db
+    .selectFrom('syncline.history as h')
+    .innerJoin('syncline.site as o', 'o.id', 'h.origin')
+    .select(['h.id', 'h.at', 'h.reason', 'h.run_id', 'o.origin', 'h.clock', 'h.deleted', 'h.data'])
+    .where('h.resource_id', '=', resource.id)
+    .where('h.record_id', '=', storedId(resource, id))
+    .where(olderThan('h.id', bounds))
+    .orderBy('h.id', 'desc')
+    .limit(bounds.take)
+    .execute()
+  return toPage(rows, bounds, ({ origin, clock, run_id: runId, at, ...row }) => ({
+    ...row,
+    at: isoTime(at),
+    runId,
+    version: { origin, clock: Number(clock) },
+  }))
+}
+
+/** Record ids are kept as PostgreSQL writes them, and it writes a uuid in lower case. */
+function storedId(resource: ResourceInfo, id: string): string {
+  return resource.keyType.endsWith('.uuid') ? id.toLowerCase() : id
 }
 
 type PageRow = {
@@ -94,26 +137,16 @@ export function recordsQuery(query: RecordQuery, where: RawBuilder<unknown>): Ra
        where r.resource_id = ${resource.id} and ${where} ${query.deleted && filter === undefined ? sql`` : sql`and not r.deleted`} ${living}
        order by ${by('r')} limit ${query.rowsMax + 1}
     ), sized as materialized (
-      select s.*, live.key as live_key, row_number() over w as n, sum(coalesce(live.bytes, 0) + 80) over w as total
+      select s.*, live.live_key, row_number() over w as n, sum(coalesce(live.bytes, 0) + 80) over w as total
         from scan s left join lateral (
-          select t.${key} as key, pg_column_size(t.*) as bytes from ${table} t where t.${key} = ${keyOf} and not s.deleted offset 0
+          select t.${key} as live_key, pg_column_size(t.*) as bytes from ${table} t where t.${key} = ${keyOf} and not s.deleted offset 0
         ) live on true
       window w as (order by ${by('s')})
     ), kept as materialized (
       select s.*, case when s.deleted then 'd' when s.live_key is not null then 'p' end as kind
         from sized s where s.n = 1 or s.n <= ${query.rowsMax} and s.total <= ${query.bytesMax}
-    ), origins as materialized (
-      select array_agg(site order by site) as list from (
-        select origin as site from kept where kind is not null
-        union select key::int4 from kept, jsonb_object_keys(kept.seen) key where kind is not null and seen is not null
-      ) o
-    )
-    select (select string_agg(
-              to_json(k.record_id)::text || e'\\t' || k.clock || e'\\t' || array_position(o.list, k.origin) - 1 || e'\\t'
-              || coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)), '')
-              || e'\\t' || k.kind || e'\\t' || coalesce(
-                (select ${sql.raw(payloadSql(resource, columns))} from ${table} t where k.kind = 'p' and t.${key} = k.live_key offset 0), ''),
-              e'\\n' order by k.n) from kept k cross join origins o where k.kind is not null) as text,
+    ), ${originsSql()}
+    select ${linesSql(resource, columns)} as text,
            (select count(*) from kept where kind is not null)::int as lines,
            (select count(*) from scan)::int as scanned,
            (select count(*) from kept)::int as kept,

@@ -1,0 +1,66 @@
+import { type RawBuilder, sql } from 'kysely'
+import { quoteIdent } from './capture.ts'
+import { type Column, liveTable, type ResolvedReference, type ResourceInfo } from './resources.ts'
+
+/** A further CTE `origins`: every site that the versions in CTE `kept` name, as an array whose places the lines refer to. */
+export function originsSql(): RawBuilder<unknown> {
+  return sql`origins as materialized (
+      select array_agg(site order by site) as list from (
+        select origin as site from kept where kind is not null
+        union select key::int4 from kept, jsonb_object_keys(kept.seen) key where kind is not null and seen is not null
+      ) o
+    )`
+}
+
+/**
+ * The lines (see sync/codec/lines.ts) of the rows of CTE `kept (record_id, clock, origin, seen, kind, n, live_key)` in order of n, as one text.
+ * PostgreSQL makes them, so that a batch passes through Node unparsed.
+ */
+export function linesSql(resource: ResourceInfo, columns: readonly Column[]): RawBuilder<unknown> {
+  const payload = sql.raw(payloadSql(resource, columns))
+  return sql`(select string_agg(
+              to_json(k.record_id)::text || e'\\t' || k.clock || e'\\t' || array_position(o.list, k.origin) - 1 || e'\\t'
+              || coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)), '')
+              || e'\\t' || k.kind || e'\\t' || coalesce(
+                (select ${payload} from ${sql.raw(liveTable(resource))} t
+                  where k.kind = 'p' and t.${sql.id(resource.keyColumn)} = k.live_key offset 0), ''),
+              e'\\n' order by k.n) from kept k cross join origins o where k.kind is not null)`
+}
+
+/** JSON array of the values that travel, in announced order, from the live row with alias `t`. */
+export function payloadSql(resource: ResourceInfo, columns: readonly Column[]): string {
+  const values = columns.map((column) => {
+    const reference = resource.references.find((each) => each.column.name === column.name)
+    return reference === undefined ? valueSql(column, 't') : referenceSql(resource, reference)
+  })
+  return `json_build_array(${values.join(', ')})::text`
+}
+
+function valueSql(column: Column, alias: string): string {
+  const value = `${alias}.${quoteIdent(column.name)}`
+  // JSON readers know no negative zero.
+  if (column.baseType === 'float4' || column.baseType === 'float8')
+    return `case when ${value} = 0 and ${value}::text = '-0' then '"-0"'::json else to_json(${value}) end`
+  if (column.form === 'native') return value
+  if (column.form === 'text') return `${value}::text`
+  // Columns of type json keep the line breaks and tabs of whoever wrote them; between tokens a blank says the same.
+  const oneLine = (json: string) => `translate(${json}::text, e'\\n\\r\\t', '   ')::json`
+  if (column.form === 'json') return column.baseType === 'json' ? oneLine(value) : value
+  // JSON numbers of these would be rounded by readers, so the elements travel as text.
+  const exact = ['_int8', '_numeric'].includes(column.baseType) ? `${value}::text[]` : value
+  const list = column.baseType === '_json' ? oneLine(`to_json(${value})`) : `to_json(${exact})`
+  // JSON arrays begin at one; others travel as PostgreSQL writes them.
+  return `case when array_lower(${value}, 1) <> 1 or array_lower(${value}, 2) <> 1 then to_json(${value}::text) else ${list} end`
+}
+
+/** Local keys never travel: a reference is the record id of its target. Inside cycles it may still wait in pending_ref. */
+export function referenceSql(resource: ResourceInfo, reference: ResolvedReference): string {
+  const value = `t.${quoteIdent(reference.column.name)}`
+  const here = reference.direct
+    ? `${value}::text`
+    : `(select p.${quoteIdent(reference.targetKey)}::text from ${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)} p
+         where p.${quoteIdent(reference.targetColumn)} = ${value})`
+  if (!reference.cyclic) return here
+  return `coalesce(${here}, (select f.target_record_id from syncline.pending_ref f where f.resource_id = ${resource.id}
+            and f.record_id = t.${quoteIdent(resource.keyColumn)}::text and f.column_name = '${reference.column.name.replaceAll("'", "''")}'))`
+}
