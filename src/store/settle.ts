@@ -1,6 +1,6 @@
 import { sql, type Transaction } from 'kysely'
 import { decide, mintVersion, type Policy, type Seen, unionSeen, type Version } from '../sync/index.ts'
-import { payloadSql, referenceSql } from './collect.ts'
+import { payloadSql, referenceSql } from './lines-sql.ts'
 import type { LineHeader } from './quarantine.ts'
 import { liveTable } from './resources.ts'
 import type { Database } from './schema.ts'
