@@ -50,6 +50,8 @@ export async function withLease<T>(store: Store, name: string, work: (lost: Abor
 export async function closeLeases(store: Store): Promise<void> {
   const session = await holders.get(store)?.session?.catch(() => null)
   holders.delete(store)
+  // The end of the session is waited for.
+  session?.client.ref()
   await session?.client.end().catch(() => {})
 }
 
@@ -61,17 +63,25 @@ async function underLock<T>(
 ): Promise<T> {
   const session = await openSession(store, holder)
   session.client.ref()
-  const lock = 'select pg_try_advisory_lock(hashtextextended($1, 0)) as granted'
-  const { rows } = await ask<{ granted: boolean }>(session, lock, [`syncline ${name}`])
-  if (rows[0]?.granted !== true) throw taken(name)
+  try {
+    const lock = 'select pg_try_advisory_lock(hashtextextended($1, 0)) as granted'
+    const { rows } = await ask<{ granted: boolean }>(session, lock, [`syncline ${name}`])
+    if (rows[0]?.granted !== true) throw taken(name)
+    return await whileHeld(session, name, work)
+  } finally {
+    // An idle session must not keep the process alive.
+    if (holder.held.size === 1) session.client.unref()
+  }
+}
+
+async function whileHeld<T>(session: Session, name: string, work: (lost: AbortSignal) => Promise<T>): Promise<T> {
   const heartbeat = setInterval(() => void ask(session, 'select 1', []).catch(() => {}), HEARTBEAT_MS)
   try {
     return await work(session.lost.signal)
   } finally {
     clearInterval(heartbeat)
-    await ask(session, 'select pg_advisory_unlock(hashtextextended($1, 0))', [`syncline ${name}`]).catch(() => {})
-    // An idle session must not keep the process alive.
-    if (holder.held.size === 1) session.client.unref()
+    const unlock = 'select pg_advisory_unlock(hashtextextended($1, 0))'
+    await ask(session, unlock, [`syncline ${name}`]).catch(() => {})
   }
 }
 
