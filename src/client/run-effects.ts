@@ -132,7 +132,7 @@ async function pull(run: RunSession, resource: string, after: string | null): Pr
       run.peer.client.pull({ resource, after, limit, filter, columns, refs, signal: run.signal }),
     ),
   )
-  if (pulled.count === 0 && pulled.checkpoint === after) return { type: 'pullEnded' }
+  if (pulled.count === 0 && pulled.checkpoint === after && !pulled.more) return { type: 'pullEnded' }
   const batch = ++run.batches
   run.fetched.set(batch, { pulled, fetchMs: performance.now() - began })
   return { type: 'batchFetched', batch, checkpoint: pulled.checkpoint, more: pulled.more }
