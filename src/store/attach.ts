@@ -1,7 +1,9 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
 import { CAPTURE_VERSION, captureFaults, installCapture, quoteIdent, removeCapture } from './capture.ts'
+import { SENT_ID_BYTES_MAX } from './collect.ts'
 import type { Store } from './database.ts'
+import { type AttachProgress, addedUuidColumn, addUuidColumn, registerRows } from './register.ts'
 import {
   type Column,
   type ColumnFacts,
@@ -16,6 +18,9 @@ import {
   unsuitableType,
 } from './resources.ts'
 import type { Database } from './schema.ts'
+import { alteringTables } from './table-lock.ts'
+
+export type { AttachProgress } from './register.ts'
 
 export type AttachOptions = {
   /** `schema.table` or `table`. */
@@ -29,17 +34,12 @@ export type AttachOptions = {
   readonly managed?: boolean | undefined
 }
 
-export type AttachProgress = (step: {
-  readonly resource: string
-  readonly doing: string
-  readonly done: number
-  readonly total: number
-}) => void
-
-/** Rows handled between two commits while an existing table is prepared: short enough that writers hardly notice. */
-const STEP_ROWS = 5_000
-const IDENTITY_TYPES = new Set(['uuid', 'text', 'varchar', 'bpchar', 'citext'])
+const TEXT_TYPES = new Set(['text', 'varchar', 'bpchar', 'citext'])
+const IDENTITY_TYPES = new Set(['uuid', ...TEXT_TYPES])
 const INTEGER_TYPES = new Set(['int2', 'int4', 'int8', 'numeric'])
+
+/** Types whose text is the same in every session, so that it can be a record id. */
+const KEY_TYPES = new Set([...IDENTITY_TYPES, 'int2', 'int4', 'int8'])
 
 /**
  * Begins capture on existing tables: reads each table, chooses the identity, makes the triggers and registers the rows that are there
@@ -51,26 +51,26 @@ export async function attach(
   tables: readonly AttachOptions[],
   progress: AttachProgress = () => {},
 ): Promise<readonly ResourceInfo[]> {
-  const added = new Set<AttachOptions>()
+  // Nothing is altered for a table that would be refused afterwards.
   for (const options of tables) {
-    if (options.addUuid && (await addUuidColumn(store, options, progress))) added.add(options)
+    const { facts, name, key } = await plan(store.db, options, tables)
+    if (key === null) await addUuidColumn(store.db, facts, name, progress)
   }
-  const names = await store.db
-    .transaction()
-    .execute(async (trx) => {
-      // Waiting long for the table's lock would make every writer behind us wait too.
-      await sql`set local lock_timeout = '5s'`.execute(trx)
-      const plans = []
-      for (const options of tables) plans.push(await plan(trx, options, tables))
-      for (const each of plans) await insertResource(trx, each, added.has(each.options))
-      const all = await loadResources(trx)
-      for (const each of plans) {
-        const resource = all.find((other) => other.name === each.name)
-        if (resource !== undefined) await installCapture(trx, resource)
-      }
-      return plans.map((each) => each.name)
-    })
-    .catch(explainLock)
+  const names = await alteringTables(store.db, async (trx) => {
+    const plans = []
+    for (const options of tables) {
+      const { key, ...rest } = await plan(trx, options, tables)
+      if (key === null) throw new SynclineError('SYNC_STORE_BUSY', `${options.table} was altered while it was attached`)
+      plans.push({ ...rest, key, columns: columnsOf(rest.facts, key) })
+    }
+    for (const each of plans) await insertResource(trx, each)
+    const all = await loadResources(trx)
+    for (const each of plans) {
+      const resource = all.find((other) => other.name === each.name)
+      if (resource !== undefined) await installCapture(trx, resource)
+    }
+    return plans.map((each) => each.name)
+  })
   const attached: ResourceInfo[] = []
   for (const name of names) {
     await registerRows(store.db, await findResource(store.db, name), progress)
@@ -81,28 +81,24 @@ export async function attach(
 
 /** Ends capture and forgets the resource. The table is left as it was; a uuid column that we added is dropped again. */
 export async function detach(store: Store, name: string): Promise<void> {
-  await store.db
-    .transaction()
-    .execute(async (trx) => {
-      await sql`set local lock_timeout = '5s'`.execute(trx)
-      const resource = await findResource(trx, name)
-      const tasks = await trx.selectFrom('syncline.task').select('id').where('resource_id', '=', resource.id).execute()
-      if (tasks.length > 0) {
-        throw new SynclineError(
-          'SYNC_REQUEST_INVALID',
-          `resource "${name}" is still in ${tasks.length} task(s); remove those first`,
-        )
-      }
-      await removeCapture(trx, resource)
-      if (resource.addedUuid) {
-        await sql.raw(`alter table ${liveTable(resource)} drop column ${quoteIdent(resource.keyColumn)}`).execute(trx)
-      }
-      for (const table of ['record', 'history'] as const) {
-        await trx.deleteFrom(`syncline.${table}`).where('resource_id', '=', resource.id).execute()
-      }
-      await trx.deleteFrom('syncline.resource').where('id', '=', resource.id).execute()
-    })
-    .catch(explainLock)
+  await alteringTables(store.db, async (trx) => {
+    const resource = await findResource(trx, name)
+    const tasks = await trx.selectFrom('syncline.task').select('id').where('resource_id', '=', resource.id).execute()
+    if (tasks.length > 0) {
+      throw new SynclineError(
+        'SYNC_REQUEST_INVALID',
+        `resource "${name}" is still in ${tasks.length} task(s); remove those first`,
+      )
+    }
+    await removeCapture(trx, resource)
+    if (resource.addedUuid && (await addedUuidColumn(trx, resource.tableOid)) === resource.keyColumn) {
+      await sql.raw(`alter table ${liveTable(resource)} drop column ${quoteIdent(resource.keyColumn)}`).execute(trx)
+    }
+    for (const table of ['record', 'history'] as const) {
+      await trx.deleteFrom(`syncline.${table}`).where('resource_id', '=', resource.id).execute()
+    }
+    await trx.deleteFrom('syncline.resource').where('id', '=', resource.id).execute()
+  })
 }
 
 export type ResourceCheck = { readonly resource: string; readonly faults: readonly string[] }
@@ -114,7 +110,13 @@ export async function checkResources(db: Kysely<Database>, name?: string): Promi
   for (const resource of all.filter((each) => name === undefined || each.name === name)) {
     const faults = (await captureFaults(db, resource)).map((fault) => `${fault.table}: ${fault.fault}`)
     const facts = await readTableFacts(db, `${resource.tableSchema}.${resource.tableName}`)
-    if (facts !== null) faults.push(...columnFaults(resource, columnsOf(facts, resource.keyColumn)))
+    if (facts?.oid === resource.tableOid) {
+      faults.push(...columnFaults(resource, columnsOf(facts, resource.keyColumn)))
+      if (facts.rowsHidden) faults.push('row security hides rows of the table from the role of Syncline')
+    } else faults.push(`${resource.tableSchema}.${resource.tableName} is another table now, or none`)
+    const unfit = await unfitIds(db, resource)
+    if (unfit > 0)
+      faults.push(`${unfit} record(s) cannot travel: their identity is empty or longer than ${SENT_ID_BYTES_MAX} bytes`)
     if (!resource.ready) faults.push('existing rows are not all registered; attach the table again to go on')
     checks.push({ resource: resource.name, faults })
   }
@@ -141,16 +143,12 @@ function columnFaults(resource: ResourceInfo, now: readonly Column[]): string[] 
 type Plan = {
   readonly name: string
   readonly facts: TableFacts
-  readonly key: string
-  readonly columns: readonly Column[]
+  /** Null: a uuid column is to be added first. */
+  readonly key: string | null
   readonly options: AttachOptions
 }
 
-async function plan(
-  trx: Transaction<Database>,
-  options: AttachOptions,
-  together: readonly AttachOptions[],
-): Promise<Plan> {
+async function plan(trx: Kysely<Database>, options: AttachOptions, together: readonly AttachOptions[]): Promise<Plan> {
   const facts = await readTableFacts(trx, options.table)
   if (facts === null)
     throw new SynclineError(
@@ -169,15 +167,22 @@ async function plan(
     const parent = await partitionRoot(trx, facts.oid)
     throw refuse(`it is a partition of ${parent}; attach ${parent}`)
   }
+  if (facts.hasParents)
+    throw refuse('it inherits from another table, and statements on that one would change its rows unseen')
+  if (facts.rowsHidden)
+    throw refuse('row security hides rows from the role of Syncline; let that role own the table or bypass it')
   const unsuitable = facts.columns.map(unsuitableType).filter((reason) => reason !== null)
   if (unsuitable.length > 0) throw refuse(unsuitable.join('; '))
   const key = identityOf(facts, options)
-  if (key === null) throw refuse(noIdentity(facts, options))
-  const attachedTables = new Set([
-    table,
-    ...all.map((resource) => `${resource.tableSchema}.${resource.tableName}`),
-    ...together.flatMap((other) => [other.table, `public.${other.table}`]),
-  ])
+  if (key === null) {
+    if (!options.addUuid || options.key !== undefined) throw refuse(noIdentity(facts, options))
+    if (facts.kind === 'p') throw refuse('PostgreSQL allows no unique uuid column on a partitioned table')
+  } else refuseKey(facts, key, refuse)
+  const attachedTables = new Set(all.map((resource) => `${resource.tableSchema}.${resource.tableName}`))
+  for (const other of together) {
+    const found = await readTableFacts(trx, other.table)
+    if (found !== null) attachedTables.add(`${found.schema}.${found.name}`)
+  }
   const strays = facts.foreignKeys.filter((fk) => {
     const column = facts.columns.find((other) => other.name === fk.column)
     return (
@@ -207,7 +212,19 @@ async function plan(
   if (same !== undefined && (same.name !== name || same.keyColumn !== key)) {
     throw refuse(`it is attached already as "${same.name}" with identity "${same.keyColumn}"; detach it first`)
   }
-  return { name, facts, key, columns: columnsOf(facts, key), options }
+  return { name, facts, key, options }
+}
+
+function refuseKey(facts: TableFacts, key: string, refuse: (why: string) => SynclineError): void {
+  const column = facts.columns.find((other) => other.name === key)
+  if (column === undefined || !KEY_TYPES.has(column.baseType)) {
+    throw refuse(`column "${key}" has type ${column?.typeName}; an identity is a uuid, a text or an integer`)
+  }
+  if (column.generated || column.identity === 'a') {
+    throw refuse(
+      `column "${key}" is always filled in by the database, so that no record of another site could keep its identity`,
+    )
+  }
 }
 
 function identityOf(facts: TableFacts, options: AttachOptions): string | null {
@@ -250,9 +267,23 @@ export function columnsOf(facts: TableFacts, key: string): readonly Column[] {
   })
 }
 
+/** Numbers that the database gives out itself would collide at another site; those of an application mean the same everywhere. */
 function staysLocal(facts: TableFacts, column: ColumnFacts): boolean {
-  const primary = facts.keys.some((other) => other.primary && other.column === column.name)
-  return column.generated || column.identity === 'a' || (primary && INTEGER_TYPES.has(column.baseType))
+  if (column.generated || column.identity === 'a') return true
+  const key = facts.keys.find((other) => other.column === column.name)
+  if (key === undefined || !INTEGER_TYPES.has(column.baseType)) return false
+  return column.numbered || (key.primary && column.hasDefault)
+}
+
+/** Records that the wire has no room for. */
+async function unfitIds(db: Kysely<Database>, resource: ResourceInfo): Promise<number> {
+  if (!TEXT_TYPES.has(resource.columns.find((column) => column.name === resource.keyColumn)?.baseType ?? '')) return 0
+  const { rows } = await sql<{ count: number }>`
+    select count(*)::int as count from syncline.record
+     where resource_id = ${resource.id} and not deleted and octet_length(record_id) not between 1 and ${SENT_ID_BYTES_MAX}`.execute(
+    db,
+  )
+  return rows[0]?.count ?? 0
 }
 
 async function partitionRoot(db: Kysely<Database>, oid: number): Promise<string> {
@@ -262,7 +293,11 @@ async function partitionRoot(db: Kysely<Database>, oid: number): Promise<string>
   return rows[0]?.root ?? 'another table'
 }
 
-async function insertResource(trx: Transaction<Database>, each: Plan, addedUuid: boolean): Promise<void> {
+async function insertResource(
+  trx: Transaction<Database>,
+  each: Plan & { readonly key: string; readonly columns: readonly Column[] },
+): Promise<void> {
+  const addedUuid = each.key === (await addedUuidColumn(trx, each.facts.oid))
   const values = {
     name: each.name,
     table_schema: each.facts.schema,
@@ -278,106 +313,4 @@ async function insertResource(trx: Transaction<Database>, each: Plan, addedUuid:
     .values({ ...values, registered_after: null, managed: each.options.managed ?? false, added_uuid: addedUuid })
     .onConflict((conflict) => conflict.column('name').doUpdateSet(values))
     .execute()
-}
-
-/**
- * Gives every row that was there before the triggers a version of this site, a bounded number of rows for each commit.
- * A row that the triggers met first keeps what they wrote. Goes on where an interrupted attach stopped.
- */
-async function registerRows(db: Kysely<Database>, resource: ResourceInfo, progress: AttachProgress): Promise<void> {
-  const { rows } = await sql<{ estimate: string }>`
-    select greatest(reltuples, 0)::int8 as estimate from pg_class where oid = ${resource.tableOid}::oid`.execute(db)
-  const total = Number(rows[0]?.estimate ?? 0)
-  const state = await db
-    .selectFrom('syncline.resource')
-    .select(['ready', 'registered_after'])
-    .where('id', '=', resource.id)
-    .executeTakeFirstOrThrow()
-  if (state.ready) return
-  const key = sql.id(resource.keyColumn)
-  const table = sql.id(resource.tableSchema, resource.tableName)
-  let after = state.registered_after
-  let done = 0
-  for (;;) {
-    const step = await db.transaction().execute(async (trx) => {
-      const from = after === null ? sql`` : sql`where t.${key} > ${after}::text::${sql.raw(resource.keyType)}`
-      const { rows: last } = await sql<{ last: string | null; rows: number }>`
-        with page as materialized (select t.${key} as key from ${table} t ${from} order by t.${key} limit ${STEP_ROWS}),
-        made as (
-          insert into syncline.record (resource_id, record_id, xact, origin, clock)
-          select ${resource.id}, page.key::text collate "C", pg_current_xact_id(), (select site_id from syncline.self),
-                 (extract(epoch from clock_timestamp()) * 1000000)::int8
-            from page order by 2
-          on conflict (resource_id, record_id) do nothing
-        )
-        select (select key::text from page order by page.key desc limit 1) as last, count(*)::int as rows from page`.execute(
-        trx,
-      )
-      const page = last[0] ?? { last: null, rows: 0 }
-      await trx
-        .updateTable('syncline.resource')
-        .set(page.rows < STEP_ROWS ? { ready: true, registered_after: null } : { registered_after: page.last })
-        .where('id', '=', resource.id)
-        .execute()
-      return page
-    })
-    done += step.rows
-    progress({ resource: resource.name, doing: 'registering rows', done, total: Math.max(total, done) })
-    if (step.rows < STEP_ROWS) break
-    after = step.last
-  }
-  // The first baseline follows soon; without statistics its plans would be guesses.
-  await sql`analyze syncline.record`.execute(db)
-}
-
-/** Adds a unique uuid column without holding the table: nullable first, filled in steps, indexed concurrently, then made not null. */
-async function addUuidColumn(store: Store, options: AttachOptions, progress: AttachProgress): Promise<boolean> {
-  const facts = await readTableFacts(store.db, options.table)
-  if (facts === null || !['r', 'p'].includes(facts.kind) || identityOf(facts, options) !== null) return false
-  const table = `${quoteIdent(facts.schema)}.${quoteIdent(facts.name)}`
-  const name = facts.columns.some((column) => column.name === 'uuid') ? 'syncline_uuid' : 'uuid'
-  const column = quoteIdent(name)
-  const run = (text: string) => sql.raw(text).execute(store.db)
-  await run(`alter table ${table} add column if not exists ${column} uuid`)
-  await run(`alter table ${table} alter column ${column} set default gen_random_uuid()`)
-  let done = 0
-  for (;;) {
-    const { numAffectedRows } = await run(
-      `update ${table} set ${column} = gen_random_uuid()
-        where ctid = any (array(select ctid from ${table} where ${column} is null limit ${STEP_ROWS}))`,
-    )
-    done += Number(numAffectedRows ?? 0)
-    progress({ resource: options.name ?? facts.name, doing: 'giving rows a uuid', done, total: done })
-    if (Number(numAffectedRows ?? 0) === 0) break
-  }
-  const index = quoteIdent(`${facts.name.slice(0, 40)}_syncline_uuid`)
-  await run(`drop index if exists ${quoteIdent(facts.schema)}.${index}`)
-  // Partitioned tables know no concurrent build; there the lock is taken for the time of the build.
-  const how = facts.kind === 'p' ? '' : 'concurrently'
-  await run(`create unique index ${how} ${index} on ${table} (${column})`)
-  const check = quoteIdent('syncline_uuid_given')
-  await run(`alter table ${table} drop constraint if exists ${check}`)
-  await run(`alter table ${table} add constraint ${check} check (${column} is not null) not valid`)
-  await run(`alter table ${table} validate constraint ${check}`)
-  await run(`alter table ${table} alter column ${column} set not null`)
-  await run(`alter table ${table} drop constraint ${check}`)
-  return true
-}
-
-function explainLock(error: unknown): never {
-  if ((error as { code?: string }).code === '55P03') {
-    throw new SynclineError(
-      'SYNC_STORE_BUSY',
-      'the table is in use by a long transaction; try again when it has ended',
-      { cause: error },
-    )
-  }
-  if ((error as { code?: string }).code === '42501') {
-    throw new SynclineError(
-      'SYNC_STORE_RIGHTS',
-      `${(error as Error).message}: the role of Syncline needs TRIGGER, SELECT, INSERT, UPDATE and DELETE on the table`,
-      { cause: error },
-    )
-  }
-  throw error
 }

@@ -54,6 +54,10 @@ export function captureFunctionSql(resource: ResourceInfo): string {
       from (${source}) s, syncline.self order by s.record_id
     on conflict (resource_id, record_id) do update set
       xact = excluded.xact, ${nextVersion('excluded.origin')}, source = null, deleted = ${deleted};`
+  const tombstones = (now: string) => `
+    update syncline.record r set
+      xact = pg_current_xact_id(), ${nextVersion('self.site_id', now)}, source = null, deleted = true
+    from syncline.self where r.resource_id = ${resource.id} and not r.deleted`
   return `
 create or replace function ${captureFunction(resource.id)}() returns trigger
 language plpgsql security definer
@@ -74,12 +78,12 @@ begin
     )}
     end if;
   elsif tg_op = 'DELETE' then${upsert(`select o.${id} as record_id from old_rows o`, true)}
-  else
-    update syncline.record r set
-      xact = pg_current_xact_id(), ${nextVersion('self.site_id')}, source = null, deleted = true
-    from syncline.self where r.resource_id = ${resource.id} and not r.deleted
-      -- A partition may have been emptied alone.
-      and not exists (select from ${qualified(resource)} t where t.${key} = r.record_id::${resource.keyType});
+  elsif (select relispartition from pg_class where oid = tg_relid) then
+    -- A partition may have been emptied alone: what is found in the others lives on.
+    execute $update$${tombstones('$1')}
+      and not exists (select from $update$ || pg_partition_root(tg_relid)::text || $update$ t
+                       where t.${key} = r.record_id::${resource.keyType})$update$ using now_us;
+  else${tombstones('now_us')};
   end if;
   return null;
 end
@@ -90,11 +94,11 @@ $capture$`
  * The next version of record row `r`, written by site `me` (a column). The two common cases stand in line: calling the SQL functions of
  * the general case costs more than all the rest of the trigger.
  */
-function nextVersion(me: string): string {
+function nextVersion(me: string, now = 'now_us'): string {
   return `clock = case
-        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, ${me}, now_us)
-        when r.origin = ${me} then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, ${me}, ${now})
+        when r.origin = ${me} then greatest(${now}, r.clock + 1)
+        else greatest(${now}, least(r.clock + 1, ${now} + 300000000)) end,
       seen = case
         when r.origin = ${me} then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
@@ -106,24 +110,47 @@ function qualified(resource: { tableSchema: string; tableName: string }): string
   return `${quoteIdent(resource.tableSchema)}.${quoteIdent(resource.tableName)}`
 }
 
-/** Makes or renews function and triggers. Takes a lock on the table that waits for running writers; the caller bounds the wait. */
+/**
+ * Makes or renews the function, and the triggers that are missing or not ours. A trigger that has to be made takes a lock on the table that
+ * waits for running writers; the caller bounds the wait.
+ */
 export async function installCapture(db: Kysely<Database>, resource: ResourceInfo): Promise<void> {
   await sql.raw(captureFunctionSql(resource)).execute(db)
   await sql.raw(`revoke all on function ${captureFunction(resource.id)}() from public`).execute(db)
   for (const table of await tablesOf(db, resource.tableOid)) {
+    const found = await triggersOf(db, table.oid, resource)
+    // Only an owner may do this; elsewhere a session with session_replication_role = replica goes unseen, which `check` reports.
     const mine = await ownsTable(db, table.oid)
     for (const event of EVENTS) {
-      await sql.raw(`drop trigger if exists ${triggerName(event)} on ${table.name}`).execute(db)
-      await sql
-        .raw(
-          `create trigger ${triggerName(event)} after ${event} on ${table.name} ${TRANSITIONS[event]}
-           for each statement execute function ${captureFunction(resource.id)}()`,
-        )
-        .execute(db)
-      // Only an owner may do this; elsewhere a session with session_replication_role = replica would go unseen, which `check` reports.
-      if (mine) await sql.raw(`alter table ${table.name} enable always trigger ${triggerName(event)}`).execute(db)
+      const trigger = found.get(triggerName(event))
+      if (trigger !== undefined && !trigger.ours)
+        await sql.raw(`drop trigger ${triggerName(event)} on ${table.name}`).execute(db)
+      if (!trigger?.ours) {
+        await sql
+          .raw(
+            `create trigger ${triggerName(event)} after ${event} on ${table.name} ${TRANSITIONS[event]}
+             for each statement execute function ${captureFunction(resource.id)}()`,
+          )
+          .execute(db)
+      }
+      if (mine && !(trigger?.ours && trigger.state === 'A'))
+        await sql.raw(`alter table ${table.name} enable always trigger ${triggerName(event)}`).execute(db)
     }
   }
+}
+
+type Trigger = { readonly state: string; readonly ours: boolean }
+
+/** Triggers of one table by name; ours are those that call the capture function of the resource. */
+async function triggersOf(
+  db: Kysely<Database>,
+  tableOid: number,
+  resource: ResourceInfo,
+): Promise<ReadonlyMap<string, Trigger>> {
+  const { rows } = await sql<Trigger & { name: string }>`
+    select tgname as name, tgenabled::text as state, coalesce(tgfoid = to_regproc(${captureFunction(resource.id)})::oid, false) as ours
+      from pg_trigger where tgrelid = ${tableOid}::oid and not tgisinternal`.execute(db)
+  return new Map(rows.map(({ name, ...trigger }) => [name, trigger]))
 }
 
 /** Leaves the table as it was before it was attached. */
@@ -144,20 +171,29 @@ export async function captureFaults(db: Kysely<Database>, resource: ResourceInfo
   const tables = await tablesOf(db, resource.tableOid)
   if (tables.length === 0) return [{ table: qualified(resource), fault: 'the table no longer exists' }]
   for (const table of tables) {
-    const { rows } = await sql<{ tgname: string; tgenabled: string }>`
-      select tgname, tgenabled::text from pg_trigger where tgrelid = ${table.oid}::oid and not tgisinternal`.execute(db)
-    const found = new Map(rows.map((row) => [row.tgname, row.tgenabled]))
+    const found = await triggersOf(db, table.oid, resource)
     for (const event of EVENTS) {
-      const state = found.get(triggerName(event))
-      if (state === undefined) faults.push({ table: table.name, fault: `trigger ${triggerName(event)} is missing` })
-      else if (state === 'D' || state === 'R')
-        faults.push({ table: table.name, fault: `trigger ${triggerName(event)} is disabled` })
+      const trigger = found.get(triggerName(event))
+      const fault = faultOf(trigger)
+      if (fault !== null) faults.push({ table: table.name, fault: `trigger ${triggerName(event)} ${fault}` })
     }
   }
-  if (resource.captureVersion !== CAPTURE_VERSION) {
-    faults.push({ table: qualified(resource), fault: 'the triggers were made by an older program' })
+  const { rows } = await sql<{ body: string }>`
+    select prosrc as body from pg_proc where oid = to_regproc(${captureFunction(resource.id)})`.execute(db)
+  const body = captureFunctionSql(resource).split('$capture$')[1]
+  if (resource.captureVersion !== CAPTURE_VERSION || rows[0]?.body !== body) {
+    faults.push({ table: qualified(resource), fault: 'the triggers were made by another version of the program' })
   }
   return faults
+}
+
+function faultOf(trigger: Trigger | undefined): string | null {
+  if (trigger === undefined) return 'is missing'
+  if (!trigger.ours) return 'calls another function'
+  if (trigger.state === 'D' || trigger.state === 'R') return 'is disabled'
+  if (trigger.state === 'O')
+    return 'does not see sessions in the role of a replica: the owner of the table has to attach it'
+  return null
 }
 
 /** The table itself and, for a partitioned table, every partition: a statement that names a partition fires only its own triggers. */

@@ -108,9 +108,9 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
     ), kept as materialized (
       select s.*,
              case when s.source is not distinct from ${peer.siteId} then null
+                  when octet_length(s.record_id) not between 1 and ${sql.lit(SENT_ID_BYTES_MAX)} then null
                   when s.deleted then ${request.filter === undefined ? sql`'d'` : sql`case when ${shared} then 'd' end`}
                   when s.live_key is null then null
-                  when octet_length(s.record_id) not between 1 and ${sql.lit(SENT_ID_BYTES_MAX)} then null
                   when s.matches then 'p'
                   when ${shared} then 'l' end as kind
         from sized s where s.n = 1 or s.total <= ${request.bytesMax}

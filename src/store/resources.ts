@@ -213,6 +213,10 @@ export type TableFacts = {
   readonly kind: string
   readonly isPartition: boolean
   readonly hasChildren: boolean
+  /** Inherits from a table that is not partitioned. */
+  readonly hasParents: boolean
+  /** Row security applies to this role: it may not see every row. */
+  readonly rowsHidden: boolean
   readonly schema: string
   readonly name: string
   readonly columns: readonly ColumnFacts[]
@@ -230,25 +234,30 @@ export type ColumnFacts = {
   readonly generated: boolean
   readonly identity: string
   readonly hasDefault: boolean
+  /** The database itself gives out its numbers: serial or identity. */
+  readonly numbered: boolean
 }
 
 /** Reads what the catalogue says of a table; null when there is none of that name. */
 export async function readTableFacts(db: Kysely<Database>, table: string): Promise<TableFacts | null> {
-  const parts = table.split('.')
-  const [schema, name] = parts.length === 1 ? [null, parts[0]] : [parts[0], parts.slice(1).join('.')]
   const { rows } = await sql<{
     oid: number
     relkind: string
     relispartition: boolean
     children: boolean
+    parents: boolean
+    hidden: boolean
     schema: string
     name: string
   }>`
     select c.oid, c.relkind::text, c.relispartition, n.nspname as schema, c.relname as name,
-           c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid) as children
+           c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid) as children,
+           not c.relispartition and exists (select from pg_inherits i where i.inhrelid = c.oid) as parents,
+           row_security_active(c.oid) as hidden
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.relname = ${name} and (n.nspname = ${schema} or (${schema}::text is null and pg_table_is_visible(c.oid)))
-       and c.relkind in ('r', 'p', 'v', 'm', 'f')`.execute(db)
+     where (n.nspname || '.' || c.relname = ${table} or c.relname = ${table} and pg_table_is_visible(c.oid))
+       and c.relkind in ('r', 'p', 'v', 'm', 'f')
+     order by n.nspname || '.' || c.relname = ${table} desc limit 1`.execute(db)
   const found = rows[0]
   if (found === undefined) return null
   const columns = await sql<ColumnFacts>`
@@ -260,7 +269,9 @@ export async function readTableFacts(db: Kysely<Database>, table: string): Promi
     )
     select a.attname as name, t.typname as "typeName", format('%I.%I', n.nspname, t.typname) as type, bt.typname as "baseType",
            a.attnotnull or t.typnotnull as "notNull", a.attgenerated <> '' as generated, a.attidentity::text as identity,
-           a.atthasdef as "hasDefault"
+           a.atthasdef as "hasDefault",
+           a.attidentity <> '' or coalesce((select pg_get_expr(d.adbin, d.adrelid) like 'nextval(%' from pg_attrdef d
+             where d.adrelid = a.attrelid and d.adnum = a.attnum), false) as numbered
       from pg_attribute a join pg_type t on t.oid = a.atttypid join pg_namespace n on n.oid = t.typnamespace
       join base b on b.attnum = a.attnum join pg_type bt on bt.oid = b.typid and bt.typtype <> 'd'
      where a.attrelid = ${found.oid}::oid and a.attnum > 0 and not a.attisdropped order by a.attnum`.execute(db)
@@ -283,6 +294,8 @@ export async function readTableFacts(db: Kysely<Database>, table: string): Promi
     kind: found.relkind,
     isPartition: found.relispartition,
     hasChildren: found.children,
+    hasParents: found.parents,
+    rowsHidden: found.hidden,
     schema: found.schema,
     name: found.name,
     columns: columns.rows,
