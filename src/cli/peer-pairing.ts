@@ -1,8 +1,9 @@
 import { text } from 'node:stream/consumers'
 import type { Command } from 'commander'
-import type { Peer } from '../store/index.ts'
+import type { GrantOffer, Invitation, Peer } from '../store/index.ts'
+import { path } from './api.ts'
 import { list, type Session, seconds, verb } from './command.ts'
-import { cell, time } from './text.ts'
+import { ago, cell, time, until } from './text.ts'
 
 type Invited = { readonly name: string; readonly code: string; readonly expiresAt: string }
 
@@ -35,6 +36,32 @@ export function registerPairing(peer: Command, session: Session): void {
     },
   )
 
+  verb(peer, session, {
+    use: 'invitations',
+    does: 'Lists the pairing codes that were made, never the codes themselves',
+    examples: ['syncline peer invitations'],
+    run: async ({ site, out }) => {
+      const items = await (await site()).all<Invitation>('/invitations')
+      const now = Date.now()
+      await out.result({ items }, () =>
+        out.table(
+          ['NAME', 'STATE', 'PULL', 'PUSH'],
+          items.map((each) => [each.name, stateOf(each, now), offered(each.pull), offered(each.push)]),
+        ),
+      )
+    },
+  })
+
+  verb<object, [string]>(peer, session, {
+    use: 'withdraw <name>',
+    does: 'Makes the pairing code for a name worthless; a peer that joined with it stays',
+    examples: ['syncline peer withdraw field'],
+    run: async ({ site, out }, _options, name) => {
+      await (await site()).send('DELETE', path`/invitations/${name}`)
+      await out.result({ withdrawn: name }, () => `The code for ${cell(name)} is withdrawn.`)
+    },
+  })
+
   verb<{ readonly name?: string }, [string]>(peer, session, {
     use: 'join <code>',
     does: 'Redeems a pairing code: registers this site there and that site here',
@@ -50,4 +77,14 @@ export function registerPairing(peer: Command, session: Session): void {
       )
     },
   })
+}
+
+function stateOf(invitation: Invitation, now: number): string {
+  const { redeemedAt, redeemedBy, expiresAt } = invitation
+  if (redeemedAt !== null) return `used by ${redeemedBy} ${ago(redeemedAt, now)}`
+  return Date.parse(expiresAt) <= now ? 'expired' : `ends ${until(expiresAt, now)}`
+}
+
+function offered(offers: readonly GrantOffer[]): string {
+  return cell(offers.map(({ resource }) => resource).join(','))
 }

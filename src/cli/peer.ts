@@ -13,16 +13,17 @@ export const peer: Register = (program, session) => {
   const peer = noun(program, 'peer', 'Other sites as registered here')
   registerPairing(peer, session)
 
-  verb<Connection & { readonly uuid: string }, [string]>(peer, session, {
+  verb<Connection & { readonly uuid?: string }, [string]>(peer, session, {
     use: 'add <name>',
     does: 'Registers a peer by hand, where no pairing code can be passed on',
+    more: 'A program that only pushes with curl is a peer too: add it without more, grant it what it may push, and give it a token with `syncline peer rotate`.',
     examples: [
       'syncline peer add hub --uuid 0198c0de-0000-7000-8000-000000000001 --address https://hub.example.org --peer-token-file hub.token',
-      'syncline peer add tablet --uuid 0198c0de-0000-7000-8000-000000000002',
+      'syncline peer add survey-script',
     ],
     options: (command) =>
       connectionOptions(
-        command.requiredOption('--uuid <uuid>', 'UUID of that site, as its `syncline status` shows it'),
+        command.option('--uuid <uuid>', 'UUID of that site, as its `syncline status` shows it; default a new one'),
       ),
     run: async (context, options, name) => {
       const body = { name, uuid: options.uuid, ...(await connectionOf(context, options)) }

@@ -158,13 +158,19 @@ type ChangeLine = {
 export async function* csvOf(source: AsyncIterable<Uint8Array>, columns: readonly string[]): AsyncIterable<Uint8Array> {
   const encoder = new TextEncoder()
   yield encoder.encode(`${['id', ...columns].map(csvCell).join(',')}\n`)
+  let records = 0
+  let trailer: number | undefined
   for await (const line of linesOf(decoded(source))) {
     if (line === '') continue
+    trailer = trailerCount(line)
+    if (trailer !== undefined) continue
+    records++
     const { id, data = {}, refs = {}, deleted } = JSON.parse(line) as ChangeLine
     if (id === undefined || deleted === true) continue
     const cells = columns.map((name) => csvCell(Object.hasOwn(refs, name) ? refs[name]?.id : data[name]))
     yield encoder.encode(`${[csvCell(id), ...cells].join(',')}\n`)
   }
+  if (trailer !== records) throw incomplete(`the answer ended after ${records} records and before its end`)
 }
 
 /** An empty cell is null; the empty text is quoted. */

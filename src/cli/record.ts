@@ -6,7 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { type Command, Option } from 'commander'
 import type { ResourceInfo } from '../store/index.ts'
 import { type BatchReport, type Json, type Reference, SynclineError, type Version } from '../sync/index.ts'
-import { type Api, path } from './api.ts'
+import { type Api, type Page, path } from './api.ts'
 import { list, noun, type Register, verb } from './command.ts'
 import { EXIT, type ExitCode } from './exit.ts'
 import type { Output } from './output.ts'
@@ -22,20 +22,42 @@ type Shown = {
   readonly deleted?: boolean
 }
 
+/** What a record was before, or would have been. */
+type HistoryEntry = {
+  readonly at: string
+  readonly reason: string
+  readonly runId: string | null
+  readonly version: Version
+  readonly deleted: boolean
+  readonly data: Json
+}
+
+const HISTORY_SHOWN = 20
+
 /** `record …`: records by hand, one or many. */
 export const record: Register = (program, session) => {
   const record = noun(program, 'record', 'Records by hand')
 
-  verb<object, [string, string]>(record, session, {
+  verb<{ readonly history?: boolean }, [string, string]>(record, session, {
     use: 'get <resource> <id>',
     does: 'Shows a record with its version',
     examples: [
       'syncline record get city 0198c0de-0000-7000-8000-00000000000a',
-      'syncline record get country AT --json',
+      'syncline record get country AT --history --json',
     ],
-    run: async ({ site, out }, _options, resource, id) => {
-      const found = await (await site()).get<Shown>(path`/records/${resource}/${id}`)
-      await out.result(found, () => describe(found))
+    options: (command) =>
+      command.option('--history', 'and what it was before: values that were replaced or lost a conflict'),
+    run: async ({ site, out }, { history }, resource, id) => {
+      const api = await site()
+      const found = await api.get<Shown>(path`/records/${resource}/${id}`)
+      if (history !== true) {
+        await out.result(found, () => describe(found))
+        return
+      }
+      const past = await api.get<Page<HistoryEntry>>(path`/records/${resource}/${id}/history`, { limit: HISTORY_SHOWN })
+      await out.result({ ...found, history: past.items }, async () =>
+        [describe(found), '', await historyText(out, past.items)].join('\n'),
+      )
     },
   })
 
@@ -59,8 +81,8 @@ export const record: Register = (program, session) => {
         const api = await site()
         const data = { ...(await readData(options.data, streams.stdin)), ...Object.fromEntries(options.set.map(pair)) }
         const refs = options.ref.length === 0 ? undefined : await readRefs(api, resource, options.ref)
-        const answer = await api.send<unknown>('PUT', path`/records/${resource}/${id}`, { body: { data, refs } })
-        await out.result(answer ?? { written: id }, () => `Record ${cell(id)} of ${cell(resource)} is written.`)
+        const written = await api.send<Shown>('PUT', path`/records/${resource}/${id}`, { body: { data, refs } })
+        await out.result(written, () => describe(written))
       },
     },
   )
@@ -70,15 +92,15 @@ export const record: Register = (program, session) => {
     does: 'Deletes a record, here and wherever tasks carry that',
     examples: ['syncline record delete city graz'],
     run: async ({ site, out }, _options, resource, id) => {
-      const answer = await (await site()).send<unknown>('DELETE', path`/records/${resource}/${id}`)
-      await out.result(answer ?? { deleted: id }, () => `Record ${cell(id)} of ${cell(resource)} is deleted.`)
+      await (await site()).send('DELETE', path`/records/${resource}/${id}`)
+      await out.result({ deleted: id }, () => `Record ${cell(id)} of ${cell(resource)} is deleted.`)
     },
   })
 
   verb<{ readonly format?: FormatName }, [string, string | undefined]>(record, session, {
     use: 'import <resource> [file]',
     does: 'Writes many records from a file or standard input',
-    more: 'Without --format the ending of the file says what it is; standard input is NDJSON. NDJSON and CSV go in parts of some thousand records: when one is refused, those before it are written.',
+    more: 'Without --format the ending of the file says what it is; standard input is NDJSON. NDJSON and CSV go in parts of some thousand records: when one cannot be read, those before it are written. Records come before those that refer to them.',
     examples: ['syncline record import city cities.csv', 'syncline record import city --format json < cities.json'],
     options: formatOption,
     run: async ({ site, out, streams }, { format }, resource, file) => {
@@ -245,4 +267,17 @@ function describe(found: Shown): string {
       return [cell(name), target === null ? null : `${target.resource} ${target.id}`] as const
     }),
   ])
+}
+
+async function historyText(out: Output, entries: readonly HistoryEntry[]): Promise<string> {
+  if (entries.length === 0) return 'No earlier values are kept.'
+  return out.table(
+    ['UNTIL', 'WHY', 'RUN', 'VALUES'],
+    entries.map((each) => [
+      time(each.at),
+      cell(each.reason),
+      cell(each.runId),
+      each.deleted ? '(deleted)' : cell(each.data),
+    ]),
+  )
 }

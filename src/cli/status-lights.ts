@@ -46,7 +46,7 @@ export function linkKey(peer: string, resource: string): string {
  */
 export function statusRows(facts: StatusFacts): readonly StatusRow[] {
   return facts.peers.flatMap((peer) => {
-    const tasks = facts.tasks.filter((task) => task.peerId === peer.id)
+    const tasks = facts.tasks.filter((task) => task.peer === peer.name)
     return tasks.length === 0 ? [idleRow(peer, facts)] : tasks.map((task) => taskRow(peer, task, facts))
   })
 }

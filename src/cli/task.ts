@@ -117,7 +117,7 @@ function settingOptions(command: Command): Command {
     .option('--on-conflict <policy>', 'what wins when both sites changed a record: newer, mine, theirs, master, ask')
     .option('--master <uuid>', 'the site whose word counts, with --on-conflict master')
     .option('--on-left <what>', 'what becomes of a record here that leaves the filter of the peer: keep or remove')
-    .option('--schedule <cron>', 'when to run: five or six cron fields, such as "*/10 * * * *"')
+    .option('--schedule <cron>', 'when to run: five or six cron fields in UTC, such as "*/10 * * * *"')
     .option('--every <duration>', 'run at this interval, such as 90s, 5m or 1h', seconds)
     .option('--live', 'run whenever something changed, here or there')
 }

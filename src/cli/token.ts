@@ -29,17 +29,20 @@ export const token: Register = (program, session) => {
     },
   })
 
-  verb<{ readonly role: string; readonly ttl?: number }, [string]>(token, session, {
+  verb<{ readonly role: string; readonly ttl?: number; readonly peer?: string }, [string]>(token, session, {
     use: 'issue <name>',
     does: 'Makes a token and prints it, this once',
     examples: ['syncline token issue dashboard --role viewer', 'syncline token issue ci --role operator --ttl 30d'],
     options: (command) =>
       command
-        .requiredOption('--role <role>', 'administrator, operator or viewer')
+        .requiredOption('--role <role>', 'administrator, operator, viewer or peer')
+        .option('--peer <peer>', 'whose token it is, with --role peer')
         .option('--ttl <duration>', 'how long it is good, such as 12h or 30d; default for ever', seconds),
-    run: async ({ site, out }, { role, ttl }, name) => {
+    run: async ({ site, out }, { role, ttl, peer }, name) => {
       const expiresAt = ttl === undefined ? undefined : new Date(Date.now() + ttl * 1000).toISOString()
-      const issued = await (await site()).send<IssuedToken>('POST', '/tokens', { body: { name, role, expiresAt } })
+      const issued = await (await site()).send<IssuedToken>('POST', '/tokens', {
+        body: { name, role, peer, expiresAt },
+      })
       out.note(
         `Token ${issued.id} for ${name}, ${role}${expiresAt === undefined ? '' : `, until ${time(expiresAt)}`}. It is shown only now:`,
       )

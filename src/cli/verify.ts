@@ -6,12 +6,17 @@ import { cell, count } from './text.ts'
 
 /** `verify`: compares this site with a peer by digests. */
 export const verify: Register = (program, session) => {
-  verb<object, [string, readonly string[]]>(program, session, {
+  verb<{ readonly deep?: boolean; readonly repair?: boolean }, [string, readonly string[]]>(program, session, {
     use: 'verify <peer> [resources...]',
     does: 'Proves this site and a peer equal, or names the records that differ',
-    examples: ['syncline verify hub', 'syncline verify hub city country --json'],
-    run: async ({ site, out }, _options, peer, resources) => {
-      const body = { resources: resources.length === 0 ? undefined : resources }
+    more: 'What is on its way makes a difference too: compare after a run.',
+    examples: ['syncline verify hub', 'syncline verify hub city country --json', 'syncline verify hub city --repair'],
+    options: (command) =>
+      command
+        .option('--deep', 'name up to ten thousand records that differ instead of a hundred')
+        .option('--repair', 'offer again on both sides what differs, run, and compare once more'),
+    run: async ({ site, out }, { deep, repair }, peer, resources) => {
+      const body = { deep, repair, resources: resources.length === 0 ? undefined : resources }
       const report = await (await site()).send<VerifyReport>('POST', path`/peers/${peer}/verify`, {
         body,
         patient: true,

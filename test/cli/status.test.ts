@@ -1,0 +1,213 @@
+import t from 'tap'
+import {
+  captureFindings,
+  dataDirFinding,
+  nodeFinding,
+  peerFindings,
+  rightsFindings,
+  siteFindings,
+  toolFinding,
+} from '../../src/cli/doctor-checks.ts'
+import type { SiteInfo } from '../../src/cli/status.ts'
+import { linkKey, type StatusFacts, statusRows } from '../../src/cli/status-lights.ts'
+import type { LogEntry, Peer, RunEntry, Task } from '../../src/store/index.ts'
+
+const NOW = Date.parse('2026-11-22T12:00:00Z')
+const HOUR = 3_600_000
+const before = (ms: number) => new Date(NOW - ms).toISOString()
+
+const peer: Peer = {
+  id: 1,
+  name: 'hub',
+  kind: 'syncline',
+  uuid: '0198c0de-0000-7000-8000-000000000001',
+  siteId: 2,
+  url: 'http://hub.example',
+  hasToken: true,
+  proxyUrl: null,
+  hasProxyCredentials: false,
+  caPem: null,
+  clientCertPem: null,
+  hasClientKey: false,
+  paused: false,
+  logId: 'log',
+  clockOffsetMs: 20,
+  lastSeenAt: before(60_000),
+  failures: 0,
+  retryAt: null,
+  revision: 1,
+  createdAt: before(HOUR),
+}
+const task: Task = {
+  id: 1,
+  peerId: 1,
+  peer: 'hub',
+  resource: 'city',
+  mode: 'both',
+  filter: null,
+  columns: null,
+  onConflict: 'newer',
+  master: null,
+  onLeft: 'keep',
+  schedule: 'every:300',
+  enabled: true,
+  revision: 1,
+  createdAt: before(HOUR),
+}
+const run: RunEntry = {
+  id: '7',
+  peerId: 1,
+  peer: 'hub',
+  cause: 'schedule',
+  state: 'finished',
+  startedAt: before(60_000),
+  finishedAt: before(59_000),
+  result: 'success',
+  code: null,
+  message: null,
+  counts: {},
+}
+const compared = { result: 'success', at: before(HOUR), message: 'equal' } as LogEntry
+
+type Change = Partial<Omit<StatusFacts, 'peers' | 'tasks'>> & {
+  readonly peer?: Partial<Peer>
+  readonly task?: Partial<Task> | null
+  readonly run?: Partial<RunEntry> | null
+  readonly compared?: Partial<LogEntry> | null
+}
+
+/** A link that is well, except for what is given. */
+function row(change: Change = {}) {
+  const { peer: peerChange, task: taskChange, run: runChange, compared: comparedChange, ...facts } = change
+  const key = linkKey('hub', 'city')
+  const rows = statusRows({
+    peers: [{ ...peer, ...peerChange }],
+    tasks: taskChange === null ? [] : [{ ...task, ...taskChange }],
+    lastRuns: new Map(runChange === null ? [] : [['hub', { ...run, ...runChange }]]),
+    comparisons: new Map(comparedChange === null ? [] : [[key, { ...compared, ...comparedChange }]]),
+    checks: [{ resource: 'city', faults: [] }],
+    conflicts: new Map(),
+    quarantine: new Map(),
+    now: NOW,
+    ...facts,
+  })
+  t.equal(rows.length, 1)
+  const [{ light, why }] = rows as [(typeof rows)[0]]
+  return { light, why: why.join('; ') }
+}
+
+t.test('green means that the last run succeeded and a comparison found both sides equal', async (t) => {
+  t.same(row(), { light: 'green', why: 'proved equal 1 h ago' })
+  t.match(row({ run: { result: 'warning' } }), { light: 'green' }, 'what waits is counted by itself')
+})
+
+t.test('what is not proved is amber, and says how to prove it', async (t) => {
+  t.match(row({ compared: null }), { light: 'amber', why: 'never compared: syncline verify hub city' })
+  t.match(row({ compared: { at: before(25 * HOUR) } }), { light: 'amber', why: /last proved equal 1 d ago/ })
+  t.match(row({ run: null }), { light: 'amber', why: 'has not run yet' })
+  t.match(row({ task: { enabled: false } }), { light: 'amber', why: /disabled/ })
+  t.match(row({ peer: { paused: true, failures: 3 } }), { light: 'amber', why: 'the peer is paused' })
+  t.match(row({ peer: { clockOffsetMs: -120_000 } }), { light: 'amber', why: 'its clock is 2 min off' })
+  t.match(row({ conflicts: new Map([[linkKey('hub', 'city'), 2]]) }), { light: 'amber', why: '2 conflicts to decide' })
+  t.match(row({ task: null }), { light: 'amber', why: /no task here; it was last seen 1 min ago/ })
+})
+
+t.test('a failure, a quarantine, a difference or a broken trigger is red', async (t) => {
+  const failed = { result: 'error', message: 'connect ECONNREFUSED' } as const
+  t.match(row({ run: failed, peer: { failures: 4, retryAt: before(-90_000) } }), {
+    light: 'red',
+    why: 'last run failed: connect ECONNREFUSED (4 times in a row, again in 1 min)',
+  })
+  t.match(row({ peer: { failures: 1 } }), { light: 'red', why: 'the peer fails' })
+  t.match(row({ compared: { result: 'warning', message: '3 differ' } }), {
+    light: 'red',
+    why: /different 1 h ago: 3 differ/,
+  })
+  t.match(row({ checks: [{ resource: 'city', faults: ['trigger is missing'] }] }), {
+    light: 'red',
+    why: /trigger is missing/,
+  })
+  const quarantine = new Map([[linkKey('hub', 'city'), 1]])
+  t.match(row({ quarantine, compared: null }), { light: 'red', why: /^1 record in quarantine; never compared/ })
+  t.match(
+    row({ quarantine, task: null }),
+    { light: 'red', why: /^1 record in quarantine/ },
+    'also of a peer without a task here',
+  )
+  t.match(
+    row({ quarantine: new Map([[linkKey('hub2', 'city'), 1]]), task: null }),
+    { light: 'amber' },
+    'not of another peer',
+  )
+})
+
+const site: SiteInfo = {
+  uuid: peer.uuid,
+  name: 'field',
+  logId: 'log',
+  version: '1.2.3',
+  url: 'http://127.0.0.1:8420',
+  time: before(0),
+  database: { kind: 'postgresql', version: '15.4' },
+  horizon: { ageMs: 0, holder: null },
+  waiting: { conflicts: 0, quarantine: 0 },
+}
+
+/** What is not ok, each with its state; every one must say how to mend it. */
+function troubles(findings: readonly { about: string; state: string; mend?: string }[]) {
+  const found = findings.filter(({ state }) => state !== 'ok')
+  for (const { about, mend } of found) t.ok(mend, `${about} can be mended`)
+  return found.map(({ about, state }) => `${about} ${state}`)
+}
+
+t.test('the doctor finds nothing wrong with a site that is well', async (t) => {
+  const findings = [
+    nodeFinding('24.1.0'),
+    dataDirFinding('/data', { mode: 0o40700, freeBytes: 2 ** 40 }),
+    toolFinding('rsync', 'rsync 3', 'files'),
+    ...siteFindings(site, '1.2.3', 10, NOW),
+    ...rightsFindings({ version: '15', role: 'app', rights: [] }),
+    ...captureFindings([{ resource: 'city', faults: [] }]),
+    ...peerFindings(peer, NOW),
+  ]
+  t.same(troubles(findings), [])
+})
+
+t.test('the doctor names each trouble, how bad it is, and how to mend it', async (t) => {
+  t.same(troubles([nodeFinding('22.9.0')]), ['node fail'])
+  t.same(troubles([dataDirFinding('/data', { mode: 0o40755, freeBytes: 2 ** 40 })]), ['data folder fail'])
+  t.same(troubles([dataDirFinding('/data', { mode: 0o40700, freeBytes: 5e8 })]), ['data folder warn'])
+  t.same(troubles([dataDirFinding('/data', { mode: 0o40700, freeBytes: 5e6 })]), ['data folder fail'])
+  t.same(troubles([toolFinding('rsync', undefined, 'files')]), ['rsync warn'])
+  const odd = {
+    ...site,
+    time: before(90_000),
+    horizon: { ageMs: HOUR, holder: 'process 7' },
+    waiting: { conflicts: 1, quarantine: 0 },
+  }
+  t.same(troubles(siteFindings(odd, '1.2.4', 10, NOW)), [
+    'site warn',
+    'horizon warn',
+    'clock of the site warn',
+    'waiting warn',
+  ])
+  const late = { ...site, time: before(HOUR) }
+  t.same(troubles(siteFindings(late, '1.2.3', 10, NOW)), ['clock of the site fail'])
+  const rights = [
+    { missing: 'temporary tables', grant: 'grant temporary', needed: true },
+    { missing: 'statistics', grant: 'grant pg_read_all_stats', needed: false },
+  ]
+  t.same(troubles(rightsFindings({ version: '15', role: 'app', rights })), ['rights fail', 'rights warn'])
+  t.same(troubles(captureFindings([])), ['triggers warn'])
+  const checks = [
+    { resource: 'city', faults: ['trigger is missing', 'column "x" is gone'] },
+    { resource: 'country', faults: [] },
+  ]
+  t.same(troubles(captureFindings(checks)), ['triggers fail', 'triggers fail'])
+  t.same(troubles(peerFindings({ ...peer, paused: true }, NOW)), ['peer hub warn'])
+  t.same(troubles(peerFindings({ ...peer, failures: 2, clockOffsetMs: 400_000 }, NOW)), [
+    'peer hub fail',
+    'peer hub, clock fail',
+  ])
+  t.same(troubles(peerFindings({ ...peer, lastSeenAt: null, clockOffsetMs: null }, NOW)), ['peer hub warn'])
+})
