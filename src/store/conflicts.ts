@@ -98,7 +98,7 @@ export async function resolveConflict(
         policy: { name: choice === 'ours' ? 'mine' : 'theirs', here: self.origin },
         unknownFields: 'park',
         onLeft: 'keep',
-      patience: 'wait',
+        patience: 'wait',
         recordBytesMax: limits.recordBytesMax,
         clockAheadMaxMicros: limits.clockAheadMaxMs * 1_000,
       },

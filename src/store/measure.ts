@@ -29,3 +29,9 @@ export async function measureStore(db: Kysely<Database>): Promise<StoreMeasureme
     checkpoints: checkpoints.rows,
   }
 }
+
+/** Version of the database server, such as `15.20`. */
+export async function serverVersion(db: Kysely<Database>): Promise<string> {
+  const { rows } = await sql<{ version: string }>`select current_setting('server_version') as version`.execute(db)
+  return rows[0]?.version ?? ''
+}

@@ -86,6 +86,11 @@ export const ERRORS = {
     title: 'Too many requests',
     mend: 'Wait as long as Retry-After says.',
   },
+  SYNC_REQUEST_OVERLOADED: {
+    retry: 'later',
+    title: 'This site has more to do than it can take',
+    mend: 'Wait as long as Retry-After says.',
+  },
   SYNC_FORMAT_UNSUPPORTED: {
     retry: 'never',
     title: 'No codec for this media type',

@@ -1,0 +1,83 @@
+import type { Observe } from '../observe/index.ts'
+import type { Peer, Self, Store } from '../store/index.ts'
+
+/** Bounds that the server keeps, by the names of the settings they come from. */
+export type ServerLimits = {
+  /** Bytes of one body, before and after decompression. */
+  readonly bodyBytesMax: number
+  readonly recordBytesMax: number
+  readonly depthMax: number
+  readonly batchRowsMax: number
+  readonly batchBytesMax: number
+  /** Time for a request to arrive, and again for its answer to be taken. */
+  readonly requestTimeoutMs: number
+  readonly clockAheadMaxMs: number
+  /** Requests that one token, or one address without a token, may make in a minute. */
+  readonly requestsPerMinuteMax?: number
+  /** Refused credentials from one address in a minute; after that the answer is 429. */
+  readonly refusalsPerMinuteMax?: number
+  /** Answers that wait for something to come (long polls and event streams), in all and for one peer. */
+  readonly waitersMax?: number
+  readonly waitersPerPeerMax?: number
+  /** Connections at once; further ones are closed. */
+  readonly connectionsMax?: number
+  /** A site whose event loop is late by more than this answers 503. */
+  readonly eventLoopDelayMaxMs?: number
+}
+
+/** What other rooms do for the server. The composition root gives them. */
+export type ServerActions = {
+  /** Starts runs now, with one peer or all, of some resources or all, and gives their ids without waiting for them to end. */
+  readonly syncNow: (request: {
+    readonly peer?: string | undefined
+    readonly resources?: readonly string[] | undefined
+    readonly cause: string
+  }) => Promise<{ readonly runs: readonly { readonly peer: string; readonly runId: string }[] }>
+  /** Redeems a pairing code at the site that made it, and registers that site here. */
+  readonly joinPeer: (request: { readonly code: string; readonly name?: string | undefined }) => Promise<Peer>
+  /** Tasks changed: due times are to be worked out anew. */
+  readonly scheduleChanged: () => void
+  /** When each scheduled task is due next; ISO 8601. */
+  readonly nextRuns: () => readonly { readonly taskId: number; readonly at: string }[]
+  /** Refuses a schedule that cannot be kept, and gives it in its one spelling: `cron:…`, `every:<seconds>`, `live`. Errors: SYNC_REQUEST_INVALID. */
+  readonly checkSchedule: (text: string) => string
+  /** Compares resources with a peer by digests. */
+  readonly verifyPeer: (request: {
+    readonly peer: string
+    readonly resources?: readonly string[] | undefined
+    readonly deep: boolean
+    readonly repair: boolean
+  }) => Promise<VerifyReport>
+}
+
+/** What a comparison with a peer found: a resource is equal when every digest agreed. */
+export type VerifyReport = {
+  readonly peer: string
+  readonly resources: readonly {
+    readonly resource: string
+    readonly equal: boolean
+    readonly checked: number
+    /** Ids that differ, as far as they were looked for. */
+    readonly differing: readonly string[]
+    readonly detail?: string | undefined
+  }[]
+}
+
+export type ServerDeps = {
+  readonly store: Store
+  /** The data key: seals what must be kept secret. */
+  readonly key: Buffer
+  /** This site as it is now: a new log may have been minted since the start. */
+  readonly self: () => Promise<Self>
+  readonly observe: Observe
+  readonly limits: ServerLimits
+  /** Where peers reach this site, without a slash at its end. A function, because the port may only be known once the server listens. */
+  readonly publicUrl: () => string
+  /** Of the program. */
+  readonly version: string
+  /** Proxies whose X-Forwarded headers are believed. */
+  readonly trustProxy: readonly string[]
+  /** PEM texts. With `clientCa` peers must show a certificate of one of these authorities besides their token. */
+  readonly tls?: { readonly cert: string; readonly key: string; readonly clientCa?: string | undefined } | undefined
+  readonly actions: ServerActions
+}

@@ -1,0 +1,2 @@
+export { buildApp } from './app.ts'
+export type { ServerActions, ServerDeps, ServerLimits, VerifyReport } from './deps.ts'

@@ -1,0 +1,239 @@
+import { Type } from 'typebox'
+import { findGrant, findResource, type ResourceInfo, receiveChanges, redrive, serveChanges } from '../../store/index.ts'
+import {
+  type BatchReport,
+  changesOfLines,
+  codecForAccept,
+  codecForContentType,
+  encodeLines,
+  type LineBatch,
+} from '../../sync/index.ts'
+import { peerOf } from '../access.ts'
+import { contentDigest, ENCODINGS, pack, readBody } from '../body.ts'
+import {
+  type ExchangeDeps,
+  hangup,
+  linkOf,
+  logExchange,
+  loggingFailure,
+  needsPerson,
+  notGranted,
+  type Routes,
+  sentenceOf,
+} from '../exchange.ts'
+import { recordsIn } from '../records-in.ts'
+import { answer, batchReport, closed, columnList, columnsOf, filterText, resourceName } from '../schemas.ts'
+import { pulledAs, pushedAs } from '../wire.ts'
+
+/** Longest time that a pull may wait for something to come, in seconds. */
+const WAIT_SECONDS_MAX = 60
+/** Lines about single records: enough to look into it, not one for each of many thousands. */
+const ANNOUNCED_MAX = 20
+
+const pullQuery = closed({
+  resource: resourceName,
+  after: Type.Optional(
+    Type.String({ maxLength: 1024, description: 'Checkpoint of the batch before; absent for everything.' }),
+  ),
+  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 50_000, description: 'Most records in the batch.' })),
+  filter: Type.Optional(filterText),
+  columns: Type.Optional(columnList),
+  wait: Type.Optional(
+    Type.Integer({
+      minimum: 0,
+      maximum: WAIT_SECONDS_MAX,
+      description: 'Seconds to wait for something to come when there is nothing.',
+    }),
+  ),
+})
+
+const pullSchema = {
+  operationId: 'pullChanges',
+  tags: ['sync'],
+  summary: 'Pull one batch of changes',
+  description:
+    'The next changes of a resource in the order of this site, as far as the peer is granted. The last part carries the checkpoint of the next batch; a body without it is incomplete.',
+  querystring: pullQuery,
+  'x-answers': {
+    200: {
+      description: 'One bounded batch.',
+      content: pulledAs,
+      headers: {
+        'Syncline-Checkpoint': 'Where the next batch begins; acknowledge it when the batch is applied.',
+        'Syncline-More': '`true` when more follows at once.',
+        'Content-Digest': 'SHA-256 of the bytes sent (RFC 9530).',
+      },
+    },
+  },
+}
+
+const pushQuery = closed({ resource: resourceName })
+
+const pushSchema = {
+  operationId: 'pushChanges',
+  tags: ['sync'],
+  summary: 'Push a batch of changes',
+  description:
+    'Applies changes as far as the peer is granted, all in one transaction, each record with its own outcome. A body that cannot be read counts for nothing. Without versions it is the peer’s own write at the time of arrival. May be repeated.',
+  querystring: pushQuery,
+  'x-body': pushedAs,
+  response: { 200: answer(batchReport) },
+}
+
+/** /sync/v1/changes: pull and push. Reads and writes only what the peer is granted; the peer acknowledges by PUT /sync/v1/checkpoints. */
+export const changesRoutes =
+  (deps: ExchangeDeps): Routes =>
+  async (app) => {
+    const { store, limits, watch, seats, closing, observe } = deps
+
+    app.get('/changes', { schema: pullSchema, config: { access: 'peer' } }, async (request, reply) => {
+      const began = performance.now()
+      const { resource, wait = 0, columns, ...rest } = request.query
+      const format = codecForAccept(request.headers.accept)
+      const link = await linkOf(deps, request)
+      const exchanged = { resource, mode: 'pull', action: 'send' } as const
+      const serve = (after: string | undefined) =>
+        serveChanges(store, link, { ...rest, resource, after, columns: columnsOf(columns) }, limits)
+      const batch = await loggingFailure(deps, request, exchanged, () =>
+        pullWaiting(serve, {
+          resource,
+          after: rest.after,
+          waitMs: wait * 1000,
+          signal: hangup(reply, closing),
+          peerId: link.peer.id,
+        }),
+      )
+      const pieces =
+        format.name === 'lines' ? encodeLines(batch) : format.encode({ ...batch, changes: changesOfLines(batch) })
+      const { body, encoding } = await pack(Buffer.from([...pieces].join('')), request.headers['accept-encoding'])
+      const { checkpoint = '', more = false } = batch.next ?? {}
+      const durationMs = Math.round(performance.now() - began)
+      if (batch.count > 0) {
+        const message = `${batch.count} ${batch.count === 1 ? 'change' : 'changes'} sent`
+        const facts = { changes: batch.count, bytes: body.length, durationMs }
+        await logExchange(deps, request, exchanged, { result: 'success', message, ...facts })
+        observe.events.pullServed({ peer: link.peer.name, resource, more, ...facts })
+      }
+      reply.headers({
+        'syncline-checkpoint': checkpoint,
+        'syncline-more': String(more),
+        'content-digest': contentDigest(body),
+        vary: 'Accept, Accept-Encoding',
+        ...(encoding !== undefined && { 'content-encoding': encoding }),
+      })
+      return reply.type(format.mediaType).send(body)
+    })
+
+    /** Serves at once what there is; when there is nothing, again each time that something moved, until the time is over. */
+    async function pullWaiting(
+      serve: (after: string | undefined) => Promise<LineBatch>,
+      wait: { resource: string; after: string | undefined; waitMs: number; signal: AbortSignal; peerId: number },
+    ): Promise<LineBatch> {
+      if (wait.waitMs === 0) return serve(wait.after)
+      const until = Date.now() + wait.waitMs
+      let heads = await watch.heads(await watchedBy(wait.resource))
+      let batch = await serve(wait.after)
+      const leave = seats.take(wait.peerId)
+      try {
+        while (leave !== null && batch.count === 0 && batch.next?.more !== true) {
+          const moved = await watch.moved(heads, Math.max(0, until - Date.now()), wait.signal)
+          if (moved === null) break
+          heads = moved
+          batch = await serve(batch.next?.checkpoint)
+        }
+        return batch
+      } finally {
+        leave?.()
+      }
+    }
+
+    /** A filter across a reference can begin to match because the other record changed. */
+    async function watchedBy(name: string): Promise<readonly string[]> {
+      const resource = await findResource(store.db, name)
+      return [...new Set([name, ...resource.references.map((reference) => reference.resource)])]
+    }
+
+    const push: Routes = async (raw) => {
+      raw.removeAllContentTypeParsers()
+      raw.addContentTypeParser('*', { parseAs: 'buffer', bodyLimit: limits.bodyBytesMax }, (_request, body, done) =>
+        done(null, body),
+      )
+
+      raw.post(
+        '/changes',
+        {
+          schema: pushSchema,
+          config: { access: 'peer' },
+          bodyLimit: limits.bodyBytesMax,
+          // Before the body is read: who may not push need not be listened to.
+          preParsing: async (request, reply) => {
+            const { resource } = request.query as { resource?: string }
+            codecForContentType(request.headers['content-type'])
+            reply.header('accept-encoding', ENCODINGS)
+            const peer = peerOf(request)
+            if (resource === undefined || resource === '') return
+            if ((await findGrant(store.db, peer.id, resource, 'push')) === null)
+              throw notGranted(peer.name, 'push', resource)
+          },
+        },
+        async (request) => {
+          const { resource: name } = request.query
+          return loggingFailure(deps, request, { resource: name, mode: 'push', action: 'apply' }, async () => {
+            const resource = await findResource(store.db, name)
+            const bytes = await readBody(request, limits.bodyBytesMax)
+            const { batches, byHand, count } = recordsIn(bytes, request.headers['content-type'], resource, limits)
+            return receive(request, resource, batches, byHand, count)
+          })
+        },
+      )
+    }
+    app.register(push)
+
+    async function receive(
+      request: Parameters<typeof peerOf>[0],
+      resource: ResourceInfo,
+      batches: readonly LineBatch[],
+      byHand: boolean,
+      changes: number,
+    ): Promise<BatchReport> {
+      const began = performance.now()
+      const link = await linkOf(deps, request)
+      const report = await receiveChanges(
+        store,
+        link,
+        { resource: resource.name, batches, byHand, runId: null },
+        limits,
+      )
+      const { applied, merged, conflict: conflicts, quarantined, refused } = report.counts
+      const durationMs = Math.round(performance.now() - began)
+      const bytes = Buffer.isBuffer(request.body) ? request.body.length : 0
+      if (changes > 0) {
+        await logExchange(
+          deps,
+          request,
+          { resource: resource.name, mode: 'push', action: 'apply' },
+          {
+            result: needsPerson(report) ? 'warning' : 'success',
+            message: sentenceOf(changes, report),
+            ...{ changes, applied: applied + merged, conflicts, quarantined, refused, bytes, durationMs },
+          },
+        )
+        const { counts } = report
+        observe.events.pushServed({ peer: link.peer.name, resource: resource.name, counts, bytes, durationMs })
+        await announce(link.peer.id, link.peer.name, resource.name, report)
+      }
+      // What waited for one of these records, whichever peer it came from, can go on now.
+      if (applied > 0) await redrive(store, link.self, null, limits)
+      return report
+    }
+
+    async function announce(peerId: number, peer: string, resource: string, report: BatchReport): Promise<void> {
+      const waiting = report.rejections.filter(({ outcome }) => outcome === 'quarantined' || outcome === 'conflict')
+      if (waiting.length === 0) return
+      const policy = (await findGrant(store.db, peerId, resource, 'push'))?.onConflict ?? 'newer'
+      for (const { id: recordId, outcome, code = '', reason } of waiting.slice(0, ANNOUNCED_MAX)) {
+        if (outcome === 'quarantined') observe.events.recordQuarantined({ peer, resource, recordId, code, reason })
+        else observe.events.conflictDecided({ peer, resource, recordId, policy, decision: 'open' })
+      }
+    }
+  }

@@ -1,0 +1,125 @@
+import { Type } from 'typebox'
+import { checkResources, horizon, measureStore, serverVersion } from '../../store/index.ts'
+import type { ServerDeps } from '../deps.ts'
+import type { Routes } from '../exchange.ts'
+import { answer, closed, flag, text } from '../schemas.ts'
+
+/** A site whose changes are held back for longer than this is not well. */
+const HORIZON_MAX_MS = 600_000
+
+const live = closed({ status: text('ok') }, { title: 'Liveness', description: 'The process answers.' })
+const ready = closed(
+  {
+    ready: flag('The site can do its work.'),
+    checks: Type.Array(
+      closed(
+        { name: Type.String(), ok: Type.Boolean(), detail: Type.String() },
+        { title: 'ReadyCheck', description: 'One thing that was looked at.' },
+      ),
+    ),
+  },
+  { title: 'Readiness', description: 'How the site is.' },
+)
+
+/** /health, /metrics and / : for those who operate the site. */
+export const healthRoutes =
+  ({ store, observe, version }: ServerDeps): Routes =>
+  async (app) => {
+    observe.metrics.measureWith(() => measureStore(store.db))
+
+    const liveSchema = {
+      operationId: 'isLive',
+      tags: ['health'],
+      summary: 'Ask whether the process answers',
+      response: { 200: answer(live) },
+    }
+    app.get('/health/live', { schema: liveSchema, config: { access: 'public' }, exposeHeadRoute: true }, async () => ({
+      status: 'ok',
+    }))
+
+    const readySchema = {
+      operationId: 'isReady',
+      tags: ['health'],
+      summary: 'Ask whether the site can work',
+      description: '503 when it cannot. For monitoring and load balancers.',
+      response: { 200: answer(ready), 503: answer(ready) },
+    }
+    app.get('/health/ready', { schema: readySchema, config: { access: 'local' } }, async (_request, reply) => {
+      const checks = await Promise.all([
+        look('database', async () => `PostgreSQL ${await serverVersion(store.db)}`),
+        look('order', async () => {
+          const { ageSeconds, holder } = await horizon(store.db)
+          if (ageSeconds * 1000 > HORIZON_MAX_MS) {
+            throw new Error(
+              `a transaction that has been open for ${Math.round(ageSeconds)} s holds all changes back: ${holder}`,
+            )
+          }
+          return 'nothing holds changes back'
+        }),
+        look('capture', async () => {
+          const broken = (await checkResources(store.db)).filter(({ faults }) => faults.length > 0)
+          if (broken.length > 0)
+            throw new Error(broken.map(({ resource, faults }) => `${resource}: ${faults.join(', ')}`).join('; '))
+          return 'every trigger is in place'
+        }),
+      ])
+      const well = checks.every(({ ok }) => ok)
+      return reply.code(well ? 200 : 503).send({ ready: well, checks })
+    })
+
+    const metrics = {
+      operationId: 'readMetrics',
+      tags: ['health'],
+      summary: 'Read the metrics',
+      'x-answers': {
+        200: { description: 'In the text form of Prometheus.', content: { 'text/plain': Type.String() } },
+      },
+    }
+    app.get('/metrics', { schema: metrics, config: { access: 'local' } }, async (_request, reply) =>
+      reply.type(observe.metrics.contentType).send(await observe.metrics.text()),
+    )
+
+    const home = {
+      operationId: 'showHome',
+      tags: ['health'],
+      summary: 'Say what this is',
+      'x-answers': { 200: { description: 'A page for people.', content: { 'text/html': Type.String() } } },
+    }
+    app.get('/', { schema: home, config: { access: 'public' } }, async (_request, reply) =>
+      reply.type('text/html; charset=utf-8').send(page(version)),
+    )
+
+    const document = {
+      operationId: 'readDocument',
+      tags: ['health'],
+      summary: 'Read this document',
+      'x-answers': { 200: { description: 'OpenAPI 3.1.', content: { 'application/json': Type.Object({}) } } },
+    }
+    app.get('/openapi.json', { schema: document, config: { access: 'public' } }, async () => app.swagger())
+  }
+
+async function look(name: string, work: () => Promise<string>): Promise<{ name: string; ok: boolean; detail: string }> {
+  try {
+    return { name, ok: true, detail: await work() }
+  } catch (error) {
+    return { name, ok: false, detail: (error as Error).message }
+  }
+}
+
+function page(version: string): string {
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Syncline</title>
+<style>body { font: 16px/1.5 system-ui, sans-serif; max-width: 40em; margin: 4em auto; padding: 0 1em }</style>
+<h1>Syncline</h1>
+<p>This is a Syncline site, version ${version}. It keeps records in step with other sites.</p>
+<ul>
+<li><a href="/docs">The interface, to read and try</a></li>
+<li><a href="/openapi.json">The interface as an OpenAPI document</a></li>
+<li><a href="/health/live">Whether it lives</a>, <a href="/health/ready">whether it can work</a>, <a href="/metrics">its metrics</a></li>
+</ul>
+</html>
+`
+}

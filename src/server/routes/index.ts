@@ -1,0 +1,54 @@
+import type { FastifyPluginAsync } from 'fastify'
+import type { ServerDeps } from '../deps.ts'
+import type { ExchangeDeps } from '../exchange.ts'
+import { createSeats, createWatch } from '../watch.ts'
+import { changesRoutes } from './changes.ts'
+import { checkpointRoutes } from './checkpoints.ts'
+import { conflictRoutes } from './conflicts.ts'
+import { digestRoutes } from './digests.ts'
+import { eventRoutes } from './events.ts'
+import { grantRoutes } from './grants.ts'
+import { healthRoutes } from './health.ts'
+import { invitationRoutes } from './invitations.ts'
+import { pairingRoutes } from './pairings.ts'
+import { peerRoutes } from './peers.ts'
+import { quarantineRoutes } from './quarantine.ts'
+import { recordRoutes } from './records.ts'
+import { resourceRoutes } from './resources.ts'
+import { runRoutes } from './runs.ts'
+import { settingRoutes } from './settings.ts'
+import { peerSiteRoutes, siteRoutes } from './site.ts'
+import { taskRoutes } from './tasks.ts'
+import { tokenRoutes } from './tokens.ts'
+
+/** /sync/v1: what peers ask. */
+export const exchange =
+  (deps: ServerDeps): FastifyPluginAsync =>
+  async (app) => {
+    const { limits, store } = deps
+    const closing = new AbortController()
+    app.addHook('preClose', () => closing.abort())
+    const shared: ExchangeDeps = {
+      ...deps,
+      watch: createWatch(store),
+      seats: createSeats(limits.waitersMax ?? 500, limits.waitersPerPeerMax ?? 16),
+      closing: closing.signal,
+    }
+    for (const routes of [peerSiteRoutes, pairingRoutes, changesRoutes, checkpointRoutes, digestRoutes, eventRoutes]) {
+      app.register(routes(shared))
+    }
+  }
+
+/** /api/v1: what people and programs ask who administer the site. */
+export const administration =
+  (deps: ServerDeps): FastifyPluginAsync =>
+  async (app) => {
+    const nouns = [
+      ...[siteRoutes, peerRoutes, grantRoutes, invitationRoutes, resourceRoutes, recordRoutes, taskRoutes, runRoutes],
+      ...[conflictRoutes, quarantineRoutes, tokenRoutes, settingRoutes],
+    ]
+    for (const routes of nouns) app.register(routes(deps))
+  }
+
+/** What those ask who operate it. */
+export const operation = healthRoutes

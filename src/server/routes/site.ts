@@ -1,0 +1,157 @@
+import { Type } from 'typebox'
+import {
+  horizon,
+  keyFingerprint,
+  listGrants,
+  loadResources,
+  measureStore,
+  readSelf,
+  renameSite,
+  serverVersion,
+} from '../../store/index.ts'
+import { peerOf } from '../access.ts'
+import { ENCODINGS } from '../body.ts'
+import type { ServerDeps } from '../deps.ts'
+import { checkMatch, contentTag } from '../etag.ts'
+import type { ExchangeDeps, Routes } from '../exchange.ts'
+import { answer, closed, count, flag, ifMatch, nullable, resourceName, text, time, uuid, words } from '../schemas.ts'
+
+/** Forms of the exchange that this program speaks. */
+const PROTOCOLS = [1]
+
+const identity = {
+  uuid: uuid('Never changes.'),
+  name: text('Of the site.'),
+  logId: text('Log that this site writes now; a new one begins when its database was restored or copied.'),
+  time: time('Clock of this site.'),
+  version: text('Of the program.'),
+  publicKey: text('Ed25519, 32 bytes in base64url.'),
+}
+
+const seenByPeer = closed(
+  {
+    ...identity,
+    protocols: Type.Array(Type.Integer(), { description: 'Forms of the exchange.' }),
+    limits: closed({
+      bodyBytesMax: count('Bytes of one body.'),
+      recordBytesMax: count('Bytes of one record.'),
+      batchRowsMax: count('Records in one batch.'),
+    }),
+    resources: Type.Array(
+      closed(
+        {
+          name: resourceName,
+          fingerprint: text('Changes with any column that travels.'),
+          pull: flag('The peer may pull it.'),
+          push: flag('The peer may push it.'),
+        },
+        { title: 'OfferedResource', description: 'A resource that the peer may pull or push.' },
+      ),
+    ),
+  },
+  { title: 'PeerView', description: 'A site as a peer sees it.' },
+)
+
+/** GET /sync/v1/site: who this is, and what the peer may do here. */
+export const peerSiteRoutes =
+  ({ store, version, limits }: ExchangeDeps): Routes =>
+  async (app) => {
+    const schema = {
+      operationId: 'greetSite',
+      tags: ['sync'],
+      summary: 'Ask who this is',
+      description: 'The first request of every run: identity, clock, and what the peer may pull or push.',
+      response: { 200: answer(seenByPeer) },
+    }
+    app.get('/site', { schema, config: { access: 'peer' } }, async (request, reply) => {
+      const { uuid, name, logId, publicKey } = await readSelf(store.db)
+      const grants = await listGrants(store.db, peerOf(request).id)
+      const may = (resource: string, direction: string) =>
+        grants.some((grant) => grant.resource === resource && grant.direction === direction)
+      const resources = (await loadResources(store.db))
+        .map((resource) => ({
+          name: resource.name,
+          fingerprint: resource.fingerprint,
+          pull: may(resource.name, 'pull'),
+          push: may(resource.name, 'push'),
+        }))
+        .filter(({ pull, push }) => pull || push)
+      // Codings that a push may come in (RFC 9110, 12.5.3).
+      reply.header('accept-encoding', ENCODINGS)
+      return {
+        ...{ uuid, name, logId, time: new Date().toISOString(), version, publicKey, protocols: PROTOCOLS },
+        limits: {
+          bodyBytesMax: limits.bodyBytesMax,
+          recordBytesMax: limits.recordBytesMax,
+          batchRowsMax: limits.batchRowsMax,
+        },
+        resources,
+      }
+    })
+  }
+
+const site = closed(
+  {
+    ...identity,
+    origin: text('Under which this site writes: its UUID, after a restore with a slash and its log.'),
+    fingerprint: text('SHA-256 of the public key in base64url; pairing codes carry it.'),
+    url: text('Where peers reach this site.'),
+    createdAt: time('First start.'),
+    database: closed({ kind: words(['postgresql', 'embedded']), version: text('Of the database server.') }),
+    horizon: closed(
+      {
+        ageMs: Type.Number({
+          minimum: 0,
+          description: 'How long the oldest writing transaction has been open: it holds all changes back.',
+        }),
+        holder: nullable(Type.String(), { description: 'Who holds it open.' }),
+      },
+      { title: 'Horizon', description: 'What changes wait for before they can be sent.' },
+    ),
+    waiting: closed({ conflicts: count('For a person.'), quarantine: count('Records that could not be applied.') }),
+  },
+  { title: 'Site', description: 'This site.' },
+)
+
+/** /api/v1/site: this site and how it is. */
+export const siteRoutes =
+  (deps: ServerDeps): Routes =>
+  async (app) => {
+    const { store, version, publicUrl } = deps
+    const get = { operationId: 'readSite', tags: ['site'], summary: 'Read the site', response: { 200: answer(site) } }
+    app.get('/site', { schema: get, config: { access: 'viewer' } }, async (_request, reply) => {
+      const { name } = await readSelf(store.db)
+      return reply.header('etag', contentTag(name)).send(await view())
+    })
+
+    const patch = {
+      operationId: 'renameSite',
+      tags: ['site'],
+      summary: 'Rename the site',
+      description: 'The name stays when the site is started with another one.',
+      headers: ifMatch,
+      body: closed({ name: Type.String({ minLength: 1, maxLength: 100, description: 'New name.' }) }),
+      response: { 200: answer(site) },
+    }
+    app.patch('/site', { schema: patch, config: { access: 'administrator' } }, async (request, reply) => {
+      const before = await readSelf(store.db)
+      checkMatch(request.headers['if-match'], contentTag(before.name), 'the site')
+      const { name } = await renameSite(store.db, request.body.name)
+      return reply.header('etag', contentTag(name)).send(await view())
+    })
+
+    async function view() {
+      const { uuid, name, logId, origin, publicKey, createdAt } = await readSelf(store.db)
+      const { quarantine, conflictsOpen } = await measureStore(store.db)
+      const { ageSeconds, holder } = await horizon(store.db)
+      return {
+        ...{ uuid, name, logId, origin, publicKey, version, createdAt },
+        fingerprint: keyFingerprint(publicKey),
+        url: publicUrl(),
+        time: new Date().toISOString(),
+        database: { kind: store.server ? 'postgresql' : 'embedded', version: await serverVersion(store.db) },
+        horizon: { ageMs: ageSeconds * 1000, holder },
+        waiting: { conflicts: conflictsOpen, quarantine: quarantine.reduce((sum, each) => sum + each.count, 0) },
+      } as const
+    }
+  }

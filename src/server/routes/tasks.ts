@@ -1,0 +1,201 @@
+import { type Static, Type } from 'typebox'
+import {
+  createTask,
+  everyItem,
+  findPeer,
+  findTask,
+  listTasks,
+  ON_LEFT,
+  removeTask,
+  type Task,
+  type TaskSettings,
+  updateTask,
+} from '../../store/index.ts'
+import type { ServerDeps } from '../deps.ts'
+import { matchedRevision, revisionTag } from '../etag.ts'
+import type { Routes } from '../exchange.ts'
+import { checkRules } from '../link-check.ts'
+import {
+  answer,
+  closed,
+  flag,
+  ifMatch,
+  linkRules,
+  linkRulesRead,
+  mode,
+  nullable,
+  pageOf,
+  pageQuery,
+  peerRef,
+  resourceName,
+  rowId,
+  text,
+  time,
+  words,
+} from '../schemas.ts'
+
+const onLeft = words(ON_LEFT, { description: 'What becomes of a record here that left the filter of the peer.' })
+const SCHEDULE =
+  '`cron:` with five or six fields in UTC, `every:` with a number and s, m or h, `live`, or null for by hand only.'
+
+const task = closed(
+  {
+    id: Type.Integer(),
+    peer: text('Name of the peer.'),
+    resource: resourceName,
+    mode,
+    ...linkRulesRead,
+    onLeft,
+    schedule: nullable(Type.String(), { description: SCHEDULE }),
+    enabled: flag('Runs by itself.'),
+    revision: Type.Integer({ description: 'Goes up with every change; the ETag.' }),
+    createdAt: time('When it was made.'),
+  },
+  { title: 'Task', description: 'What is synced with a peer: one resource, how and when.' },
+)
+
+const settings = {
+  ...linkRules,
+  onLeft: Type.Optional(onLeft),
+  schedule: Type.Optional(
+    nullable(Type.String({ minLength: 1, maxLength: 200 }), {
+      description: SCHEDULE,
+      examples: ['every:5m', 'cron:0 4 * * *', 'live'],
+    }),
+  ),
+  enabled: Type.Optional(Type.Boolean()),
+}
+const params = closed({ task: rowId('Id of the task.') })
+
+/** /api/v1/tasks and /api/v1/schedules: what is synced with whom, how and when. */
+export const taskRoutes =
+  ({ store, actions }: ServerDeps): Routes =>
+  async (app) => {
+    const list = {
+      operationId: 'listTasks',
+      tags: ['tasks'],
+      summary: 'List tasks',
+      querystring: closed({
+        ...pageQuery,
+        peer: Type.Optional(peerRef),
+        resource: Type.Optional(resourceName),
+        mode: Type.Optional(mode),
+        enabled: Type.Optional(Type.Boolean()),
+      }),
+      response: { 200: answer(pageOf(task, 'TaskPage')) },
+    }
+    app.get('/tasks', { schema: list, config: { access: 'viewer' } }, async (request) => {
+      const { cursor, peer, ...query } = request.query
+      const peerId = peer === undefined ? undefined : (await findPeer(store.db, peer)).id
+      const { items, next } = await listTasks(store.db, { ...query, peerId, before: cursor })
+      return { items: items.map(view), next }
+    })
+
+    const add = {
+      operationId: 'addTask',
+      tags: ['tasks'],
+      summary: 'Make a task',
+      body: closed({ peer: peerRef, resource: resourceName, mode, ...settings }),
+      response: { 201: answer(task) },
+    }
+    app.post('/tasks', { schema: add, config: { access: 'administrator' } }, async (request, reply) => {
+      const { peer, resource, mode, ...rest } = request.body
+      const { id: peerId } = await findPeer(store.db, peer)
+      await checkTask(resource, mode, rest)
+      const made = await createTask(store.db, { ...scheduled(rest), peerId, resource, mode })
+      actions.scheduleChanged()
+      reply.code(201).headers({ etag: revisionTag(made), location: `/api/v1/tasks/${made.id}` })
+      return view(made)
+    })
+
+    const read = {
+      operationId: 'readTask',
+      tags: ['tasks'],
+      summary: 'Read a task',
+      params,
+      response: { 200: answer(task) },
+    }
+    app.get('/tasks/:task', { schema: read, config: { access: 'viewer' } }, async (request, reply) => {
+      const found = await findTask(store.db, request.params.task)
+      reply.header('etag', revisionTag(found))
+      return view(found)
+    })
+
+    const change = {
+      operationId: 'changeTask',
+      tags: ['tasks'],
+      summary: 'Change a task',
+      description: 'Absent settings stay as they are.',
+      params,
+      headers: ifMatch,
+      body: closed({ mode: Type.Optional(mode), ...settings }),
+      response: { 200: answer(task) },
+    }
+    app.patch('/tasks/:task', { schema: change, config: { access: 'administrator' } }, async (request, reply) => {
+      const before = await findTask(store.db, request.params.task)
+      const { mode = before.mode, filter = before.filter, columns = before.columns } = request.body
+      await checkTask(before.resource, mode, { filter, columns })
+      const revision = matchedRevision(request.headers['if-match'])
+      const changed = await updateTask(store.db, before.id, scheduled(request.body), revision)
+      actions.scheduleChanged()
+      reply.header('etag', revisionTag(changed))
+      return view(changed)
+    })
+
+    const remove = {
+      operationId: 'removeTask',
+      tags: ['tasks'],
+      summary: 'Remove a task',
+      description: 'Also forgets how far it had come. The records stay.',
+      params,
+      headers: ifMatch,
+      'x-answers': { 204: { description: 'Removed.' } },
+    }
+    app.delete('/tasks/:task', { schema: remove, config: { access: 'administrator' } }, async (request, reply) => {
+      const { id } = await findTask(store.db, request.params.task)
+      await removeTask(store.db, id, matchedRevision(request.headers['if-match']))
+      actions.scheduleChanged()
+      return reply.code(204).send()
+    })
+
+    const due = closed(
+      {
+        taskId: Type.Integer(),
+        peer: text('Name of the peer.'),
+        resource: resourceName,
+        schedule: Type.String({ description: SCHEDULE }),
+        at: nullable(time('When it is due next; null when nothing is planned.')),
+      },
+      { title: 'DueTask', description: 'A task that runs by itself.' },
+    )
+    const schedules = {
+      operationId: 'listSchedules',
+      tags: ['tasks'],
+      summary: 'List what is due when',
+      description: 'Tasks that run by themselves, the next one first.',
+      response: { 200: answer(pageOf(due, 'SchedulePage')) },
+    }
+    app.get('/schedules', { schema: schedules, config: { access: 'viewer' } }, async () => {
+      const at = new Map(actions.nextRuns().map((next) => [next.taskId, next.at]))
+      const tasks = await everyItem((page) => listTasks(store.db, { ...page, enabled: true }))
+      const items = tasks.flatMap(({ id, peer, resource, schedule }) =>
+        schedule === null ? [] : [{ taskId: id, peer, resource, schedule, at: at.get(id) ?? null }],
+      )
+      const last = '9999'
+      return { items: items.sort((a, b) => ((a.at ?? last) < (b.at ?? last) ? -1 : 1)), next: null }
+    })
+
+    function scheduled<T extends TaskSettings>(settings: T): T {
+      const { schedule } = settings
+      return schedule == null ? settings : { ...settings, schedule: actions.checkSchedule(schedule) }
+    }
+
+    /** What we send, we choose; what we pull, the peer chooses for us, and it may have columns that we have not. */
+    function checkTask(resource: string, mode: Task['mode'], rules: TaskSettings): Promise<void> {
+      return checkRules(store, resource, rules, mode === 'pull' ? 'there' : 'here')
+    }
+  }
+
+function view({ peerId: _, columns, ...rest }: Task): Static<typeof task> {
+  return { ...rest, columns: columns === null ? null : [...columns] }
+}

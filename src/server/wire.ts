@@ -1,0 +1,47 @@
+import { Type } from 'typebox'
+import { LINES_MEDIA_TYPE } from '../sync/index.ts'
+import { change, closed } from './schemas.ts'
+
+/** Batches of records as the document describes them, by media type. */
+
+const trailer = closed(
+  {
+    count: Type.Integer({ minimum: 0, description: 'Changes before this line.' }),
+    checkpoint: Type.Optional(Type.String({ description: 'Where the next batch begins.' })),
+    more: Type.Optional(Type.Boolean({ description: 'Whether more follows at once.' })),
+  },
+  { title: 'Trailer', description: 'Last line of a batch: without it the batch is incomplete.' },
+)
+
+const ndjson = Type.Union([change, trailer], {
+  title: 'BatchLine',
+  description:
+    'One change a line, then a line with count, checkpoint and more. In a push the last line may be left out.',
+})
+
+const json = closed(
+  {
+    changes: Type.Array(change),
+    checkpoint: Type.Optional(Type.String({ description: 'Where the next batch begins.' })),
+    more: Type.Optional(Type.Boolean({ description: 'Whether more follows at once.' })),
+  },
+  { title: 'Batch', description: 'Changes of one resource.' },
+)
+
+const s3xml = Type.String({ description: 'S3XML, the format of Sahana Eden: see docs/protocol.md.' })
+const lines = Type.String({
+  description: 'The form in which two Syncline sites exchange records: see docs/protocol.md.',
+})
+const csv = Type.String({
+  description:
+    'The first line names the columns; `id`, or the identity column, is compulsory; `_deleted` marks deletions. An empty cell is null, `""` an empty text.',
+})
+
+export const pulledAs = {
+  'application/x-ndjson': ndjson,
+  'application/json': json,
+  'application/xml': s3xml,
+  [LINES_MEDIA_TYPE]: lines,
+}
+
+export const pushedAs = { ...pulledAs, 'text/csv': csv }

@@ -1,0 +1,154 @@
+import type { FastifyInstance } from 'fastify'
+import type { Test } from 'tap'
+import { createObserve } from '../../src/observe/index.ts'
+import { buildApp, type ServerActions, type ServerDeps } from '../../src/server/index.ts'
+import { createPeer, issueToken, type NewPeer, type Peer, type Role, setGrant } from '../../src/store/index.ts'
+import { SynclineError } from '../../src/sync/index.ts'
+import type { Site } from '../support/sites.ts'
+import { type Contract, contractOf } from './contract.ts'
+
+export const PUBLIC_URL = 'https://hub.example.org'
+
+export type Question = {
+  readonly token?: string
+  readonly body?: unknown
+  readonly headers?: Readonly<Record<string, string>>
+}
+export type Reply = {
+  readonly status: number
+  readonly headers: Readonly<Record<string, unknown>>
+  readonly text: string
+  readonly bytes: Buffer
+  /** The body as JSON; what a test reads of it, it asserts. */
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape
+  readonly json: any
+}
+
+/** A site with its server, as a test talks to it. */
+export type Served = {
+  readonly site: Site
+  readonly app: FastifyInstance
+  readonly contract: Contract
+  readonly tokens: Readonly<Record<Exclude<Role, 'peer'>, string>>
+  /** What other rooms were asked to do. */
+  readonly asked: string[]
+  /** Lines of the log, parsed. */
+  readonly lines: Record<string, unknown>[]
+  /** Asks and holds the answer against the document. A body that is no text or buffer is sent as JSON. */
+  readonly ask: (t: Test, question: string, more?: Question) => Promise<Reply>
+}
+
+export type ServedPeer = { readonly peer: Peer; readonly token: string }
+
+export const LIMITS: ServerDeps['limits'] = {
+  bodyBytesMax: 8_388_608,
+  recordBytesMax: 1_048_576,
+  depthMax: 32,
+  batchRowsMax: 1_000,
+  batchBytesMax: 1_048_576,
+  requestTimeoutMs: 20_000,
+  clockAheadMaxMs: 300_000,
+}
+
+export async function serve(t: Test, site: Site, overrides: Partial<ServerDeps> = {}): Promise<Served> {
+  const asked: string[] = []
+  const lines: Record<string, unknown>[] = []
+  const observe = createObserve({
+    level: 'debug',
+    pretty: false,
+    destination: { write: (line) => void lines.push(JSON.parse(line) as Record<string, unknown>) },
+  })
+  const app = await buildApp({
+    store: site.store,
+    key: site.key,
+    self: async () => site.self,
+    observe,
+    limits: LIMITS,
+    publicUrl: () => PUBLIC_URL,
+    version: '1.2.3',
+    trustProxy: [],
+    actions: actionsOf(site, asked),
+    ...overrides,
+  })
+  t.teardown(() => app.close())
+  await app.ready()
+  const tokens = { administrator: '', operator: '', viewer: '' }
+  for (const role of ['administrator', 'operator', 'viewer'] as const) {
+    tokens[role] = (await issueToken(site.store.db, { name: `the ${role}`, role })).token
+  }
+  const contract = contractOf(app.swagger())
+  const ask: Served['ask'] = async (t, question, { token, body, headers = {} } = {}) => {
+    const [method = '', url = ''] = question.split(' ', 2)
+    const bare = body === undefined || typeof body === 'string' || Buffer.isBuffer(body)
+    const response = await app.inject({
+      method: method as 'GET',
+      url,
+      headers: {
+        ...(token !== undefined && { authorization: `Bearer ${token}` }),
+        ...(!bare && { 'content-type': 'application/json' }),
+        ...headers,
+      },
+      ...(body !== undefined && { payload: bare ? (body as string | Buffer) : JSON.stringify(body) }),
+    })
+    const type = String(response.headers['content-type'] ?? '')
+    const status = response.statusCode
+    const coded = response.headers['content-encoding'] !== undefined
+    contract.check(t, method, url, { status, type, body: coded ? '' : response.body })
+    const text = response.body
+    const json = !coded && /json/.test(type) && !/ndjson/.test(type) ? JSON.parse(text) : undefined
+    return { status, headers: response.headers, text, bytes: response.rawPayload, json }
+  }
+  return { site, app, contract, tokens, asked, lines, ask }
+}
+
+/** A peer with a token, which may pull and push what is named. */
+export async function addPeer(
+  { site }: Served,
+  settings: NewPeer,
+  resources: readonly string[] = [],
+): Promise<ServedPeer> {
+  const { db } = site.store
+  const peer = await createPeer(db, site.key, settings)
+  const { token } = await issueToken(db, { name: peer.name, role: 'peer', peerId: peer.id })
+  for (const resource of resources) {
+    for (const direction of ['pull', 'push']) await setGrant(db, { peerId: peer.id, resource, direction })
+  }
+  return { peer, token }
+}
+
+export function basic(name: string, token: string): string {
+  return `Basic ${Buffer.from(`${name}:${token}`).toString('base64')}`
+}
+
+function actionsOf(site: Site, asked: string[]): ServerActions {
+  const note = (name: string, request?: unknown) =>
+    void asked.push(request === undefined ? name : `${name} ${JSON.stringify(request)}`)
+  return {
+    syncNow: async (request) => {
+      note('syncNow', request)
+      return { runs: [{ peer: request.peer ?? 'every', runId: '1' }] }
+    },
+    joinPeer: async (request) => {
+      note('joinPeer', request)
+      const uuid = '11111111-2222-4333-8444-555555555555'
+      return createPeer(site.store.db, site.key, {
+        name: request.name ?? 'joined',
+        uuid,
+        url: 'http://joined.example.org',
+      })
+    },
+    scheduleChanged: () => note('scheduleChanged'),
+    nextRuns: () => [{ taskId: 1, at: '2030-01-01T00:00:00.000Z' }],
+    checkSchedule: (text) => {
+      if (text === 'never') throw new SynclineError('SYNC_REQUEST_INVALID', 'never is no schedule')
+      return text.replace('5m', '300')
+    },
+    verifyPeer: async (request) => {
+      note('verifyPeer', request)
+      return {
+        peer: request.peer,
+        resources: [{ resource: 'city', equal: true, checked: 3, differing: [], detail: undefined }],
+      }
+    },
+  }
+}
