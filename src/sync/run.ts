@@ -149,6 +149,7 @@ export const ENDS_RUN: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'SYNC_PEER_PAUSED',
   'SYNC_AUTH_MISSING',
   'SYNC_REQUEST_TOO_MANY',
+  'SYNC_REQUEST_OVERLOADED',
   'SYNC_STORE_UNAVAILABLE',
 ])
 

@@ -248,6 +248,7 @@ t.test('only what concerns the whole peer or this whole site ends the run', (t) 
     'SYNC_PEER_PAUSED',
     'SYNC_AUTH_MISSING',
     'SYNC_REQUEST_TOO_MANY',
+    'SYNC_REQUEST_OVERLOADED',
     'SYNC_STORE_UNAVAILABLE',
   ]
   for (const code of Object.keys(ERRORS) as ErrorCode[]) {
