@@ -1,5 +1,6 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import { formatCheckpoint, type LineBatch, type Position, RECORD_ID_BYTES_MAX, SynclineError } from '../sync/index.ts'
+import { quoteIdent } from './capture.ts'
 import { linesSql, originsSql } from './lines-sql.ts'
 import { type Column, liveTable, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -23,6 +24,9 @@ export type CollectRequest = {
 /** Record ids that travel have between one and this many bytes; others stay, and `resource check` counts them. */
 export const SENT_ID_BYTES_MAX = 512
 
+/** How far the text of a batch may exceed the bytes it is bounded to: JSON takes more than stored values. */
+const OVERSIZE = 4
+
 const START: Position = { xact: '0', recordId: '' }
 
 type BatchRow = {
@@ -40,13 +44,19 @@ type BatchRow = {
 /**
  * One bounded batch of a resource in position order: what changed after `after`, stops below the oldest running write transaction
  * (I1: transaction ids are handed out before commit, so reading past that horizon would skip what commits late).
- * PostgreSQL makes the lines; they pass through Node unparsed. Size is bounded by rows and by stored bytes; one record always fits.
+ * PostgreSQL makes the lines; they pass through Node unparsed. Size is bounded by rows and by bytes; one record always fits.
  */
 export async function collect(db: Kysely<Database>, request: CollectRequest): Promise<LineBatch> {
   const after = request.after ?? START
   const columns = sentColumns(request.resource, request.columns)
-  const row = await sql<BatchRow>`${batchQuery(request, columns, after)}`.execute(db).then((result) => result.rows[0])
+  const { rows } = await batchQuery(request, columns, after).execute(db)
+  const [row] = rows
   if (row === undefined) throw new SynclineError('SYNC_INTERNAL', 'the batch query returned no row')
+  const bytes = Buffer.byteLength(row.text ?? '')
+  if (bytes > request.bytesMax * OVERSIZE && row.kept > 1) {
+    // Values that are stored compressed may unfold to many times their size.
+    return collect(db, { ...request, rowsMax: Math.max(1, Math.floor((row.kept * request.bytesMax) / bytes)) })
+  }
   if (request.filter !== undefined) await rememberShared(db, request, row)
   const last: Position = row.last_xact === null ? after : { xact: row.last_xact, recordId: placeOf(row.last_id ?? '') }
   const more = row.kept < row.scanned || row.scanned === request.rowsMax
@@ -85,6 +95,8 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
   const { resource, peer } = request
   const key = sql.id(resource.keyColumn)
   const matches = request.filter === undefined ? sql`true` : sql`coalesce(${request.filter}, false)`
+  // What came from the peer is not sent back, but with a filter it counts as what the peer holds.
+  const looked = request.filter === undefined ? sql`and s.source is distinct from ${peer.siteId}` : sql``
   const shared =
     request.filter === undefined
       ? sql`false`
@@ -100,9 +112,9 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
       select s.*, live.live_key, live.matches, coalesce(live.bytes, 0) as bytes,
              row_number() over w as n, sum(coalesce(live.bytes, 0) + 80) over w as total
         from scan s left join lateral (
-          select t.${key} as live_key, pg_column_size(t.*) as bytes, ${matches} as matches
+          select t.${key} as live_key, ${sql.raw(sizeSql(columns))} as bytes, ${matches} as matches
             from ${sql.raw(liveTable(resource))} t
-           where t.${key} = s.record_id::${sql.raw(resource.keyType)} and not s.deleted and s.source is distinct from ${peer.siteId} offset 0
+           where t.${key} = s.record_id::${sql.raw(resource.keyType)} and not s.deleted ${looked} offset 0
         ) live on true
       window w as (order by s.xact, s.record_id)
     ), kept as materialized (
@@ -123,7 +135,17 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
            (select record_id from kept order by n desc limit 1) as last_id,
            (select list from origins) as origins,
            ${request.filter === undefined ? sql`null::text[]` : sql`(select array_agg(record_id) from kept where kind in ('l', 'd'))`} as left_ids,
-           ${request.filter === undefined ? sql`null::text[]` : sql`(select array_agg(record_id) from kept where kind = 'p')`} as sent_ids`
+           ${request.filter === undefined ? sql`null::text[]` : sql`(select array_agg(record_id) from kept where kind = 'p' or kind is null and matches and source = ${peer.siteId})`} as sent_ids`
+}
+
+/** Bytes of a row: as it is stored, or of its texts alone where those are stored compressed. Unpacks no value. */
+function sizeSql(columns: readonly Column[]): string {
+  const sizes = columns
+    .filter((column) => ['text', 'varchar', 'xml', 'bytea'].includes(column.baseType))
+    .map(
+      ({ name, baseType }) => `coalesce(octet_length(t.${quoteIdent(name)}${baseType === 'bytea' ? '' : '::text'}), 0)`,
+    )
+  return sizes.length === 0 ? 'pg_column_size(t.*)' : `greatest(pg_column_size(t.*), ${sizes.join(' + ')})`
 }
 
 /** For links with a filter: what the peer holds, so that it hears when a record leaves. Kept until the record comes back or is purged. */

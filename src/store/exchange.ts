@@ -98,7 +98,7 @@ async function collectScoped(
   const scope = scopeMark(text, request.columns)
   const after = await startOf(store, request.after, logId, scope)
   if (text !== null && filter !== undefined)
-    await touchRefiltered(store.db, { resource, peerId: peer.id, filter, text })
+    await touchRefiltered(store.db, { resource, peerId: peer.id, filter, text, after })
   return collect(store.db, {
     resource,
     logId: `${logId}${scope}`,

@@ -1,4 +1,5 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely'
+import type { Position } from '../sync/index.ts'
 import { getSetting, setSetting } from './registry/index.ts'
 import { liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -8,6 +9,8 @@ export type Refilter = {
   readonly peerId: number
   readonly filter: RawBuilder<boolean>
   readonly text: string
+  /** Where the peer is; what lies behind that it will be asked about anyway. Null: it has nothing yet. */
+  readonly after: Position | null
 }
 
 /**
@@ -17,7 +20,7 @@ export type Refilter = {
  */
 export async function touchRefiltered(
   db: Kysely<Database>,
-  { resource, peerId, filter, text }: Refilter,
+  { resource, peerId, filter, text, after }: Refilter,
 ): Promise<void> {
   const parents = text.includes('.') ? resource.references.map((reference) => reference.resourceId) : []
   if (parents.length === 0) return
@@ -29,13 +32,15 @@ export async function touchRefiltered(
   const head = rows[0]?.head ?? '0'
   const name = `refilter:${peerId}:${resource.id}`
   if ((await getSetting(db, name)) === head) return
-  await sql`
+  if (after !== null)
+    await sql`
     with live as materialized (
       select t.${sql.id(resource.keyColumn)}::text collate "C" as record_id, coalesce(${filter}, false) as matches from ${sql.raw(liveTable(resource))} t
     )
     update syncline.record r set xact = pg_current_xact_id()
       from live left join syncline.shared h on h.peer_id = ${peerId} and h.resource_id = ${resource.id} and h.record_id = live.record_id
      where r.resource_id = ${resource.id} and r.record_id = live.record_id
+       and (r.xact, r.record_id) <= (${after.xact}::xid8, ${after.recordId} collate "C")
        and live.matches <> (h.record_id is not null and not h.gone)`.execute(db)
   await setSetting(db, name, head)
 }
