@@ -7,6 +7,7 @@ import type { Owner } from '../support/postgres.ts'
 
 export const ROOT = join(import.meta.dirname, '../..')
 const START_MS_MAX = 60_000
+const LOG_LINES_SHOWN = 30
 
 /** A folder in which the shell blocks of a page run as they are written, with `bin/syncline` in it and on PATH. */
 export type Shell = {
@@ -21,6 +22,7 @@ export type Shell = {
 export async function openShell(t: Owner, env: NodeJS.ProcessEnv = {}, path: readonly string[] = []): Promise<Shell> {
   const folder = await mkdtemp(join(tmpdir(), 'syncline-guide-'))
   const started: ChildProcess[] = []
+  const logs: string[] = []
   t.teardown(async () => {
     await Promise.all(started.map(stop))
     await rm(folder, { recursive: true, force: true })
@@ -48,7 +50,10 @@ export async function openShell(t: Owner, env: NodeJS.ProcessEnv = {}, path: rea
         output.stderr += data
       })
       const code = await new Promise((resolve) => child.once('close', resolve))
-      if (code !== 0) throw new Error(`exit code ${code} of\n${block}\n${output.stdout}${output.stderr}`)
+      if (code !== 0) {
+        const log = logs.join('').split('\n').slice(-LOG_LINES_SHOWN).join('\n')
+        throw new Error(`exit code ${code} of\n${block}\n${output.stdout}${output.stderr}\n${log}`)
+      }
       return output.stdout
     },
     serve: async (block, dataDir) => {
@@ -59,6 +64,7 @@ export async function openShell(t: Owner, env: NodeJS.ProcessEnv = {}, path: rea
       for (const stream of [child.stdout, child.stderr]) {
         stream.on('data', (data) => {
           said += data
+          logs.push(String(data))
         })
       }
       for (let waited = 0; waited < START_MS_MAX && child.exitCode === null; waited += 50) {
