@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Json } from '../sync/index.ts'
-import { SynclineError } from '../sync/index.ts'
+import { isJsonObject, type Json, SynclineError } from '../sync/index.ts'
 
 /** ETag of something with a revision. */
 export function revisionTag({ revision }: { readonly revision: number }): string {
@@ -16,9 +15,13 @@ export function matchedRevision(header: string): number | undefined {
   return Number(revision)
 }
 
-/** ETag of something without a revision: by its content. */
+/** ETag of something without a revision: by its content, in which the order of members says nothing. */
 export function contentTag(content: Json): string {
-  return `"${createHash('sha256').update(JSON.stringify(content)).digest('base64url').slice(0, 22)}"`
+  const text = JSON.stringify(content, (_key, value: Json) => {
+    if (!isJsonObject(value)) return value
+    return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+  })
+  return `"${createHash('sha256').update(text).digest('base64url').slice(0, 22)}"`
 }
 
 /** Refuses a change that was made for something else than what is there. Errors: SYNC_REQUEST_CHANGED. */

@@ -139,9 +139,16 @@ function refusalOf(error: FastifyError, code: string): readonly [ErrorCode, stri
   return undefined
 }
 
+const PLACES: Readonly<Record<string, string>> = {
+  body: 'body',
+  querystring: 'query',
+  params: 'path',
+  headers: 'header',
+}
+
 /** All faults of a request at once, each with its place. */
 function describeFaults(error: FastifyError): string {
-  const where = error.validationContext ?? 'request'
+  const where = PLACES[error.validationContext ?? ''] ?? 'request'
   const faults = (error.validation ?? []).map(({ instancePath, message, params }) => {
     const extra = params.additionalProperty ?? params.allowedValues ?? params.allowedValue
     const named = extra === undefined ? '' : `: ${Array.isArray(extra) ? extra.join(', ') : JSON.stringify(extra)}`

@@ -87,17 +87,14 @@ export async function applyLines(
         clockAheadMaxMicros: context.clockAheadMaxMicros,
       }
       await markOutsideFilter(trx, write, 'fcu')
-      const settled =
-        (counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx))
-          ? await settleConflicts(trx, settling, batch)
-          : null
+      if ((counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx))) await settleConflicts(trx, settling, batch)
       await settleLeft(trx, context)
       counts = await stageCounts(trx)
       await writeStaged(trx, context, write, batch, counts)
-      return await report(trx, context, settled?.taken ?? 0)
+      return await report(trx, context)
     }
     await writeStaged(trx, context, write, batch, counts)
-    return await report(trx, context, 0)
+    return await report(trx, context)
   } catch (error) {
     throw explain(error)
   }
@@ -316,13 +313,11 @@ const OUTCOMES: Readonly<Record<string, Outcome>> = {
   o: 'refused',
 }
 
-async function report(trx: Transaction<Database>, context: ApplyContext, conflictsTaken: number): Promise<BatchReport> {
+async function report(trx: Transaction<Database>, context: ApplyContext): Promise<BatchReport> {
   const counts = { ...emptyReport().counts }
-  const { rows } = await sql<{ class: string; count: number }>`
-    select class::text, count(*)::int from pg_temp.syncline_stage group by 1`.execute(trx)
-  for (const row of rows) counts[OUTCOMES[row.class] ?? 'refused'] += row.count
-  counts.applied -= conflictsTaken
-  counts.merged += conflictsTaken
+  const { rows } = await sql<{ class: string; announce: boolean; count: number }>`
+    select class::text, announce, count(*)::int from pg_temp.syncline_stage group by 1, 2`.execute(trx)
+  for (const row of rows) counts[outcomeOf(row, context)] += row.count
   if (counts.applied + counts.known === rows.reduce((sum, row) => sum + row.count, 0))
     return { counts, rejections: [], truncated: false }
   const listed = await sql<{
@@ -335,16 +330,21 @@ async function report(trx: Transaction<Database>, context: ApplyContext, conflic
     select id, class::text, code, reason, announce from pg_temp.syncline_stage
      where class not in ('n', 's') and (class <> 'f' or announce) order by n limit ${REJECTIONS_MAX + 1}`.execute(trx)
   const rejections = listed.rows.slice(0, REJECTIONS_MAX).map((row): Rejection => {
-    const outcome = row.class === 'f' ? 'merged' : (OUTCOMES[row.class] ?? 'refused')
-    const quarantined = outcome === 'quarantined' && context.peer === null
     return {
       id: row.id,
-      outcome: (quarantined ? 'refused' : outcome) as Rejection['outcome'],
+      outcome: outcomeOf(row, context) as Rejection['outcome'],
       ...(row.code === null ? {} : { code: row.code }),
       reason: row.reason ?? REASONS[row.class] ?? '',
     }
   })
   return { counts, rejections, truncated: listed.rows.length > REJECTIONS_MAX }
+}
+
+/** What is announced although it was written is the outcome of a conflict. Records written here by hand wait nowhere. */
+function outcomeOf(row: { readonly class: string; readonly announce: boolean }, { peer }: ApplyContext): Outcome {
+  if (row.class === 'f' && row.announce) return 'merged'
+  const outcome = OUTCOMES[row.class] ?? 'refused'
+  return outcome === 'quarantined' && peer === null ? 'refused' : outcome
 }
 
 const REASONS: Readonly<Record<string, string>> = {

@@ -80,7 +80,7 @@ function settlePush(row: ConflictRow, context: SettleContext): Verdict {
   if (row.equal) return { tally: 'equal', class: 's', announce: false }
   const local = localVersion(row)
   return {
-    tally: 'taken',
+    tally: 'rewritten',
     class: 'f',
     version: mint(row, context, row.origin ?? context.policy.here, unionSeen(local, local)),
     announce: false,

@@ -31,6 +31,7 @@ import {
   nullable,
   pageOf,
   pageQuery,
+  problem,
   resourceName,
   rowId,
   text,
@@ -87,6 +88,16 @@ const attached = closed(
   { resources: Type.Array(resource) },
   { title: 'AttachedResources', description: 'The resources that came to be.' },
 )
+const step = closed(
+  {
+    resource: resourceName,
+    doing: text('What is being done.'),
+    done: count('Rows done.'),
+    total: count('Rows expected.'),
+  },
+  { title: 'AttachStep', description: 'How far an attach is.' },
+)
+const failed = closed({ problem }, { title: 'AttachFailure', description: 'Why an attach ended early.' })
 const params = closed({ resource: resourceName })
 const ATTACH = 'attach'
 
@@ -151,6 +162,12 @@ export const resourceRoutes =
         ),
       }),
       response: { 201: answer(attached), 202: answer(operation) },
+      'x-answers': {
+        200: {
+          description: 'Lines of progress; the last one has the outcome.',
+          content: { 'application/x-ndjson': Type.Union([step, attached, failed], { title: 'AttachLine' }) },
+        },
+      },
     }
     app.post(
       '/resources',

@@ -1,0 +1,910 @@
+import { randomBytes, randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { findPeer, keyFingerprint, secretHash, verifySignature } from '../../src/store/index.ts'
+import { decodePairingCode, encodePairingCode, pairingProof, parseCheckpoint } from '../../src/sync/index.ts'
+import { siteFactory } from '../support/sites.ts'
+import { addPeer, basic, PUBLIC_URL, type Question, serve } from './served.ts'
+
+const DDL = `
+  create table country (id text primary key, name text not null);
+  create table city (
+    id uuid primary key default gen_random_uuid(), name text not null check (name <> ''), population int8 check (population >= 0),
+    area numeric, country text references country, facts jsonb);
+  create table hospital (id uuid primary key, name text);
+  create table ward (number serial primary key, name text);
+  create table broken (name text);
+  insert into ward (name) select 'ward ' || n from generate_series(1, 20) n;
+  create view cities as select * from city;
+`
+const sites = await siteFactory(t)
+const site = await sites.make('hub', DDL, ['country', 'city'])
+const hub = await serve(t, site)
+const { administrator, operator, viewer } = hub.tokens
+const laptop = await addPeer(hub, { name: 'field-laptop', uuid: randomUUID() }, ['country', 'city'])
+
+const admin = (t: Test, question: string, body?: unknown, headers: Question['headers'] = {}) =>
+  hub.ask(t, question, { token: administrator, body, headers })
+const anyRevision = { 'if-match': '*' }
+const example = (name: string) => readFileSync(join(import.meta.dirname, '../../openapi/examples', name), 'utf8')
+const sample = (name: string) => JSON.parse(example(`${name}.json`)) as Record<string, unknown>
+const city = (n: number) => `6f1c2a3e-0000-4000-8000-00000000000${n}`
+
+t.test(
+  'what everybody may see: a page that says what this is, the document and its browser, and that the process lives',
+  async (t) => {
+    const home = await hub.ask(t, 'GET /')
+    t.match(home.text, /Syncline site, version 1\.2\.3.*href="\/docs"/s)
+    t.equal((await hub.ask(t, 'GET /health/live')).json.status, 'ok')
+    t.equal((await hub.ask(t, 'GET /openapi.json')).json.openapi, '3.1.0')
+    const docs = await hub.ask(t, 'GET /docs')
+    t.equal(docs.status, 200)
+    t.notMatch(
+      docs.headers['content-security-policy'],
+      /upgrade-insecure-requests/,
+      'a site on plain HTTP keeps its pages',
+    )
+    t.equal((await hub.ask(t, 'GET /docs/static/swagger-ui-bundle.js')).status, 200)
+  },
+)
+
+t.test('how the site is: ready, and as numbers', async (t) => {
+  const ready = await hub.ask(t, 'GET /health/ready')
+  t.match(ready.json, {
+    ready: true,
+    checks: [
+      { name: 'database', ok: true },
+      { name: 'order', ok: true },
+      { name: 'capture', ok: true },
+    ],
+  })
+  await site.sql('alter table city disable trigger zz_syncline_update')
+  const broken = await hub.ask(t, 'GET /health/ready')
+  t.equal(broken.status, 503)
+  t.match(broken.json.checks[2], { ok: false, detail: /city.*disabled/ })
+  t.match((await admin(t, 'GET /api/v1/resources/city/check')).json.faults, [/disabled/])
+  t.match(
+    (await admin(t, 'GET /api/v1/checks')).json.items.find((each: { resource: string }) => each.resource === 'city')
+      .faults,
+    [/disabled/],
+  )
+  t.ok(hub.lines.some((line) => line.event === 'capture.broken'))
+  await site.sql('alter table city enable always trigger zz_syncline_update')
+  const metrics = await hub.ask(t, 'GET /metrics')
+  t.match(metrics.text, /^syncline_http_request_seconds_count\{.*route="\/health\/ready"/m)
+  t.match(metrics.text, /^syncline_conflicts_open 0$/m)
+  t.match(metrics.text, /^syncline_horizon_age_seconds 0$/m)
+})
+
+t.test('the site says who it is, and keeps the name that it is given', async (t) => {
+  const { json, headers } = await admin(t, 'GET /api/v1/site')
+  t.match(json, {
+    uuid: site.self.uuid,
+    name: 'hub',
+    url: PUBLIC_URL,
+    version: '1.2.3',
+    database: { kind: 'postgresql', version: /^15/ },
+    waiting: { conflicts: 0, quarantine: 0 },
+  })
+  t.equal(json.fingerprint, keyFingerprint(site.self.publicKey))
+  t.equal(
+    (await admin(t, 'PATCH /api/v1/site', { name: 'Hub Vienna' })).json.code,
+    'SYNC_REQUEST_INVALID',
+    'If-Match is required',
+  )
+  t.equal((await admin(t, 'PATCH /api/v1/site', { name: 'Hub Vienna' }, { 'if-match': '"old"' })).status, 412)
+  const renamed = await admin(t, 'PATCH /api/v1/site', { name: 'Hub Vienna' }, { 'if-match': String(headers.etag) })
+  t.equal(renamed.json.name, 'Hub Vienna')
+})
+
+t.test(
+  'records are written by hand, listed, exported in every format and deleted, each with its version',
+  async (t) => {
+    const loaded = await hub.ask(t, 'POST /api/v1/records/country', {
+      token: operator,
+      body: example('importRecords.csv'),
+      headers: { 'content-type': 'text/csv' },
+    })
+    t.match(loaded.json, { counts: { applied: 2, refused: 0 }, rejections: [], truncated: false })
+    const id = city(9)
+    const put = await hub.ask(t, `PUT /api/v1/records/city/${id}`, { token: operator, body: sample('writeRecord') })
+    t.match(put.json, {
+      id,
+      version: { origin: site.self.uuid },
+      data: { name: 'Klagenfurt', population: '104333' },
+      refs: { country: { resource: 'country', id: 'AT' } },
+    })
+    t.match(put.headers.etag, /^"[0-9a-f-]{36}\.\d{16}"$/)
+    const exact = await hub.ask(t, `PUT /api/v1/records/city/${id}`, {
+      token: operator,
+      body: '{"data":{"area":120.1100000000000000000001,"facts":{"a":[1.0,1e3]}}}',
+      headers: { 'content-type': 'application/json' },
+    })
+    t.match(
+      exact.json,
+      { data: { name: 'Klagenfurt', population: '104333', area: '120.1100000000000000000001' } },
+      'absent columns stay, digits too',
+    )
+
+    const one = await hub.ask(t, `GET /api/v1/records/city/${id.toUpperCase()}`, { token: viewer })
+    t.same(one.json, exact.json)
+    const list = await hub.ask(t, 'GET /api/v1/records/country?limit=1', { token: viewer })
+    t.equal(list.json.items[0].id, 'SI', 'newest first')
+    const rest = await hub.ask(t, `GET /api/v1/records/country?limit=1&cursor=${list.json.next}`, { token: viewer })
+    t.match(rest.json, { items: [{ id: 'AT' }], next: null })
+    const found = await hub.ask(
+      t,
+      `GET /api/v1/records/city?filter=${encodeURIComponent("country.name = 'Austria'")}&columns=name`,
+      { token: viewer },
+    )
+    t.match(found.json.items, [{ id, data: { name: 'Klagenfurt' } }])
+    t.notOk('population' in found.json.items[0].data)
+    t.equal(
+      (await hub.ask(t, 'GET /api/v1/records/city?filter=nothing%20%3D%201', { token: viewer })).json.code,
+      'SYNC_FILTER_INVALID',
+    )
+    t.equal(
+      (await hub.ask(t, 'GET /api/v1/records/city?cursor=xyz', { token: viewer })).json.code,
+      'SYNC_REQUEST_INVALID',
+    )
+
+    const lines = await hub.ask(t, 'GET /api/v1/records/country', {
+      token: viewer,
+      headers: { accept: 'application/x-ndjson' },
+    })
+    t.same(
+      lines.text
+        .split('\n')
+        .slice(0, -1)
+        .map((line) => JSON.parse(line).id ?? JSON.parse(line)),
+      ['AT', 'SI', { count: 2 }],
+    )
+    const whole = await hub.ask(t, 'GET /api/v1/records/country?all=true', {
+      token: viewer,
+      headers: { accept: 'application/json' },
+    })
+    t.equal(whole.json.changes.length, 2)
+    const xml = await hub.ask(t, 'GET /api/v1/records/country', {
+      token: viewer,
+      headers: { accept: 'application/xml' },
+    })
+    t.match(xml.text, /^<\?xml.*<s3xml>\n<resource name="country" uuid="AT".*<\/s3xml>\n$/s)
+    t.equal(
+      (await hub.ask(t, 'GET /api/v1/records/country', { token: viewer, headers: { accept: 'text/csv' } })).status,
+      406,
+    )
+    for (const [type, body] of [
+      ['application/x-ndjson', lines.text],
+      ['application/json', whole.text],
+      ['application/xml', xml.text],
+    ] as const) {
+      const again = await hub.ask(t, 'POST /api/v1/records/country', {
+        token: operator,
+        body,
+        headers: { 'content-type': type },
+      })
+      t.match(
+        again.json.counts,
+        { known: 2, applied: 0 },
+        `what was exported as ${type} is imported again, and changes nothing`,
+      )
+    }
+
+    t.equal((await hub.ask(t, `DELETE /api/v1/records/city/${id}`, { token: operator })).status, 204)
+    t.match((await hub.ask(t, `GET /api/v1/records/city/${id}`, { token: viewer })).json, { id, deleted: true })
+    t.equal((await hub.ask(t, `DELETE /api/v1/records/city/${id}`, { token: operator })).status, 404)
+    t.equal((await hub.ask(t, `GET /api/v1/records/city/${city(8)}`, { token: viewer })).status, 404)
+    t.match((await hub.ask(t, 'GET /api/v1/records/city?deleted=true', { token: viewer })).json.items, [
+      { id, deleted: true },
+    ])
+    const past = await hub.ask(t, `GET /api/v1/records/city/${id}/history`, { token: viewer })
+    t.match(past.json.items, [
+      { reason: 'deleted', data: { name: 'Klagenfurt' } },
+      { reason: 'replaced', data: { area: null } },
+    ])
+  },
+)
+
+t.test(
+  'what the database refuses of one record is the failure of the request, and what is refused of many is told of each',
+  async (t) => {
+    const at = `PUT /api/v1/records/city/${city(7)}`
+    const refused = async (body: unknown, code: string, status = 422) => {
+      const answer = await hub.ask(t, at, { token: operator, body })
+      t.match(answer, { status, json: { code } })
+    }
+    await refused({ data: { name: '' } }, 'SYNC_RECORD_CONSTRAINT')
+    await refused({ data: { name: 'A', population: 'many' } }, 'SYNC_RECORD_CONSTRAINT')
+    await refused({ data: { name: 'A', mayor: 'B' } }, 'SYNC_RECORD_FIELD_UNKNOWN')
+    await refused({ data: { name: 'A', country: 'XX' } }, 'SYNC_RECORD_PARENT_MISSING')
+    await refused({ data: { name: 'A' }, id: 'B' }, 'SYNC_FORMAT_INVALID', 400)
+    await refused({}, 'SYNC_FORMAT_INVALID', 400)
+    await refused('[', 'SYNC_FORMAT_INVALID', 400)
+    const many = await hub.ask(t, 'POST /api/v1/records/city', {
+      token: operator,
+      body: 'id,name\n6f1c2a3e-0000-4000-8000-000000000006,Good\n6f1c2a3e-0000-4000-8000-000000000007,""\n',
+      headers: { 'content-type': 'text/csv' },
+    })
+    t.match(many.json, {
+      counts: { applied: 1 },
+      rejections: [{ id: city(7), outcome: 'refused', code: 'SYNC_RECORD_CONSTRAINT' }],
+    })
+  },
+)
+
+t.test('tables are attached at once, in the background or with a line for each step, and detached', async (t) => {
+  const background = await admin(t, 'POST /api/v1/resources', sample('attachResources'))
+  t.equal(background.status, 202)
+  const where = `GET ${background.headers.location}`
+  let operation = await admin(t, where)
+  for (let n = 0; n < 100 && operation.json.state === 'running'; n++) {
+    await sleep(50)
+    operation = await admin(t, where)
+  }
+  t.match(operation.json, { state: 'done', resources: ['hospital', 'hospital_ward'], code: null })
+  const ward = await admin(t, 'GET /api/v1/resources/hospital_ward')
+  t.match(ward.json, { table: 'public.ward', key: 'uuid', addedUuid: true, managed: false, ready: true })
+  t.same(
+    ward.json.columns.map(({ name, sent }: { name: string; sent: boolean }) => [name, sent]),
+    [
+      ['number', false],
+      ['name', true],
+      ['uuid', false],
+    ],
+  )
+
+  t.equal((await admin(t, 'DELETE /api/v1/resources/hospital_ward', undefined, { 'if-match': '"1-old"' })).status, 412)
+  t.equal(
+    (await admin(t, 'DELETE /api/v1/resources/hospital_ward', undefined, { 'if-match': String(ward.headers.etag) }))
+      .status,
+    204,
+  )
+  t.equal(
+    (await site.sql("select from information_schema.columns where table_name = 'ward' and column_name = 'uuid'"))
+      .length,
+    0,
+    'the table is as it was',
+  )
+
+  const steps = await admin(
+    t,
+    'POST /api/v1/resources',
+    { tables: [{ table: 'ward', addUuid: true }] },
+    { accept: 'application/x-ndjson' },
+  )
+  const said = steps.text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  t.match(said[0], { resource: 'ward', doing: 'giving rows a uuid', done: 20 })
+  t.match(said.at(-1), { resources: [{ name: 'ward', ready: true }] })
+  const bad = await admin(
+    t,
+    'POST /api/v1/resources',
+    { tables: [{ table: 'cities' }] },
+    { accept: 'application/x-ndjson' },
+  )
+  t.match(JSON.parse(bad.text), { problem: { code: 'SYNC_RESOURCE_UNSUITABLE', detail: /view/ } })
+  const waited = await admin(t, 'POST /api/v1/resources', { tables: [{ table: 'hospital' }] }, { prefer: 'wait' })
+  t.match(
+    waited,
+    { status: 201, json: { resources: [{ name: 'hospital' }] } },
+    'attaching again goes on where it stopped',
+  )
+  t.match((await admin(t, 'POST /api/v1/resources', { tables: [{ table: 'broken' }] }, { prefer: 'wait' })).json, {
+    code: 'SYNC_RESOURCE_UNSUITABLE',
+    detail: /identity|primary key/,
+  })
+  const failing = await admin(t, 'POST /api/v1/resources', { tables: [{ table: 'broken' }] })
+  operation = await admin(t, `GET ${failing.headers.location}`)
+  for (let n = 0; n < 100 && operation.json.state === 'running'; n++) {
+    await sleep(20)
+    operation = await admin(t, `GET ${failing.headers.location}`)
+  }
+  t.match(operation.json, { state: 'failed', code: 'SYNC_RESOURCE_UNSUITABLE', resources: [] })
+  t.equal((await admin(t, 'GET /api/v1/operations/99999')).status, 404)
+})
+
+t.test('a site without an application database makes its tables from JSON Schemas', async (t) => {
+  const made = await admin(t, 'POST /api/v1/resources/managed', sample('createResource'))
+  t.match(made, { status: 201, json: { name: 'survey', managed: true, key: 'id' } })
+  t.equal(made.json.columns.find(({ name }: { name: string }) => name === 'city').refersTo, 'city')
+  t.equal((await admin(t, 'POST /api/v1/resources/managed', sample('createResource'))).json.code, 'SYNC_REQUEST_EXISTS')
+  const wrong = await admin(t, 'POST /api/v1/resources/managed', { name: 'odd', schema: { type: 'array', items: {} } })
+  t.match(wrong.json, { code: 'SYNC_REQUEST_INVALID', detail: /must describe an object.*"items" has no meaning here/ })
+  const page = await admin(t, 'GET /api/v1/resources?limit=2')
+  t.equal(page.json.items[0].name, 'survey', 'newest first')
+  const next = await admin(t, `GET /api/v1/resources?limit=2&cursor=${page.json.next}`)
+  t.ok(next.json.items[0].id < page.json.items[1].id)
+  t.same(
+    (await admin(t, 'GET /api/v1/resources?managed=true')).json.items.map(({ name }: { name: string }) => name),
+    ['survey'],
+  )
+})
+
+t.test(
+  'peers are registered by hand, changed under their ETag, paused, given new tokens and removed; secrets never show',
+  async (t) => {
+    const made = await admin(t, 'POST /api/v1/peers', sample('addPeer'))
+    t.match(made, {
+      status: 201,
+      headers: { etag: '"1"', location: '/api/v1/peers/ngo' },
+      json: { name: 'ngo', url: null, hasToken: false },
+    })
+    t.equal((await admin(t, 'POST /api/v1/peers', sample('addPeer'))).json.code, 'SYNC_REQUEST_EXISTS')
+    t.match((await admin(t, 'POST /api/v1/peers', { name: 'self', uuid: site.self.uuid })).json, {
+      code: 'SYNC_REQUEST_INVALID',
+      detail: /this site itself/,
+    })
+    const change = {
+      url: 'https://ngo.example.org',
+      token: 'what-we-show-there-0123456789',
+      proxyUrl: 'http://u:secret-word@proxy:3128',
+    }
+    t.equal(
+      (await admin(t, 'PATCH /api/v1/peers/ngo', change)).json.code,
+      'SYNC_REQUEST_INVALID',
+      'If-Match is required',
+    )
+    t.match(await admin(t, 'PATCH /api/v1/peers/ngo', change, { 'if-match': '"7"' }), {
+      status: 412,
+      json: { code: 'SYNC_REQUEST_CHANGED' },
+    })
+    t.equal((await admin(t, 'PATCH /api/v1/peers/ngo', change, { 'if-match': 'W/"1"' })).status, 412)
+    const changed = await admin(t, 'PATCH /api/v1/peers/ngo', change, { 'if-match': '"1"' })
+    t.match(changed.json, {
+      url: 'https://ngo.example.org',
+      hasToken: true,
+      proxyUrl: 'http://proxy:3128',
+      hasProxyCredentials: true,
+      revision: 2,
+    })
+    t.notMatch((await admin(t, 'GET /api/v1/peers/ngo')).text, /secret-word|what-we-show/)
+    t.match((await admin(t, 'GET /api/v1/peers?limit=1')).json, { items: [{ name: 'ngo' }], next: /./ })
+
+    t.equal((await hub.ask(t, 'POST /api/v1/peers/ngo/pause', { token: operator })).json.paused, true)
+    t.same(
+      (await admin(t, 'GET /api/v1/peers?paused=true')).json.items.map(({ name }: { name: string }) => name),
+      ['ngo'],
+    )
+    t.equal((await hub.ask(t, 'POST /api/v1/peers/ngo/resume', { token: operator })).json.paused, false)
+    const rotated = await admin(t, 'POST /api/v1/peers/ngo/rotate', { graceSeconds: 0 })
+    t.match(rotated.json.token, /^syncline_p_/)
+    t.equal((await hub.ask(t, 'GET /sync/v1/site', { token: rotated.json.token })).status, 200)
+    t.equal((await admin(t, 'DELETE /api/v1/peers/ngo', undefined, { 'if-match': '"1"' })).status, 412)
+    t.equal((await admin(t, 'DELETE /api/v1/peers/ngo', undefined, anyRevision)).status, 204)
+    t.equal((await admin(t, 'GET /api/v1/peers/ngo')).status, 404)
+    t.equal(
+      (await hub.ask(t, 'GET /sync/v1/site', { token: rotated.json.token })).status,
+      401,
+      'its token went with it',
+    )
+  },
+)
+
+t.test('what a peer may do is granted per resource and direction, under the ETag of the peer', async (t) => {
+  await addPeer(hub, { name: 'granted', uuid: randomUUID() })
+  const where = '/api/v1/peers/granted/grants'
+  const set = await admin(t, `PUT ${where}/pull/city`, sample('setGrant'), { 'if-match': '"1"' })
+  t.match(set, {
+    status: 200,
+    headers: { etag: '"2"' },
+    json: { direction: 'pull', resource: 'city', columns: ['name', 'population'] },
+  })
+  t.equal((await admin(t, `PUT ${where}/push/city`, {}, { 'if-match': '"1"' })).status, 412)
+  t.match((await admin(t, `PUT ${where}/pull/city`, { filter: 'mayor = 1' }, anyRevision)).json, {
+    code: 'SYNC_FILTER_INVALID',
+    detail: /mayor/,
+  })
+  t.match((await admin(t, `PUT ${where}/pull/city`, { columns: ['mayor', 'id'] }, anyRevision)).json, {
+    code: 'SYNC_REQUEST_INVALID',
+    detail: /"mayor", "id"/,
+  })
+  t.equal((await admin(t, `PUT ${where}/pull/nothing`, {}, anyRevision)).status, 404)
+  t.equal((await admin(t, `PUT ${where}/sideways/city`, {}, anyRevision)).json.code, 'SYNC_REQUEST_INVALID')
+  t.equal((await admin(t, `GET ${where}`)).json.items.length, 1)
+  t.equal((await admin(t, `DELETE ${where}/pull/city`, undefined, anyRevision)).status, 204)
+  t.equal((await admin(t, `DELETE ${where}/pull/city`, undefined, anyRevision)).status, 404)
+})
+
+t.test('a pairing code registers a site once, with what was offered, and the answer proves who made it', async (t) => {
+  await admin(t, 'DELETE /api/v1/peers/field-laptop', undefined, anyRevision)
+  const invited = await admin(t, 'POST /api/v1/invitations', sample('invitePeer'))
+  t.match(invited, { status: 201, json: { name: 'field-laptop', code: /^syncline1\.[\w-]+$/ } })
+  const code = decodePairingCode(invited.json.code)
+  t.match(code, {
+    url: PUBLIC_URL,
+    uuid: site.self.uuid,
+    name: 'Hub Vienna',
+    key: keyFingerprint(site.self.publicKey),
+    expires: invited.json.expiresAt,
+  })
+  t.match((await admin(t, 'GET /api/v1/invitations')).json.items[0], {
+    name: 'field-laptop',
+    redeemedAt: null,
+    push: [{ resource: 'city', onConflict: 'ask' }],
+  })
+  t.notMatch((await admin(t, 'GET /api/v1/invitations')).text, new RegExp(code.secret))
+  t.equal((await admin(t, 'POST /api/v1/invitations', sample('invitePeer'))).json.code, 'SYNC_REQUEST_EXISTS')
+  t.equal((await admin(t, 'POST /api/v1/invitations', { name: 'x', pull: ['nothing'] })).status, 404)
+  t.equal(
+    (await admin(t, 'POST /api/v1/invitations', { name: 'x', pull: [{ resource: 'city', filter: '(' }] })).json.code,
+    'SYNC_FILTER_INVALID',
+  )
+
+  const wrong = await hub.ask(t, 'POST /sync/v1/pairings', { body: sample('redeemPairingCode') })
+  t.match(wrong, { status: 403, json: { code: 'SYNC_AUTH_PAIRING_INVALID', retry: 'after-fix' } })
+  const joiner = {
+    secret: code.secret,
+    uuid: randomUUID(),
+    name: 'Laptop',
+    nonce: randomBytes(16).toString('base64url'),
+    url: 'https://laptop.example.org',
+    token: 'shown-at-the-laptop-0123456789',
+  }
+  t.match((await hub.ask(t, 'POST /sync/v1/pairings', { body: { ...joiner, uuid: site.self.uuid } })).json, {
+    code: 'SYNC_REQUEST_INVALID',
+    detail: /this site itself/,
+  })
+  const taken = await addPeer(hub, { name: 'other-name', uuid: randomUUID() })
+  t.match((await hub.ask(t, 'POST /sync/v1/pairings', { body: { ...joiner, uuid: taken.peer.uuid } })).json, {
+    code: 'SYNC_REQUEST_EXISTS',
+    detail: /other-name/,
+  })
+
+  const [first, second] = await Promise.all(
+    [joiner, { ...joiner, uuid: randomUUID() }].map((body) => hub.ask(t, 'POST /sync/v1/pairings', { body })),
+  )
+  t.same(
+    [first?.status, second?.status].sort(),
+    [201, 403],
+    'of two at once one gets in; what failed before used nothing up',
+  )
+  const answer = first?.status === 201 ? first : second
+  const uuid = first?.status === 201 ? joiner.uuid : ''
+  t.match(answer?.json, {
+    uuid: site.self.uuid,
+    name: 'Hub Vienna',
+    peer: 'field-laptop',
+    logId: site.self.logId,
+    grants: {
+      pull: [{ resource: 'country' }, { resource: 'city', filter: 'population > 10000' }],
+      push: [{ resource: 'city', onConflict: 'ask' }],
+    },
+  })
+  if (uuid !== '') {
+    const proof = pairingProof({
+      nonce: joiner.nonce,
+      inviter: site.self.uuid,
+      joiner: uuid,
+      tokenHash: secretHash(answer?.json.token).toString('base64url'),
+    })
+    t.ok(verifySignature(answer?.json.publicKey, proof, answer?.json.signature))
+    t.equal(keyFingerprint(answer?.json.publicKey), code.key)
+  }
+  const peer = await findPeer(site.store.db, 'field-laptop')
+  t.match(peer, { url: 'https://laptop.example.org', hasToken: true })
+  const greeted = await hub.ask(t, 'GET /sync/v1/site', { token: answer?.json.token })
+  t.match(greeted.json.resources, [
+    { name: 'country', pull: true, push: false },
+    { name: 'city', pull: true, push: true },
+  ])
+  t.match((await admin(t, 'GET /api/v1/invitations')).json.items[0], { redeemedBy: peer.uuid })
+  t.ok(hub.lines.some((line) => line.event === 'peer.paired' && line.by === 'invitation'))
+  t.equal((await admin(t, 'DELETE /api/v1/invitations/field-laptop')).status, 204)
+  t.equal((await admin(t, 'DELETE /api/v1/invitations/field-laptop')).status, 404)
+  t.equal(
+    (await hub.ask(t, 'POST /sync/v1/pairings', { body: { ...joiner, more: 1 } })).json.code,
+    'SYNC_REQUEST_INVALID',
+  )
+
+  const joined = await admin(t, 'POST /api/v1/peers/join', { code: encodePairingCode(code), name: 'upstream' })
+  t.match(joined, { status: 201, json: { name: 'upstream' } })
+  t.ok(hub.asked.some((line) => line.startsWith('joinPeer')))
+})
+
+t.test('tasks are made, changed under their ETag and removed, and what is due is listed', async (t) => {
+  const before = hub.asked.length
+  const made = await admin(t, 'POST /api/v1/tasks', sample('addTask'))
+  t.match(made, {
+    status: 201,
+    headers: { etag: '"1"' },
+    json: {
+      peer: 'field-laptop',
+      resource: 'city',
+      mode: 'both',
+      schedule: 'every:300',
+      enabled: true,
+      onLeft: 'keep',
+    },
+  })
+  const where = `/api/v1/tasks/${made.json.id}`
+  t.same(hub.asked.slice(before), ['scheduleChanged'])
+  t.equal((await admin(t, 'POST /api/v1/tasks', sample('addTask'))).json.code, 'SYNC_REQUEST_EXISTS')
+  t.match((await admin(t, `PATCH ${where}`, { schedule: 'never' }, anyRevision)).json, {
+    code: 'SYNC_REQUEST_INVALID',
+    detail: /no schedule/,
+  })
+  t.equal((await admin(t, `PATCH ${where}`, { enabled: false }, { 'if-match': '"9"' })).status, 412)
+  t.match((await admin(t, `PATCH ${where}`, { columns: ['name', 'mayor'] }, anyRevision)).json, {
+    code: 'SYNC_REQUEST_INVALID',
+    detail: /"mayor"/,
+  })
+  t.equal(
+    (await admin(t, `PATCH ${where}`, { mode: 'pull', columns: ['name', 'mayor'] }, { 'if-match': '"1"' })).json
+      .revision,
+    2,
+    'the peer may have columns that we have not',
+  )
+  t.equal((await admin(t, `PATCH ${where}`, { mode: 'both' }, anyRevision)).status, 400, 'but then we cannot send them')
+  t.equal((await admin(t, `GET ${where}`)).headers.etag, '"2"')
+  t.equal(
+    (await admin(t, 'GET /api/v1/tasks?peer=field-laptop&mode=pull&enabled=true&resource=city')).json.items.length,
+    1,
+  )
+  t.equal((await admin(t, 'GET /api/v1/tasks?mode=push')).json.items.length, 0)
+  t.match((await admin(t, 'GET /api/v1/schedules')).json, {
+    items: [{ taskId: made.json.id, schedule: 'every:300', at: '2030-01-01T00:00:00.000Z' }],
+    next: null,
+  })
+  t.equal((await admin(t, `DELETE ${where}`, undefined, { 'if-match': '"1"' })).status, 412)
+  t.equal((await admin(t, `DELETE ${where}`, undefined, anyRevision)).status, 204)
+  t.equal((await admin(t, `GET ${where}`)).status, 404)
+})
+
+t.test('a sync is started now, a comparison asked for, and what was done can be read', async (t) => {
+  const started = await hub.ask(t, 'POST /api/v1/sync', { token: operator, body: sample('syncNow') })
+  t.match(started, { status: 202, json: { runs: [{ peer: 'field-laptop', runId: '1' }] } })
+  t.equal(hub.asked.at(-1), 'syncNow {"peer":"field-laptop","resources":["city"],"cause":"hand"}')
+  t.equal((await hub.ask(t, 'POST /api/v1/sync', { token: operator, body: { peer: 'nobody' } })).status, 404)
+  t.equal((await hub.ask(t, 'POST /api/v1/sync', { token: operator, body: { resources: ['nothing'] } })).status, 404)
+  const verified = await hub.ask(t, 'POST /api/v1/peers/field-laptop/verify', {
+    token: operator,
+    body: sample('verifyPeer'),
+  })
+  t.match(verified.json, { peer: 'field-laptop', resources: [{ resource: 'city', equal: true }] })
+  const runs = await hub.ask(t, 'GET /api/v1/runs?limit=1', { token: viewer })
+  t.match(runs.json.items, [{ cause: 'attach', result: 'error', code: 'SYNC_RESOURCE_UNSUITABLE' }])
+  t.same((await hub.ask(t, `GET /api/v1/runs/${runs.json.items[0].id}`, { token: viewer })).json, runs.json.items[0])
+  t.equal((await hub.ask(t, 'GET /api/v1/runs?result=success', { token: viewer })).json.items.length, 1)
+  t.equal((await hub.ask(t, 'GET /api/v1/runs/0', { token: viewer })).json.code, 'SYNC_REQUEST_INVALID')
+})
+
+t.test('a peer pushes in every format and pulls back what others wrote; both are in the log', async (t) => {
+  const ngo = await addPeer(hub, { name: 'curl', uuid: randomUUID() }, ['country', 'city'])
+  const push = (type: string, body: string | Buffer, headers: Question['headers'] = {}) =>
+    hub.ask(t, 'POST /sync/v1/changes?resource=city', {
+      body,
+      headers: { authorization: basic('curl', ngo.token), 'content-type': type, ...headers },
+    })
+  t.match((await push('application/json', example('pushChanges.json'))).json, {
+    counts: { applied: 2 },
+    rejections: [],
+  })
+  t.match((await push('application/x-ndjson', example('pushChanges.ndjson'))).json.counts, { applied: 2 })
+  t.match((await push('text/csv; charset=utf-8', example('pushChanges.csv'))).json.counts, { applied: 2 })
+  t.match((await push('application/xml', example('pushChanges.xml'))).json.counts, { applied: 2 })
+  t.match(
+    (await push('application/xml', example('pushChanges.xml'))).json.counts,
+    { applied: 0, known: 2 },
+    'repeated, it changes nothing',
+  )
+  const names = await site.sql('select name, population from city order by name')
+  t.same(names, [
+    { name: 'Good', population: null },
+    { name: 'Graz', population: '298479' },
+    { name: 'Wels & Umgebung', population: '65482' },
+  ])
+
+  const log = await hub.ask(t, 'GET /api/v1/log?peer=curl&resource=city', { token: viewer })
+  t.match(log.json.items[0], {
+    mode: 'push',
+    direction: 'incoming',
+    action: 'apply',
+    result: 'success',
+    changes: 2,
+    applied: 0,
+    message: '2 changes received: 2 known',
+  })
+  t.equal(log.json.items.length, 5)
+  t.equal((await hub.ask(t, 'GET /api/v1/log?result=error', { token: viewer })).json.items.length, 0)
+
+  const pull = (query: string, accept?: string) =>
+    hub.ask(t, `GET /sync/v1/changes?resource=city${query}`, {
+      token: ngo.token,
+      headers: accept === undefined ? {} : { accept },
+    })
+  const plain = await pull('')
+  t.equal(plain.headers['content-type'], 'application/x-ndjson')
+  const lines = plain.text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line))
+  t.same(
+    lines
+      .slice(0, -1)
+      .map(({ id, deleted }) => [id, deleted ?? false])
+      .sort(),
+    [
+      [city(6), false],
+      [city(9), true],
+    ],
+    'its own pushes do not come back',
+  )
+  t.match(lines.at(-1), { count: 2, more: false, checkpoint: plain.headers['syncline-checkpoint'] })
+  t.equal(plain.headers['syncline-more'], 'false')
+  t.match(plain.headers.vary, /Accept, Accept-Encoding/)
+  t.equal(JSON.parse((await pull('', 'application/json')).text).changes.length, 2)
+  t.match((await pull('', 'application/xml')).text, /<resource name="city"/)
+  t.match((await pull('', 'application/vnd.syncline.lines')).text, /^\{"syncline":1,"resource":"city"/)
+  t.match(await pull('', 'text/csv'), { status: 406, json: { code: 'SYNC_FORMAT_UNSUPPORTED' } })
+  const after = await pull(`&after=${plain.headers['syncline-checkpoint']}`)
+  t.match(JSON.parse(after.text), { count: 0, more: false })
+  t.equal((await pull('&after=abc')).json.code, 'SYNC_CHECKPOINT_INVALID')
+  t.equal((await pull('&limit=1')).headers['syncline-more'], 'true')
+  t.match(
+    JSON.parse((await pull(`&filter=${encodeURIComponent("name = 'Good'")}&columns=name`)).text.split('\n')[0] ?? ''),
+    { data: { name: 'Good' } },
+  )
+  t.match((await hub.ask(t, 'GET /api/v1/log?peer=curl', { token: viewer })).json.items[0], {
+    mode: 'pull',
+    direction: 'incoming',
+    action: 'send',
+    changes: 1,
+  })
+
+  const checkpoint = String(plain.headers['syncline-checkpoint'])
+  t.match((await hub.ask(t, 'GET /sync/v1/checkpoints/city', { token: ngo.token })).json, {
+    resource: 'city',
+    checkpoint: null,
+  })
+  t.equal((await hub.ask(t, 'PUT /sync/v1/checkpoints/city', { token: ngo.token, body: { checkpoint } })).status, 204)
+  t.equal((await hub.ask(t, 'GET /sync/v1/checkpoints/city', { token: ngo.token })).json.checkpoint, checkpoint)
+  t.equal(parseCheckpoint(checkpoint).logId, site.self.logId)
+  const foreign = Buffer.from(`1 otherlog 5 x`).toString('base64url')
+  t.match(await hub.ask(t, 'PUT /sync/v1/checkpoints/city', { token: ngo.token, body: { checkpoint: foreign } }), {
+    status: 410,
+    json: { code: 'SYNC_CHECKPOINT_GONE' },
+  })
+  t.equal((await pull(`&after=${foreign}`)).status, 410)
+
+  const digest = await hub.ask(t, 'GET /sync/v1/digests/city?buckets=2', { token: ngo.token })
+  t.equal(digest.json.ranges.length, 2)
+  t.equal(digest.json.ranges[0].count + digest.json.ranges[1].count, 7)
+  const single = await hub.ask(t, `GET /sync/v1/digests/city?records=true&to=${digest.json.ranges[0].to}`, {
+    token: ngo.token,
+  })
+  t.equal(
+    String(single.json.records.reduce((sum: bigint, { hash }: { hash: string }) => sum + BigInt(hash), 0n)),
+    digest.json.ranges[0].sum,
+  )
+  const living = await hub.ask(
+    t,
+    `GET /sync/v1/digests/city?filter=${encodeURIComponent("country.name = 'Austria'")}`,
+    { token: ngo.token },
+  )
+  t.equal(living.json.ranges[0].count, 2)
+})
+
+t.test(
+  'a record that cannot be applied waits alone, and is retried, discarded or freed by what it waited for',
+  async (t) => {
+    const field = await addPeer(hub, { name: 'quarantined', uuid: randomUUID() }, ['country', 'city'])
+    const push = (resource: string, changes: unknown) =>
+      hub.ask(t, `POST /sync/v1/changes?resource=${resource}`, { token: field.token, body: { changes } })
+    const child = { id: randomUUID(), data: { name: 'Maribor', country: 'HR' } }
+    const report = await push('city', [
+      child,
+      { id: randomUUID(), data: { name: 'Fine' } },
+      { id: randomUUID(), data: { name: '' } },
+    ])
+    t.match(report.json, { counts: { applied: 1, quarantined: 2 } })
+    t.match(
+      report.json.rejections.find(({ id }: { id: string }) => id === child.id),
+      { outcome: 'quarantined', code: 'SYNC_RECORD_PARENT_MISSING' },
+    )
+    t.ok(hub.lines.some((line) => line.event === 'record.quarantined' && line.peer === 'quarantined'))
+    const list = await hub.ask(t, 'GET /api/v1/quarantine?peer=quarantined&limit=1', { token: viewer })
+    t.ok(list.json.next)
+    t.equal(
+      (await hub.ask(t, `GET /api/v1/quarantine?cursor=${list.json.next}&resource=city`, { token: viewer })).json.items
+        .length,
+      1,
+    )
+    const all = (await hub.ask(t, 'GET /api/v1/quarantine', { token: viewer })).json.items as {
+      id: string
+      recordId: string
+    }[]
+    const waiting = all.find(({ recordId }) => recordId === child.id)
+    const invalid = all.find(({ recordId }) => recordId !== child.id)
+    const one = await hub.ask(t, `GET /api/v1/quarantine/${waiting?.id}`, { token: viewer })
+    t.match(one.json, {
+      peer: 'quarantined',
+      via: 'push',
+      waitsFor: { resource: 'country', id: 'HR' },
+      change: { id: child.id, data: { name: 'Maribor' }, refs: { country: { resource: 'country', id: 'HR' } } },
+    })
+    t.match((await hub.ask(t, `POST /api/v1/quarantine/${waiting?.id}/retry`, { token: operator })).json, {
+      applied: false,
+      entry: { attempts: 2 },
+    })
+    t.equal((await hub.ask(t, 'GET /api/v1/site', { token: viewer })).json.waiting.quarantine, 2)
+    t.equal((await push('country', [{ id: 'HR', data: { name: 'Croatia' } }])).json.counts.applied, 1)
+    t.equal(
+      (await hub.ask(t, `GET /api/v1/quarantine/${waiting?.id}`, { token: viewer })).status,
+      404,
+      'it came in with its parent',
+    )
+    t.equal((await site.sql('select from city where country = $1', ['HR'])).length, 1)
+
+    await site.sql('alter table city drop constraint city_name_check')
+    t.match((await hub.ask(t, `POST /api/v1/quarantine/${invalid?.id}/retry`, { token: operator })).json, {
+      applied: true,
+      entry: null,
+    })
+    await push('city', [{ id: randomUUID(), data: { name: 'X', country: 'YY' } }])
+    const [last] = (await hub.ask(t, 'GET /api/v1/quarantine', { token: viewer })).json.items
+    t.equal((await hub.ask(t, `DELETE /api/v1/quarantine/${last.id}`, { token: operator })).status, 204)
+    t.equal((await hub.ask(t, `DELETE /api/v1/quarantine/${last.id}`, { token: operator })).status, 404)
+    t.match((await hub.ask(t, `GET /api/v1/records/city/${last.recordId}/history`, { token: viewer })).json.items, [
+      { reason: 'discarded' },
+    ])
+  },
+)
+
+t.test('a conflict is settled at the desk', async (t) => {
+  const uuid = randomUUID()
+  const field = await addPeer(hub, { name: 'arguing', uuid })
+  const grant = (onConflict: string) =>
+    admin(t, 'PUT /api/v1/peers/arguing/grants/push/city', { onConflict }, anyRevision)
+  await grant('ask')
+  const push = (id: string) =>
+    hub.ask(t, 'POST /sync/v1/changes?resource=city', {
+      token: field.token,
+      body: {
+        changes: [{ id, version: { origin: uuid, clock: Date.now() * 1000 }, data: { name: 'Other', strange: 1 } }],
+      },
+    })
+  t.match((await push(city(1))).json, { counts: { conflict: 1 }, rejections: [{ id: city(1), outcome: 'conflict' }] })
+  t.ok(hub.lines.some((line) => line.event === 'conflict.decided' && line.decision === 'open'))
+  const [open] = (await hub.ask(t, 'GET /api/v1/conflicts?open=true&peer=arguing&resource=city', { token: viewer }))
+    .json.items
+  t.match(open, {
+    recordId: city(1),
+    ours: { data: { name: 'Graz' } },
+    theirs: { data: { name: 'Other', strange: 1 } },
+    resolvedAt: null,
+  })
+  t.same((await hub.ask(t, `GET /api/v1/conflicts/${open.id}`, { token: viewer })).json, open)
+  t.equal(
+    (await hub.ask(t, `POST /api/v1/conflicts/${open.id}/resolve`, { token: operator, body: { take: 'both' } })).json
+      .code,
+    'SYNC_REQUEST_INVALID',
+  )
+  const settled = await hub.ask(t, `POST /api/v1/conflicts/${open.id}/resolve`, {
+    token: operator,
+    body: sample('resolveConflict'),
+  })
+  t.match(settled.json, { resolution: 'ours', resolvedBy: 'the operator', comment: 'Known to be right here.' })
+  t.equal(
+    (await hub.ask(t, `POST /api/v1/conflicts/${open.id}/resolve`, { token: operator, body: { take: 'theirs' } }))
+      .status,
+    412,
+  )
+  t.match((await hub.ask(t, `GET /api/v1/records/city/${city(1)}`, { token: viewer })).json, {
+    data: { name: 'Graz' },
+    version: { origin: site.self.uuid, seen: { [uuid]: open.theirs.version.clock } },
+  })
+  t.equal((await hub.ask(t, 'GET /api/v1/conflicts/99999', { token: viewer })).status, 404)
+})
+
+t.test('tokens are issued, listed without their secret, and revoked at once', async (t) => {
+  const issued = await admin(t, 'POST /api/v1/tokens', sample('issueToken'))
+  t.match(issued, { status: 201, json: { token: /^syncline_v_/ } })
+  t.equal((await hub.ask(t, 'GET /api/v1/runs', { token: issued.json.token })).status, 200)
+  const list = await admin(t, 'GET /api/v1/tokens?role=viewer')
+  t.match(list.json.items[0], { name: 'backup script', role: 'viewer', expiresAt: '2099-12-31T23:59:59.000000Z' })
+  t.notMatch(list.text, new RegExp(issued.json.token))
+  t.equal((await admin(t, `DELETE /api/v1/tokens/${issued.json.id}`)).status, 204)
+  t.equal((await hub.ask(t, 'GET /api/v1/runs', { token: issued.json.token })).status, 401)
+  t.match((await admin(t, 'POST /api/v1/tokens', { name: 'x', role: 'peer' })).json, { code: 'SYNC_REQUEST_INVALID' })
+  const peers = await admin(t, 'POST /api/v1/tokens', { name: 'curl again', role: 'peer', peer: 'curl' })
+  t.equal((await hub.ask(t, 'GET /sync/v1/site', { token: peers.json.token })).status, 200)
+  t.equal((await admin(t, 'GET /api/v1/tokens?peer=curl')).json.items.length, 2)
+  const [own] = (await admin(t, 'GET /api/v1/tokens?role=administrator')).json.items
+  t.match((await admin(t, `DELETE /api/v1/tokens/${own.id}`)).json, { code: 'SYNC_REQUEST_INVALID', detail: /last/ })
+})
+
+t.test(
+  'settings hold any JSON, are changed under their ETag, and what the site remembers for itself is not among them',
+  async (t) => {
+    const made = await admin(t, 'PUT /api/v1/settings/console.view', sample('writeSetting'), anyRevision)
+    t.match(made.json, { name: 'console.view', value: { theme: 'dark' } })
+    t.equal((await admin(t, 'PUT /api/v1/settings/console.view', { value: 1 }, { 'if-match': '"x"' })).status, 412)
+    t.equal(
+      (await admin(t, 'PUT /api/v1/settings/console.view', { value: null }, { 'if-match': String(made.headers.etag) }))
+        .json.value,
+      null,
+    )
+    t.same((await admin(t, 'GET /api/v1/settings')).json.items, [{ name: 'console.view', value: null }])
+    t.equal((await admin(t, 'GET /api/v1/settings/site:name')).json.code, 'SYNC_REQUEST_INVALID')
+    const read = await admin(t, 'GET /api/v1/settings/console.view')
+    t.equal(
+      (await admin(t, 'DELETE /api/v1/settings/console.view', undefined, { 'if-match': String(read.headers.etag) }))
+        .status,
+      204,
+    )
+    t.equal((await admin(t, 'GET /api/v1/settings/console.view')).status, 404)
+  },
+)
+
+t.test('requests are refused with all their faults at once, and with what nobody here reads', async (t) => {
+  const bad = await admin(t, 'POST /api/v1/tasks', { peer: 1, mode: 'sideways', extra: true })
+  t.equal(bad.headers['content-type'], 'application/problem+json')
+  t.match(bad.json, {
+    type: 'urn:syncline:problem:SYNC_REQUEST_INVALID',
+    status: 400,
+    code: 'SYNC_REQUEST_INVALID',
+    retry: 'never',
+    instance: /^urn:syncline:request:/,
+  })
+  for (const fault of [/body\/peer must be string/, /'resource'/, /body\/mode.*pull, push, both/, /"extra"/])
+    t.match(bad.json.detail, fault)
+  t.match((await admin(t, 'GET /api/v1/runs?limit=0&what=1')).json.detail, /query .*"what"; query\/limit must be >= 1/)
+  t.match((await admin(t, 'POST /api/v1/sync', '{', { 'content-type': 'application/json' })).json, {
+    code: 'SYNC_FORMAT_INVALID',
+    status: 400,
+  })
+  t.match((await admin(t, 'POST /api/v1/sync', 'a=b', { 'content-type': 'application/x-www-form-urlencoded' })).json, {
+    code: 'SYNC_FORMAT_UNSUPPORTED',
+    status: 415,
+  })
+  t.match((await admin(t, 'POST /api/v1/sync', '', { 'content-type': 'application/json' })).json, {
+    code: 'SYNC_REQUEST_INVALID',
+  })
+  t.match(
+    (await admin(t, 'POST /api/v1/sync', '['.repeat(40) + ']'.repeat(40), { 'content-type': 'application/json' })).json,
+    { code: 'SYNC_FORMAT_INVALID', detail: /deeper/ },
+  )
+  t.match((await admin(t, 'POST /api/v1/sync', { peer: 'x'.repeat(2_000_000) })).json, {
+    code: 'SYNC_REQUEST_TOO_LARGE',
+    status: 413,
+  })
+  t.match(
+    (await admin(t, 'POST /api/v1/sync', '{"__proto__":{"peer":"x"}}', { 'content-type': 'application/json' })).json,
+    { code: 'SYNC_REQUEST_INVALID' },
+  )
+  t.match((await admin(t, 'GET /api/v1/nothing')).json, { code: 'SYNC_REQUEST_NOT_FOUND', status: 404 })
+  t.match((await admin(t, 'GET /api/v1/peers/%ff')).json, { code: 'SYNC_REQUEST_INVALID', status: 400 })
+})
+
+t.test('what nobody foresaw is a bare 500, and the log has the rest under the id of the request', async (t) => {
+  const broken = await serve(t, site, {
+    publicUrl: () => {
+      throw new Error('a secret detail')
+    },
+  })
+  const answer = await broken.ask(t, 'GET /api/v1/site', { token: administrator })
+  t.match(answer, { status: 500, json: { code: 'SYNC_INTERNAL', status: 500 } })
+  t.notMatch(answer.text, /secret detail/)
+  const line = broken.lines.find(({ status }) => status === 500)
+  t.match(line, {
+    event: 'request.served',
+    level: 50,
+    requestId: answer.headers['x-request-id'],
+    route: '/api/v1/site',
+    err: { message: 'a secret detail' },
+  })
+  t.equal(answer.json.instance, `urn:syncline:request:${answer.headers['x-request-id']}`)
+})
+
+t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {
+  // Endless: test/server/hostile.pg.test.ts asks for it over a real connection.
+  t.same(
+    hub.contract.operations.filter((id) => !hub.contract.called.has(id)),
+    ['listenForChanges'],
+  )
+  t.ok(laptop.peer.id > 0)
+})
