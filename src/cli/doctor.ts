@@ -62,7 +62,9 @@ async function siteOf(config: Config): Promise<readonly Finding[]> {
   const now = Date.now()
   return [
     ...siteFindings(info, programVersion(), now - before, now),
-    ...(await attempt('triggers', async () => captureFindings(await api.all<ResourceCheck>('/checks')))),
+    ...(await attempt('triggers', async () =>
+      captureFindings((await api.get<{ readonly items: readonly ResourceCheck[] }>('/checks')).items),
+    )),
     ...(await attempt('peers', () => peersOf(api, now))),
   ]
 }

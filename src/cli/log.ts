@@ -32,15 +32,17 @@ export const log: Register = (program, session) => {
       const query = { peer, resource, result, run }
       const page = await api.get<Page<LogEntry>>('/log', { ...query, limit, cursor })
       if (follow === true) await followLog(api, out, query, page.items)
-      else
-        await out.result(page, () =>
-          page.items
-            .toReversed()
-            .map((entry) => logLine(out, entry))
-            .join('\n'),
-        )
+      else await out.result(page, () => pageText(out, page.items))
     },
   })
+}
+
+function pageText(out: Output, items: readonly LogEntry[]): string {
+  if (items.length === 0) return 'Nothing happened yet.'
+  return items
+    .toReversed()
+    .map((entry) => logLine(out, entry))
+    .join('\n')
 }
 
 /**

@@ -4,13 +4,13 @@ import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { type Command, Option } from 'commander'
-import type { ResourceInfo } from '../store/index.ts'
 import { type BatchReport, type Json, type Reference, SynclineError, type Version } from '../sync/index.ts'
 import { type Api, type Page, path } from './api.ts'
 import { list, noun, type Register, verb } from './command.ts'
 import { EXIT, type ExitCode } from './exit.ts'
 import type { Output } from './output.ts'
 import { csvOf, FORMAT_NAMES, FORMATS, type FormatName, formatOf, type Part, partsOf } from './record-format.ts'
+import type { Resource } from './resource.ts'
 import { cell, count, fields, time } from './text.ts'
 
 /** A record as the API shows it. */
@@ -163,12 +163,13 @@ async function readData(given: string | undefined, stdin: Readable): Promise<Rec
 
 /** A person names the record; which resource it is in, the resource knows. */
 async function readRefs(api: Api, resource: string, given: readonly string[]): Promise<Record<string, Reference>> {
-  const { references } = await api.get<ResourceInfo>(path`/resources/${resource}`)
+  const { columns } = await api.get<Resource>(path`/resources/${resource}`)
   return Object.fromEntries(
     given.map(pair).map(([column, id]) => {
-      const found = references.find((reference) => reference.column.name === column)
-      if (found !== undefined) return [column, { resource: found.resource, id }]
-      const known = references.map((reference) => reference.column.name).join(', ') || 'none'
+      const target = columns.find(({ name }) => name === column)?.refersTo ?? null
+      if (target !== null) return [column, { resource: target, id }]
+      const references = columns.filter(({ refersTo }) => refersTo !== null)
+      const known = references.map(({ name }) => name).join(', ') || 'none'
       throw new SynclineError('SYNC_REQUEST_INVALID', `"${column}" is no reference of ${resource}; there is ${known}`)
     }),
   )
@@ -233,8 +234,8 @@ async function exportRecords(
 
 /** What travels except the identity, which is the column `id`. */
 async function csvColumns(api: Api, resource: string): Promise<readonly string[]> {
-  const found = await api.get<ResourceInfo>(path`/resources/${resource}`)
-  return found.columns.filter(({ sent, name }) => sent && name !== found.keyColumn).map(({ name }) => name)
+  const found = await api.get<Resource>(path`/resources/${resource}`)
+  return found.columns.filter(({ sent, name }) => sent && name !== found.key).map(({ name }) => name)
 }
 
 function exitOfReport({ counts }: BatchReport): ExitCode {

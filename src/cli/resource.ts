@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline/promises'
 import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import type { ResourceCheck, ResourceInfo } from '../store/index.ts'
+import type { ResourceCheck } from '../store/index.ts'
 import { ERRORS, type ErrorCode, SynclineError } from '../sync/index.ts'
 import { type Api, path } from './api.ts'
 import { noun, type Register, verb } from './command.ts'
@@ -10,7 +10,29 @@ import { EXIT } from './exit.ts'
 import type { Output } from './output.ts'
 import { cell, fields, plural, time } from './text.ts'
 
-type Attached = { readonly resources: readonly ResourceInfo[] }
+/** A resource as the API shows it. */
+export type Resource = {
+  readonly id: number
+  readonly name: string
+  /** With its schema. */
+  readonly table: string
+  readonly key: string
+  readonly columns: readonly {
+    readonly name: string
+    readonly type: string
+    readonly notNull: boolean
+    readonly sent: boolean
+    /** Resource that the column refers to. */
+    readonly refersTo: string | null
+  }[]
+  readonly fingerprint: string
+  readonly managed: boolean
+  readonly addedUuid: boolean
+  readonly ready: boolean
+  readonly attachedAt: string
+}
+
+type Attached = { readonly resources: readonly Resource[] }
 
 /** A line of the answer to an attach: a step, or its end. */
 type AttachLine =
@@ -62,7 +84,7 @@ export const resource: Register = (program, session) => {
     run: async ({ site, out, streams }, { schema }, name) => {
       const source = schema === '-' ? await text(streams.stdin) : await readFile(schema, 'utf8')
       const body = { name, schema: parseSchema(source, schema) }
-      const made = await (await site()).send<ResourceInfo>('POST', '/resources/managed', { body })
+      const made = await (await site()).send<Resource>('POST', '/resources/managed', { body })
       await out.result(made, () => sentence(made))
     },
   })
@@ -72,14 +94,14 @@ export const resource: Register = (program, session) => {
     does: 'Lists the resources',
     examples: ['syncline resource list'],
     run: async ({ site, out }) => {
-      const items = await (await site()).all<ResourceInfo>('/resources')
+      const items = await (await site()).all<Resource>('/resources')
       await out.result({ items }, () =>
         out.table(
           ['NAME', 'TABLE', 'KEY', 'COLUMNS', 'STATE', 'ATTACHED'],
           items.map((each) => [
             each.name,
-            tableOf(each),
-            each.keyColumn,
+            each.table,
+            each.key,
             String(each.columns.filter((column) => column.sent).length),
             each.ready ? 'ready' : 'not all rows registered',
             time(each.attachedAt),
@@ -94,7 +116,7 @@ export const resource: Register = (program, session) => {
     does: 'Shows a resource with its columns',
     examples: ['syncline resource show city'],
     run: async ({ site, out }, _options, name) => {
-      const found = await (await site()).get<ResourceInfo>(path`/resources/${name}`)
+      const found = await (await site()).get<Resource>(path`/resources/${name}`)
       await out.result(found, async () => [describe(found), '', await columnTable(out, found)].join('\n'))
     },
   })
@@ -105,10 +127,10 @@ export const resource: Register = (program, session) => {
     examples: ['syncline resource check', 'syncline resource check city'],
     run: async ({ site, out }, _options, name) => {
       const api = await site()
-      const items =
+      const { items } =
         name === undefined
-          ? await api.all<ResourceCheck>('/checks')
-          : [await api.get<ResourceCheck>(path`/resources/${name}/check`)]
+          ? await api.get<{ readonly items: readonly ResourceCheck[] }>('/checks')
+          : { items: [await api.get<ResourceCheck>(path`/resources/${name}/check`)] }
       await out.result({ items }, () =>
         items.length === 0 ? 'No resources.' : items.map((check) => checkText(out, check)).join('\n'),
       )
@@ -159,27 +181,23 @@ function parseSchema(source: string, file: string): unknown {
   }
 }
 
-function tableOf(resource: ResourceInfo): string {
-  return `${resource.tableSchema}.${resource.tableName}`
-}
-
-function sentence(resource: ResourceInfo): string {
+function sentence(resource: Resource): string {
   const sent = resource.columns.filter((column) => column.sent).length
-  const local = resource.columns.length - sent
+  const local = resource.columns.filter((column) => !column.sent && column.name !== resource.key).length
   const parts = [
-    `${resource.name}: table ${tableOf(resource)}, records identified by ${resource.keyColumn}`,
+    `${resource.name}: table ${resource.table}, records identified by ${resource.key}`,
     resource.addedUuid ? ' (a column added for it)' : '',
-    `, ${plural(sent, 'column')} travel`,
-    local > 0 ? `, ${local} stay here` : '',
+    `, ${plural(sent, 'column travels', 'columns travel')}`,
+    local > 0 ? `, ${local} ${local === 1 ? 'stays' : 'stay'} here` : '',
   ]
   return `${parts.join('')}.`
 }
 
-function describe(resource: ResourceInfo): string {
+function describe(resource: Resource): string {
   return fields([
     ['resource', resource.name],
-    ['table', tableOf(resource)],
-    ['key', `${resource.keyColumn}${resource.addedUuid ? ' (added by attach)' : ''}`],
+    ['table', resource.table],
+    ['key', `${resource.key}${resource.addedUuid ? ' (added by attach)' : ''}`],
     ['managed', resource.managed ? 'made by Syncline' : undefined],
     ['fingerprint', resource.fingerprint],
     ['state', resource.ready ? 'ready' : 'not all rows are registered: attach the table again'],
@@ -187,15 +205,15 @@ function describe(resource: ResourceInfo): string {
   ])
 }
 
-function columnTable(out: Output, resource: ResourceInfo): Promise<string> {
+function columnTable(out: Output, resource: Resource): Promise<string> {
   return out.table(
     ['COLUMN', 'TYPE', 'NULL', 'TRAVELS', 'REFERS TO'],
     resource.columns.map((column) => [
       cell(column.name),
-      cell(column.typeName),
+      cell(column.type),
       column.notNull ? 'no' : 'yes',
-      column.sent ? 'yes' : 'no',
-      cell(resource.references.find((reference) => reference.column.name === column.name)?.resource),
+      column.name === resource.key ? 'as the id' : column.sent ? 'yes' : 'no',
+      cell(column.refersTo),
     ]),
   )
 }

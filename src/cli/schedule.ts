@@ -19,7 +19,7 @@ export const schedule: Register = (program, session) => {
     does: 'Lists when each scheduled task runs next',
     examples: ['syncline schedule list'],
     run: async ({ site, out }) => {
-      const items = await (await site()).all<Due>('/schedules')
+      const { items } = await (await site()).get<{ readonly items: readonly Due[] }>('/schedules')
       await out.result({ items }, () =>
         out.table(
           ['TASK', 'PEER', 'RESOURCE', 'WHEN', 'NEXT', ''],

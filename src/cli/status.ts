@@ -23,6 +23,9 @@ const COLORS: Readonly<Record<Light, Color>> = { green: 'green', amber: 'yellow'
 /** Nothing younger than an open write transaction is synced; a short one is normal. */
 const HORIZON_AGE_MAX_MS = 60_000
 const WAITING_READ_MAX = 1000
+/** What the log calls a comparison, and how far back one is looked for. */
+const VERIFY = 'verify'
+const LOG_READ_MAX = 500
 
 /** `status`: one screen. */
 export const status: Register = (program, session) => {
@@ -47,7 +50,7 @@ async function factsOf(api: Api, { waiting }: SiteInfo): Promise<StatusFacts> {
   const [peers, tasks, checks, conflicts, quarantine] = await Promise.all([
     api.all<Peer>('/peers'),
     api.all<Task>('/tasks'),
-    api.all<ResourceCheck>('/checks'),
+    api.get<{ readonly items: readonly ResourceCheck[] }>('/checks'),
     waiting.conflicts > 0 ? waitingItems<Conflict>(api, '/conflicts', { open: true }) : [],
     waiting.quarantine > 0 ? waitingItems<QuarantineEntry>(api, '/quarantine', {}) : [],
   ])
@@ -56,13 +59,14 @@ async function factsOf(api: Api, { waiting }: SiteInfo): Promise<StatusFacts> {
     return items.map((run) => [name, run] as const)
   })
   const comparisons = tasks.map(async ({ peer, resource }) => {
-    const { items } = await api.get<Page<LogEntry>>('/log', { peer, resource, action: 'verify', limit: 1 })
-    return items.map((entry) => [linkKey(peer, resource), entry] as const)
+    const { items } = await api.get<Page<LogEntry>>('/log', { peer, resource, limit: LOG_READ_MAX })
+    const last = items.find(({ action }) => action === VERIFY)
+    return last === undefined ? [] : [[linkKey(peer, resource), last] as const]
   })
   return {
     peers: peers.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
     tasks: tasks.toSorted((a, b) => (a.resource < b.resource ? -1 : 1)),
-    checks,
+    checks: checks.items,
     lastRuns: new Map((await Promise.all(runs)).flat()),
     comparisons: new Map((await Promise.all(comparisons)).flat()),
     conflicts: countByLink(conflicts),

@@ -325,9 +325,8 @@ t.test('the log is shown oldest first, and --json keeps the page as it is', asyn
 t.test('an attach shows its steps and ends with what the site says', async (t) => {
   const resource = {
     name: 'city',
-    tableSchema: 'public',
-    tableName: 'city',
-    keyColumn: 'id',
+    table: 'public.city',
+    key: 'id',
     addedUuid: false,
     columns: [{ name: 'id', sent: true }],
   }
@@ -342,7 +341,7 @@ t.test('an attach shows its steps and ends with what the site says', async (t) =
   t.match(await syncline(attach), {
     code: 0,
     stderr: 'attach: city: register rows\n',
-    stdout: /^city: table public\.city, records identified by id, 1 column travel/,
+    stdout: /^city: table public\.city, records identified by id, 1 column travels\.$/m,
   })
   t.match(asked[0], { headers: { accept: 'application/x-ndjson' }, body: '{"tables":[{"table":"public.city"}]}' })
   answer = lines(step, { problem: { code: 'SYNC_RESOURCE_UNSUITABLE', title: 'x', detail: 'city is a view' } })

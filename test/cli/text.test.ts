@@ -40,7 +40,7 @@ t.test('times are shown from now, and a clock that is ahead makes no future', as
   t.equal(until(before(1), NOW), 'now')
   t.equal(until(before(-300 * SECOND), NOW), 'in 5 min')
   t.equal(until(null, NOW), '-')
-  t.match(time('2026-11-22T12:00:07Z'), /^2026-11-2\d \d\d:\d0:07$/)
+  t.match(time('2026-11-22T12:00:07Z'), /^2026-11-2\d \d\d:\d\d:07$/)
 })
 
 t.test('numbers are shown in groups and units', async (t) => {
