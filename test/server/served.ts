@@ -48,6 +48,7 @@ export const LIMITS: ServerDeps['limits'] = {
   batchBytesMax: 1_048_576,
   requestTimeoutMs: 20_000,
   clockAheadMaxMs: 300_000,
+  refusalsPerMinuteMax: 10_000,
 }
 
 export async function serve(t: Test, site: Site, overrides: Partial<ServerDeps> = {}): Promise<Served> {

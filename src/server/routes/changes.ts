@@ -91,6 +91,9 @@ export const changesRoutes =
       const { resource, wait = 0, columns, ...rest } = request.query
       const format = codecForAccept(request.headers.accept)
       const link = await linkOf(deps, request)
+      if ((await findGrant(store.db, link.peer.id, resource, 'pull')) === null) {
+        throw notGranted(link.peer.name, 'pull', resource)
+      }
       const exchanged = { resource, mode: 'pull', action: 'send' } as const
       const serve = (after: string | undefined) =>
         serveChanges(store, link, { ...rest, resource, after, columns: columnsOf(columns) }, limits)
