@@ -26,13 +26,13 @@ const COUNT_WORDS: Readonly<Record<string, string>> = {
   pushRefused: 'refused there',
 }
 
-/** Counts of a run that are not zero: 120 pulled, 118 applied, 2 in quarantine. */
+/** Counts of a run that are not zero: 120 pulled, 118 applied, 2 in quarantine. Empty when all are. */
 export function countsText(counts: Readonly<Record<string, number>>): string {
   const shown = Object.entries(COUNT_WORDS).flatMap(([name, words]) => {
     const n = counts[name] ?? 0
     return n === 0 ? [] : [`${count(n)} ${words}`]
   })
-  return shown.join(', ') || 'nothing to do'
+  return shown.join(', ')
 }
 
 const COLORS: Readonly<Record<string, Color>> = { success: 'green', warning: 'yellow', error: 'red', fatal: 'red' }
@@ -52,7 +52,9 @@ export function runTable(out: Output, runs: readonly RunEntry[]): Promise<string
       cell(run.cause),
       took(run),
       resultText(out, run.result, run.state),
-      [countsText(run.counts), run.message === null ? '' : cell(run.message)].filter((each) => each !== '').join('; '),
+      [countsText(run.counts), run.message === null ? '' : cell(run.message)]
+        .filter((each) => each !== '')
+        .join('; ') || 'nothing to do',
     ]),
   )
 }
@@ -68,7 +70,7 @@ export function runText(run: RunEntry): string {
     ['result', run.result ?? undefined],
     ['code', run.code ?? undefined],
     ['message', run.message ?? undefined],
-    ['counts', countsText(run.counts)],
+    ['counts', countsText(run.counts) || 'nothing to do'],
   ])
 }
 

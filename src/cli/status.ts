@@ -23,9 +23,6 @@ const COLORS: Readonly<Record<Light, Color>> = { green: 'green', amber: 'yellow'
 /** Nothing younger than an open write transaction is synced; a short one is normal. */
 const HORIZON_AGE_MAX_MS = 60_000
 const WAITING_READ_MAX = 1000
-/** What the log calls a comparison, and how far back one is looked for. */
-const VERIFY = 'verify'
-const LOG_READ_MAX = 500
 
 /** `status`: one screen. */
 export const status: Register = (program, session) => {
@@ -59,9 +56,8 @@ async function factsOf(api: Api, { waiting }: SiteInfo): Promise<StatusFacts> {
     return items.map((run) => [name, run] as const)
   })
   const comparisons = tasks.map(async ({ peer, resource }) => {
-    const { items } = await api.get<Page<LogEntry>>('/log', { peer, resource, limit: LOG_READ_MAX })
-    const last = items.find(({ action }) => action === VERIFY)
-    return last === undefined ? [] : [[linkKey(peer, resource), last] as const]
+    const { items } = await api.get<Page<LogEntry>>('/log', { peer, resource, action: 'verify', limit: 1 })
+    return items.map((entry) => [linkKey(peer, resource), entry] as const)
   })
   return {
     peers: peers.toSorted((a, b) => (a.name < b.name ? -1 : 1)),

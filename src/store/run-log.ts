@@ -77,6 +77,7 @@ export type LogQuery = PageQuery & {
   readonly peer?: string | undefined
   readonly resource?: string | undefined
   readonly result?: RunResult | undefined
+  readonly action?: string | undefined
   readonly runId?: string | undefined
 }
 
@@ -241,6 +242,7 @@ export async function listLog(db: Kysely<Database>, query: LogQuery = {}): Promi
   if (query.peer !== undefined) select = select.where(ofPeer(query.peer))
   if (query.resource !== undefined) select = select.where('resource', '=', query.resource)
   if (query.result !== undefined) select = select.where('result', '=', query.result)
+  if (query.action !== undefined) select = select.where('action', '=', query.action)
   if (query.runId !== undefined) select = select.where('run_id', '=', isRowId(query.runId) ? query.runId : '0')
   return toPage(await select.orderBy('id', 'desc').limit(bounds.take).execute(), bounds, toEntry)
 }

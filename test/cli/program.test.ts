@@ -8,6 +8,7 @@ import { examplesOf } from '../../src/cli/command.ts'
 import { EXIT, exitOf, worst } from '../../src/cli/exit.ts'
 import { buildProgram } from '../../src/cli/program.ts'
 import { ERRORS, type ErrorCode } from '../../src/sync/index.ts'
+import { makeCertificates } from '../support/certificates.ts'
 import { fakeSite, problem, sink, syncline } from './terminal.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'syncline-cli-'))
@@ -163,6 +164,16 @@ t.test(
     t.equal(last(), undefined)
   },
 )
+
+t.test('a site that speaks TLS is trusted through the authorities of caFile alone', async (t) => {
+  const { caFile, server } = makeCertificates(t)
+  const { flags } = await fakeSite(t, { 'GET /tokens': { body: { items: [], next: null } } }, server)
+  const stranger = await syncline(['token', 'list', ...flags])
+  t.match(stranger, { code: EXIT.unreachable, stderr: /unable to (verify|get)|self.signed/i })
+  const file = join(folder, 'tls.yaml')
+  await writeFile(file, `caFile: ${caFile}\n`)
+  t.match(await syncline(['token', 'list', '--config', file, ...flags]), { code: 0, stderr: '' })
+})
 
 t.test('a long list is read page by page', async (t) => {
   const pages = [

@@ -1,4 +1,5 @@
-import { createServer, type IncomingMessage } from 'node:http'
+import { createServer, type IncomingMessage, type RequestListener } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
@@ -49,9 +50,10 @@ export type Answer = { readonly status?: number; readonly type?: string; readonl
 export async function fakeSite(
   t: Owner,
   routes: Readonly<Record<string, Answer | ((asked: Asked) => Answer)>>,
+  tls?: { readonly cert: string; readonly key: string },
 ): Promise<{ readonly url: string; readonly flags: readonly string[]; readonly asked: Asked[] }> {
   const asked: Asked[] = []
-  const server = createServer(async (request, response) => {
+  const answer: RequestListener = async (request, response) => {
     const url = new URL(request.url ?? '', 'http://site')
     const { method = '', headers } = request
     const path = url.pathname.replace('/api/v1', '')
@@ -65,13 +67,14 @@ export async function fakeSite(
     } = route === undefined ? missing : typeof route === 'function' ? route(one) : route
     response.writeHead(status, { 'content-type': status >= 400 ? 'application/problem+json' : type })
     response.end(body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body))
-  })
+  }
+  const server = tls === undefined ? createServer(answer) : createTlsServer(tls, answer)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(async () => {
     server.closeAllConnections()
     await new Promise((resolve) => server.close(resolve))
   })
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const url = `${tls === undefined ? 'http' : 'https'}://127.0.0.1:${(server.address() as AddressInfo).port}`
   return { url, flags: ['--url', url, '--token', 'secret'], asked }
 }
 

@@ -196,7 +196,7 @@ for (const ground of all) {
       )
     })
 
-    t.test('it is filtered by peer, resource, result and run', async (t) => {
+    t.test('it is filtered by peer, resource, result, action and run', async (t) => {
       const messages = async (query: Parameters<typeof listLog>[1]) =>
         (await listLog(db, query)).items.map((entry) => entry.message)
       await appendLog(db, {
@@ -211,6 +211,8 @@ for (const ground of all) {
       t.same(await messages({ result: 'warning' }), ['hub road'])
       t.same(await messages({ runId: run.id }), ['hub road', 'a\uFFFDb'])
       t.same(await messages({ runId: 'x' }), [])
+      t.equal((await messages({ action: PULLED.action, resource: 'road', peer: 'hub' })).length, 1)
+      t.same(await messages({ action: 'verify' }), [])
       t.equal((await messages({ resource: 'road', peer: 'north' })).length, 12)
       t.same(await messages({ peer: 'nobody' }), [])
     })

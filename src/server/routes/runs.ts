@@ -105,6 +105,9 @@ export const runRoutes =
         peer: Type.Optional(peerRef),
         resource: Type.Optional(resourceName),
         result: Type.Optional(result),
+        action: Type.Optional(
+          Type.String({ minLength: 1, maxLength: 63, description: 'send, apply, retry, verify, …' }),
+        ),
         run: Type.Optional(rowId('Id of a run.')),
       }),
       response: { 200: answer(pageOf(entry, 'LogPage')) },
