@@ -129,6 +129,7 @@ export const PARTS = {
   postgresql: { title: 'PostgreSQL server', here: postgresServerIsHere, debian: 'postgresql', brew: 'postgresql@17' },
   rsync: { title: 'rsync', here: () => onPath('rsync'), debian: 'rsync', brew: 'rsync' },
   openssh: { title: 'OpenSSH server', here: () => onPath('sshd'), debian: 'openssh-server', brew: 'openssh' },
+  curl: { title: 'curl', here: () => onPath('curl'), debian: 'curl', brew: 'curl' },
 }
 
 /** Installs the named parts that are missing; where it cannot, it names them and the command that does. */

@@ -134,6 +134,7 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       self: current.read,
       limits: config,
       logDays: config.logDays,
+      historyDays: config.historyDays,
       schedule: config.roles.includes('schedule'),
       work: config.roles.includes('work'),
       runPeer: perform,

@@ -1,6 +1,7 @@
 import {
   type ExchangeLimits,
   markInterruptedRuns,
+  pruneHistory,
   pruneLog,
   redrive,
   type Self,
@@ -14,6 +15,7 @@ export type HousekeepingDeps = {
   readonly self: () => Promise<Self>
   readonly limits: ExchangeLimits
   readonly logDays: number
+  readonly historyDays: number
   readonly onError: (error: unknown) => void
 }
 
@@ -35,6 +37,7 @@ export function startHousekeeping(deps: HousekeepingDeps): () => Promise<void> {
       if (Date.now() < pruneAt) return
       pruneAt = Date.now() + PRUNE_MS
       await pruneLog(store.db, deps.logDays)
+      await pruneHistory(store.db, deps.historyDays)
     }).catch((error: unknown) => {
       if (!isActive(error)) deps.onError(error)
     })

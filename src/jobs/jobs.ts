@@ -22,6 +22,7 @@ export type JobsDeps = {
   readonly self: () => Promise<Self>
   readonly limits: ExchangeLimits
   readonly logDays: number
+  readonly historyDays: number
   /** Puts due work on the queue. */
   readonly schedule: boolean
   /** Performs what is on the queue. */

@@ -1,6 +1,7 @@
-import { sql } from 'kysely'
+import { type Kysely, sql } from 'kysely'
 import type { Store } from './database.ts'
 import { liveTable, loadResources } from './resources.ts'
+import type { Database } from './schema.ts'
 
 /** Changes after which the embedded database is tidied: it has no background process that would do it. */
 const EMBEDDED_CHANGES = 20_000
@@ -22,4 +23,11 @@ export async function tidyAfter(store: Store, changes: number): Promise<void> {
   for (const table of ['record', 'history', 'quarantine', 'shared', 'log']) {
     await sql.raw(`vacuum (analyze) syncline.${table}`).execute(store.db)
   }
+}
+
+/** Deletes overwritten and losing values that are older than `days`; gives how many. */
+export async function pruneHistory(db: Kysely<Database>, days: number): Promise<number> {
+  const { numAffectedRows } = await sql`
+    delete from syncline.history where at < now() - make_interval(days => ${days}::int4)`.execute(db)
+  return Number(numAffectedRows ?? 0)
 }

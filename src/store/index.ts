@@ -54,6 +54,7 @@ export {
   writeByHand,
 } from './exchange.ts'
 export { servableHeads } from './heads.ts'
+export { pruneHistory } from './housekeeping.ts'
 export { closeLeases, withLease, withPeerLease } from './lease.ts'
 export { createManaged, type ManagedTable } from './managed.ts'
 export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts'

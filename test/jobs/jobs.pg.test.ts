@@ -129,6 +129,7 @@ async function setUp(t: Test, run: (ran: Ran, signal: AbortSignal) => Promise<Pa
     self: async (): Promise<Self> => self,
     limits: LIMITS,
     logDays: 90,
+    historyDays: 90,
     schedule: true,
     work: true,
     runPeer: async (peer, { resources, cause, signal, onStarted }) => {
