@@ -172,7 +172,8 @@ t.test('only with the right to the statistics the age of the horizon is known', 
 t.test('what only the owner may do works by hand', async (t) => {
   await withSite([...once, ...tables], async ({ store, asApp }) => {
     await asApp('alter table public.hospital drop column uuid')
-    await t.rejects(attach(store, [{ table: 'public.hospital', addUuid: true }]), { message: /must be owner/ })
+    const tables = [{ table: 'public.district' }, { table: 'public.hospital', addUuid: true }]
+    await t.rejects(attach(store, tables), { message: /must be owner/ })
     for (const statement of uuid) await asApp(statement)
     await attach(store, [{ table: 'public.district' }, { table: 'public.hospital' }])
     for (const statement of always) await asApp(statement)
