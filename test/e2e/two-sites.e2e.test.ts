@@ -1,5 +1,7 @@
+import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
+import { from as copyFrom, to as copyTo } from 'pg-copy-streams'
 import t, { type Test } from 'tap'
 import { makeCertificates } from '../support/certificates.ts'
 import { startPostgres } from '../support/postgres.ts'
@@ -20,7 +22,8 @@ const TABLE = `
     population bigint,
     opened timestamptz default now(),
     facts jsonb
-  )`
+  );
+  create index on place (parent)`
 /** The table without what is local to a site. */
 const CONTENT =
   'select p.uuid, q.uuid as parent, p.name, p.population, p.opened, p.facts from place p left join place q on q.id = p.parent'
@@ -30,7 +33,7 @@ const cluster = await startPostgres(t, { settings: { max_connections: 200 } })
 type Ground = {
   readonly site: SiteProcess
   readonly query: (text: string) => Promise<Record<string, unknown>[]>
-  readonly database: string
+  readonly pool: pg.Pool
 }
 
 async function makeSite(
@@ -38,13 +41,13 @@ async function makeSite(
   name: string,
   options: { env?: Record<string, string>; ca?: string } = {},
 ): Promise<Ground> {
-  const { url, name: database } = await cluster.createDatabase()
+  const { url } = await cluster.createDatabase()
   const pool = new pg.Pool({ connectionString: url, max: 2 })
   t.teardown(() => pool.end())
   const query: Ground['query'] = async (text) => (await pool.query(text)).rows
   await query(TABLE)
   const site = await startSiteProcess(t, { name, databaseUrl: url, ...options })
-  return { site, query, database }
+  return { site, query, pool }
 }
 
 const fill = (ground: Ground, count: number, name: string) =>
@@ -64,17 +67,23 @@ async function pair(hub: Ground, field: Ground): Promise<void> {
   await field.site.api('POST', '/tasks', { peer: hub.site.name, resource: 'place', mode: 'both' })
 }
 
-/** Rows that one side has and the other has not, by EXCEPT both ways inside PostgreSQL. */
+/** Rows that one side has and the other has not: the rows of one are copied to the other, then EXCEPT both ways. */
 async function differences(a: Ground, b: Ground): Promise<number> {
-  const rows = `select coalesce(jsonb_agg(to_jsonb(x) order by uuid), '[]') as rows from (${CONTENT}) x`
-  const [other] = await b.query(rows)
-  const [row] = await a.query(`
-    with here as (${CONTENT}), there as (
-      select * from jsonb_to_recordset('${JSON.stringify(other?.rows).replaceAll("'", "''")}'::jsonb)
-        as r (uuid uuid, parent uuid, name text, population bigint, opened timestamptz, facts jsonb))
-    select (select count(*) from (select * from here except all select * from there) x)::int
-         + (select count(*) from (select * from there except all select * from here) y)::int as n`)
-  return row?.n as number
+  const [from, to] = await Promise.all([a.pool.connect(), b.pool.connect()])
+  try {
+    await to.query(`create temp table other as ${CONTENT} limit 0`)
+    const source = from.query(copyTo(`copy (${CONTENT}) to stdout`))
+    await pipeline(source, to.query(copyFrom('copy other from stdin')))
+    const { rows } = await to.query<{ n: number }>(`
+      with here as (${CONTENT})
+      select (select count(*) from (select * from here except all select * from other) x)::int
+           + (select count(*) from (select * from other except all select * from here) y)::int as n`)
+    return rows[0]?.n ?? -1
+  } finally {
+    await to.query('drop table if exists other')
+    from.release()
+    to.release()
+  }
 }
 
 const count = async (ground: Ground, where = 'true') =>
