@@ -6,6 +6,7 @@ import t from 'tap'
 import { generate } from '../../scripts/golden/command-line.ts'
 import { examplesOf } from '../../src/cli/command.ts'
 import { EXIT, exitOf, worst } from '../../src/cli/exit.ts'
+import { explain } from '../../src/cli/failure.ts'
 import { buildProgram } from '../../src/cli/program.ts'
 import { ERRORS, type ErrorCode } from '../../src/sync/index.ts'
 import { makeCertificates } from '../support/certificates.ts'
@@ -126,6 +127,22 @@ t.test('a failure says what, where, why and the mend, with the code', async (t) 
   const { mend, title } = ERRORS.SYNC_PEER_UNREACHABLE
   t.same(JSON.parse(machine.stderr), {
     error: { code: 'SYNC_PEER_UNREACHABLE', title, detail: 'connect ECONNREFUSED 10.0.0.1:80', mend },
+  })
+})
+
+t.test('what the system or the database says is told with a mend that fits', async (t) => {
+  const failed = (fields: object) => explain(Object.assign(new Error('words'), fields))
+  const listen = failed({ code: 'EADDRINUSE', syscall: 'listen' })
+  t.match(listen, {
+    exit: EXIT.wrongUse,
+    text: { code: 'SYNC_CONFIG_INVALID', detail: 'words', mend: /SYNCLINE_PORT/ },
+  })
+  for (const code of ['ECONNREFUSED', '28P01', '3D000'])
+    t.match(failed({ code }), { exit: EXIT.failed, text: { code: 'SYNC_STORE_UNAVAILABLE', mend: /PostgreSQL/ } }, code)
+  t.match(failed({ code: 'EACCES' }), { exit: EXIT.failed, text: { code: 'EACCES', mend: /permissions/ } })
+  t.match(failed({ code: '42601' }), {
+    exit: EXIT.failed,
+    text: { code: 'SYNC_INTERNAL', detail: /words\n +at /, mend: /report/ },
   })
 })
 
