@@ -93,7 +93,8 @@ function tellWhere(home: string, sites: readonly Site[]): void {
     say(`    log: ${logFile}`)
     say(`    command line: bin/syncline status --data-dir ${folder}`)
   }
-  say(`To end them: kill ${sites.map(({ pid }) => pid).join(' ')} && rm -r ${home}`)
+  say(`To end them: kill ${sites.map(({ pid }) => pid).join(' ')}`)
+  say(`Their data stays in ${home} until you remove it.`)
 }
 
 try {
