@@ -7,6 +7,7 @@ const check = [
   step('Checking style (biome)', 'biome', 'check', '--error-on-warnings'),
   step('Checking types (tsc)', 'tsc'),
   step('Checking for what nobody uses (knip)', 'knip'),
+  step('Checking the OpenAPI document (redocly)', 'redocly', 'lint', 'openapi/syncline.openapi.json'),
 ]
 
 /** A task: the parts of the system it needs, its steps in order, and what its arguments go to (always the last step). */

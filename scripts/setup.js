@@ -130,6 +130,7 @@ export const PARTS = {
   rsync: { title: 'rsync', here: () => onPath('rsync'), debian: 'rsync', brew: 'rsync' },
   openssh: { title: 'OpenSSH server', here: () => onPath('sshd'), debian: 'openssh-server', brew: 'openssh' },
   curl: { title: 'curl', here: () => onPath('curl'), debian: 'curl', brew: 'curl' },
+  openssl: { title: 'OpenSSL', here: () => onPath('openssl'), debian: 'openssl', brew: 'openssl' },
 }
 
 /** Installs the named parts that are missing; where it cannot, it names them and the command that does. */

@@ -1,3 +1,3 @@
 export { type Jobs, type JobsDeps, startJobs } from './jobs.ts'
 export type { RunOutcome, RunPeer, StartedRuns, SyncRequest } from './runs.ts'
-export { checkSchedule, parseSchedule, type Schedule } from './schedule.ts'
+export { checkSchedule } from './schedule.ts'

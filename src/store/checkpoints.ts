@@ -67,21 +67,3 @@ export async function dropCheckpoint(
     .where('direction', '=', direction)
     .execute()
 }
-
-export type CheckpointEntry = {
-  readonly peer: string
-  readonly resource: string
-  readonly direction: CheckpointDirection
-  readonly at: string
-}
-
-export async function listCheckpoints(db: Kysely<Database>): Promise<readonly CheckpointEntry[]> {
-  return db
-    .selectFrom('syncline.checkpoint as c')
-    .innerJoin('syncline.peer as p', 'p.id', 'c.peer_id')
-    .innerJoin('syncline.resource as r', 'r.id', 'c.resource_id')
-    .select(['p.name as peer', 'r.name as resource', 'c.direction', 'c.at'])
-    .orderBy('p.name')
-    .orderBy('r.name')
-    .execute()
-}

@@ -294,11 +294,3 @@ export async function readyResource(store: Store, name: string): Promise<Resourc
 function policyOf(choice: { readonly onConflict: string; readonly master: string | null }, self: SelfEntry): Policy {
   return { name: choice.onConflict as PolicyName, master: choice.master, here: self.origin }
 }
-
-/** Where the change order of a resource stands: moves with every change. For waiting until there is something to pull. */
-export async function headOf(store: Store, resourceName: string): Promise<string> {
-  const { rows } = await sql<{ head: string | null }>`
-    select (select r.xact::text from syncline.record r where r.resource_id = s.id order by r.xact desc, r.record_id desc limit 1) as head
-      from syncline.resource s where s.name = ${resourceName}`.execute(store.db)
-  return rows[0]?.head ?? '0'
-}

@@ -9,10 +9,8 @@ export {
 } from './attach.ts'
 export {
   type CheckpointDirection,
-  type CheckpointEntry,
   checkpointsOf,
   dropCheckpoint,
-  listCheckpoints,
   readCheckpoint,
   writeCheckpoint,
 } from './checkpoints.ts'
@@ -44,7 +42,6 @@ export {
   applyPull,
   collectPush,
   type ExchangeLimits,
-  headOf,
   type Link as ExchangeLink,
   type PullRequest,
   type PullTask,
@@ -87,12 +84,10 @@ export {
   loadResources,
   type ResolvedReference,
   type ResourceInfo,
-  sentColumns,
 } from './resources.ts'
 export {
   appendLog,
   finishRun,
-  INTERRUPTED,
   type LogEntry,
   type LogQuery,
   listLog,

@@ -62,38 +62,3 @@ export function comparePositions(a: Position, b: Position): number {
   // Not `<` on strings: that compares UTF-16, which puts U+E000 to U+FFFF behind the supplementary planes.
   return Buffer.compare(Buffer.from(a.recordId), Buffer.from(b.recordId))
 }
-
-/**
- * Lets work finish out of order while its result counts in order only: the prefix of what was started and has finished
- * without a gap (I5). Batches that commit in parallel move a checkpoint no further than this.
- */
-export class ContiguousPrefix {
-  /** In order of starting; the first one has not finished. */
-  readonly #open: { readonly seq: number; finished: boolean }[] = []
-  #last = Number.NEGATIVE_INFINITY
-  #prefix: number | null = null
-
-  /** Highest number up to which everything started has finished; null when the first one has not. */
-  get prefix(): number | null {
-    return this.#prefix
-  }
-
-  /** Announces a piece of work. Numbers must grow. */
-  started(seq: number): void {
-    assert(seq > this.#last, `${seq} was started after ${this.#last}`)
-    this.#last = seq
-    this.#open.push({ seq, finished: false })
-  }
-
-  /** Reports a piece of work as finished, once, and answers the new prefix. */
-  finished(seq: number): number | null {
-    const piece = this.#open.find((each) => each.seq === seq && !each.finished)
-    assert(piece !== undefined, `${seq} is not under way`)
-    piece.finished = true
-    for (let first = this.#open[0]; first?.finished === true; first = this.#open[0]) {
-      this.#prefix = first.seq
-      this.#open.shift()
-    }
-    return this.#prefix
-  }
-}

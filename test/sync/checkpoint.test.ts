@@ -3,7 +3,6 @@ import t from 'tap'
 import type { Checkpoint, Position } from '../../src/sync/index.ts'
 import {
   CHECKPOINT_LENGTH_MAX,
-  ContiguousPrefix,
   comparePositions,
   formatCheckpoint,
   parseCheckpoint,
@@ -153,69 +152,5 @@ t.test('positions order by number and then by bytes, as the database does', (t) 
       (a, b) => Math.sign(comparePositions(a, b)) + Math.sign(comparePositions(b, a)) === 0,
     ),
   )
-  t.end()
-})
-
-t.test('I5: the prefix never passes what has not finished, whatever finishes first', (t) => {
-  const prefix = new ContiguousPrefix()
-  t.equal(prefix.prefix, null)
-  for (const seq of [1, 2, 5, 9]) prefix.started(seq)
-  t.equal(prefix.finished(2), null, 'the first one is still under way')
-  t.equal(prefix.finished(1), 2, 'numbers that were never started are no gap')
-  t.equal(prefix.finished(9), 2)
-  t.equal(prefix.finished(5), 9)
-  prefix.started(12)
-  t.equal(prefix.prefix, 9)
-  t.end()
-})
-
-t.test('I5: the prefix is always the highest number below the first unfinished one', (t) => {
-  const plan = fc.uniqueArray(fc.nat(100), { maxLength: 12 }).chain((numbers) => {
-    const sorted = numbers.toSorted((a, b) => a - b)
-    return fc.tuple(
-      fc.constant(sorted),
-      fc.shuffledSubarray(sorted),
-      fc.array(fc.boolean(), { minLength: 24, maxLength: 24 }),
-    )
-  })
-  holds(
-    t,
-    fc.property(plan, ([numbers, finishing, startFirst]) => {
-      const tracker = new ContiguousPrefix()
-      const [toStart, toFinish, done] = [[...numbers], [...finishing], new Set<number>()]
-      const started: number[] = []
-      for (const first of startFirst) {
-        const next = toFinish.find((seq) => started.includes(seq))
-        if ((first || next === undefined) && toStart.length > 0) {
-          const seq = toStart.shift() ?? 0
-          tracker.started(seq)
-          started.push(seq)
-        } else if (next !== undefined) {
-          toFinish.splice(toFinish.indexOf(next), 1)
-          done.add(next)
-          tracker.finished(next)
-        }
-        const open = started.findIndex((seq) => !done.has(seq))
-        const expected = open === -1 ? started.at(-1) : started[open - 1]
-        if (tracker.prefix !== (expected ?? null)) return false
-      }
-      return true
-    }),
-  )
-  t.end()
-})
-
-t.test('work that starts out of order, or finishes twice or unannounced, is a bug', (t) => {
-  const prefix = new ContiguousPrefix()
-  prefix.started(3)
-  prefix.started(4)
-  t.throws(() => prefix.started(4), { name: 'AssertionError' })
-  t.throws(() => prefix.started(2), { name: 'AssertionError' })
-  t.throws(() => prefix.finished(7), { name: 'AssertionError' })
-  prefix.finished(4)
-  t.throws(() => prefix.finished(4), { name: 'AssertionError' })
-  prefix.finished(3)
-  t.throws(() => prefix.finished(3), { name: 'AssertionError' })
-  t.equal(prefix.prefix, 4)
   t.end()
 })

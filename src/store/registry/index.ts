@@ -21,7 +21,6 @@ export {
   everyItem,
   isRowId,
   olderThan,
-  PAGE_LIMIT_MAX,
   type Page,
   type PageQuery,
   pageBounds,
@@ -44,20 +43,19 @@ export {
   resumePeer,
   updatePeer,
 } from './peers.ts'
-export { DATA_KEY_BYTES, randomSecret, type SecretPlace, seal, secretHash, unseal } from './secrets.ts'
+export { type SecretPlace, seal, secretHash, unseal } from './secrets.ts'
 export {
   ensureSelf,
   keyFingerprint,
   newLog,
   readSelf,
   renameSite,
-  restamp,
   type Self,
   type SelfEntry,
   verifySignature,
 } from './self.ts'
 export { clearSetting, getSetting, listSettings, replaceSetting, setSetting } from './settings.ts'
-export { isOrigin, originsOf, siteIds } from './sites.ts'
+export { originsOf, siteIds } from './sites.ts'
 export {
   createTask,
   findTask,
@@ -86,5 +84,5 @@ export {
   rotatePeer,
   type Token,
 } from './tokens.ts'
-export { inTransaction, isUniqueViolation, sqlState } from './transaction.ts'
-export { isoTime, isUuid, type LinkRuleSettings, type LinkRules } from './values.ts'
+export { inTransaction, sqlState } from './transaction.ts'
+export { isoTime, type LinkRuleSettings, type LinkRules } from './values.ts'

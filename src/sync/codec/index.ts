@@ -1,5 +1,5 @@
 export { writeChange } from './change.ts'
-export { codecForAccept, codecForContentType, FORMATS, type LinesFormat } from './codec.ts'
+export { codecForAccept, codecForContentType, type LinesFormat } from './codec.ts'
 export { isJsonObject, JSON_DEPTH_MAX, numberText, parseJson } from './exact-json.ts'
 export type { BodyLimits, Codec, DecodeContext, WritingCodec } from './format.ts'
 export { changesOfLines, linesOfChanges } from './line-changes.ts'

@@ -1,11 +1,11 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { GROUPS, SETTING_NAMES, type Setting, settingOf, variableName } from '../../src/config/index.ts'
 
 export const file = 'docs/guides/settings.md'
 
 const PATH = join(import.meta.dirname, '../..', file)
-const BEGIN = '<!-- generated from src/config/schema.ts by `node test/config/settings-guide.ts` -->'
+const BEGIN = '<!-- generated from src/config/schema.ts by `npm run golden` -->'
 const END = '<!-- end of the generated part -->'
 
 /** The guide with its tables made anew from the schema; the words around them are kept. */
@@ -60,5 +60,3 @@ function number(value: number): string {
   const size = exponent === undefined ? '' : ` (${value / 1024 ** exponent} ${exponent === 3 ? 'GiB' : 'MiB'})`
   return `${value}${size}`
 }
-
-if (import.meta.main) writeFileSync(PATH, generate())

@@ -1,13 +1,13 @@
 /**
- * `node scripts/openapi.ts` writes the OpenAPI document of the server from the schemas of its routes. Building the application opens nothing, so
+ * `npm run golden` writes the OpenAPI document of the server from the schemas of its routes. Building the application opens nothing, so
  * what it would need of other rooms is only named here.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createObserve } from '../src/observe/index.ts'
-import { buildApp, type ServerDeps } from '../src/server/index.ts'
+import { createObserve } from '../../src/observe/index.ts'
+import { buildApp, type ServerDeps } from '../../src/server/index.ts'
 
-const ROOT = join(import.meta.dirname, '..')
+const ROOT = join(import.meta.dirname, '../..')
 
 /** Path of the document from the root. */
 export const file = 'openapi/syncline.openapi.json'
@@ -55,5 +55,3 @@ function nothing(): ServerDeps {
     },
   }
 }
-
-if (import.meta.main) writeFileSync(join(ROOT, file), await generate())
