@@ -27,7 +27,7 @@ export const exchange =
   async (app) => {
     const { limits, store } = deps
     const closing = new AbortController()
-    app.addHook('preClose', () => closing.abort())
+    app.addHook('preClose', async () => closing.abort())
     const shared: ExchangeDeps = {
       ...deps,
       watch: createWatch(store),

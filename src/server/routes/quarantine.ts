@@ -53,7 +53,7 @@ const entry = closed(
     firstAt: time('First attempt.'),
     lastAt: time('Last attempt.'),
     retryAt: nullable(time('Next attempt.')),
-    change,
+    change: nullable(change, { description: 'The record; null when it cannot be read.' }),
   },
   { title: 'QuarantineEntry', description: 'A record that could not be applied, alone, with the reason.' },
 )
@@ -136,14 +136,24 @@ export const quarantineRoutes =
   }
 
 function view({ line, header, ...rest }: QuarantineEntry) {
-  const [found] = changesOfLines({ ...header, text: line, count: 1 })
-  if (found === undefined) throw new Error(`entry ${rest.id} of the quarantine is empty`)
-  const { kind, ...change } = found
   return {
     ...rest,
     firstAt: isoTime(rest.firstAt),
     lastAt: isoTime(rest.lastAt),
     retryAt: isoTime(rest.retryAt),
-    change: { ...change, ...(kind === 'delete' && { deleted: true }), ...(kind === 'left' && { left: true }) },
+    change: changeOf(header, line),
+  }
+}
+
+/** What waits as a change; null for a line that nobody can read, which is why it waits. */
+function changeOf(header: QuarantineEntry['header'], line: string) {
+  try {
+    const [found] = changesOfLines({ ...header, text: line, count: 1 })
+    if (found === undefined) return null
+    const { kind, ...change } = found
+    return { ...change, ...(kind === 'delete' && { deleted: true }), ...(kind === 'left' && { left: true }) }
+  } catch (error) {
+    if (error instanceof SynclineError) return null
+    throw error
   }
 }

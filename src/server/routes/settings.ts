@@ -10,7 +10,7 @@ import { answer, anyJson, closed, ifMatch, pageOf } from '../schemas.ts'
 const name = Type.String({
   pattern: '^[a-z][A-Za-z0-9.-]{0,62}$',
   description: 'Name of the setting.',
-  examples: ['console.theme'],
+  examples: ['desk.theme'],
 })
 const setting = closed(
   { name, value: anyJson('Any JSON value.') },
