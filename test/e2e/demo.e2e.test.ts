@@ -10,7 +10,11 @@ const DEMO = join(import.meta.dirname, '../../demo/main.ts')
 
 /** A folder of its own for temporary files, so that what the demo leaves behind can be seen. */
 const home = await mkdtemp(join(tmpdir(), 'syncline-demo-test-'))
-t.teardown(() => rm(home, { recursive: true, force: true }))
+t.teardown(async () => {
+  for (const pid of await pids()) if (isAlive(pid)) process.kill(pid, 'SIGKILL')
+  await rm(home, { recursive: true, force: true, maxRetries: 5 })
+})
+t.setTimeout(180_000)
 
 type Ending = { readonly code: number | null; readonly output: string }
 
@@ -99,9 +103,6 @@ t.test('--keep leaves both sites running and says where they are', async (t) => 
   const { code, output } = await startDemo('--rows', '500', '--keep').ended
   t.equal(code, 0, output)
   const running = await pids()
-  t.teardown(() => {
-    for (const pid of running) if (isAlive(pid)) process.kill(pid, 'SIGKILL')
-  })
   t.equal(running.length, 2)
   const addresses = [...output.matchAll(/^ {2}(hub|field): (http:\S+)/gm)].map(([, name, url]) => ({ name, url }))
   t.same(
