@@ -35,7 +35,7 @@ type DeepReadonly<T> = T extends readonly (infer U)[]
     ? { readonly [K in keyof T]: DeepReadonly<T[K]> }
     : T
 
-/** A schema of what we answer: values that nobody may change are as good as any. */
+/** A schema of what we answer: what nobody may change will do. */
 export function answer<T extends TSchema>(schema: T) {
   return Type.Unsafe<DeepReadonly<Static<T>>>(schema)
 }
