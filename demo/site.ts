@@ -11,7 +11,7 @@ const START_MS_MAX = 120_000
 const STOP_MS_MAX = 15_000
 const LOG_LINES_SHOWN = 15
 
-/** A site in a process of its own, with its own database, driven through its HTTP API as any other program would. */
+/** A site in a process of its own, with its own database, driven through its HTTP API like any other program would. */
 export type Site = {
   readonly name: string
   readonly url: string

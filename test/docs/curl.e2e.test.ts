@@ -4,6 +4,8 @@ import t from 'tap'
 import { freePort } from '../support/postgres.ts'
 import { openShell, shellBlocks } from './shell.ts'
 
+t.setTimeout(180_000)
+
 const GUIDE = 'docs/guides/pushing-with-curl.md'
 const port = String(await freePort())
 const shell = await openShell(t, { SYNCLINE_DATA_DIR: 'site', SYNCLINE_PORT: port })

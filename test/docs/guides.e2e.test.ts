@@ -3,6 +3,8 @@ import { join } from 'node:path'
 import t from 'tap'
 import { openShell, ROOT, shellBlocks } from './shell.ts'
 
+t.setTimeout(180_000)
+
 const shell = await openShell(t)
 const [hub] = await Promise.all([
   shell.serve('syncline serve --name hub --data-dir hub --port 0', 'hub'),

@@ -4,6 +4,8 @@ import t from 'tap'
 import { freePort, startPostgres } from '../support/postgres.ts'
 import { openShell, ROOT, shellBlocks } from './shell.ts'
 
+t.setTimeout(180_000)
+
 const cluster = await startPostgres(t)
 const env = { PGHOST: cluster.host, PGPORT: String(cluster.port), PGUSER: 'postgres' }
 const shell = await openShell(t, env, [dirname(cluster.bin('psql'))])
