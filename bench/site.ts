@@ -8,7 +8,7 @@ import type { Owner } from '../test/support/postgres.ts'
 const LAUNCHER = new URL('../bin/syncline', import.meta.url).pathname
 const START_TRIES = 300
 
-/** A site in a process of its own, driven through its HTTP API as any other system would. */
+/** A site in a process of its own, driven through its HTTP API like any client. */
 export type BenchSite = {
   readonly name: string
   readonly pid: number

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { plainEnvironment } from '../support/environment.ts'
 import type { Owner } from '../support/postgres.ts'
 
 export const ROOT = join(import.meta.dirname, '../..')
@@ -30,12 +31,11 @@ export async function openShell(t: Owner, env: NodeJS.ProcessEnv = {}, path: rea
   await mkdir(join(folder, 'bin'))
   await symlink(join(ROOT, 'bin/syncline'), join(folder, 'bin/syncline'))
   await symlink(join(ROOT, 'openapi'), join(folder, 'openapi'))
-  const settings = Object.entries(process.env).filter(([name]) => !name.startsWith('SYNCLINE_'))
   const PATH = [join(folder, 'bin'), ...path, process.env.PATH].join(':')
   const start = (block: string) =>
     spawn('bash', ['-euo', 'pipefail', '-c', block], {
       cwd: folder,
-      env: { ...Object.fromEntries(settings), ...env, PATH },
+      env: { ...plainEnvironment(), ...env, PATH },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
   return {

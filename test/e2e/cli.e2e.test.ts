@@ -5,6 +5,7 @@ import { delimiter, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { type Ending, syncline } from '../cli/terminal.ts'
+import { plainEnvironment } from '../support/environment.ts'
 import { startPostgres } from '../support/postgres.ts'
 
 t.setTimeout(180_000)
@@ -35,9 +36,8 @@ t.teardown(() => rm(home, { recursive: true, force: true }))
 
 /** The environment of the tests without settings of theirs, and with their own Node first. */
 function environment(settings: Readonly<Record<string, string>>): NodeJS.ProcessEnv {
-  const own = Object.entries(process.env).filter(([name]) => !name.startsWith('SYNCLINE_'))
   const PATH = [dirname(process.execPath), process.env.PATH].join(delimiter)
-  return { ...Object.fromEntries(own), ...settings, PATH, NO_COLOR: '1' }
+  return plainEnvironment({ ...settings, PATH, NO_COLOR: '1' })
 }
 
 function makeSite(name: string, settings: Readonly<Record<string, string>> = {}): Site {

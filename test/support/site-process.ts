@@ -6,6 +6,7 @@ import { request as httpsRequest } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { plainEnvironment } from './environment.ts'
 import { freePort, type Owner } from './postgres.ts'
 
 export type SiteProcess = {
@@ -57,9 +58,8 @@ export async function startSiteProcess(
   const port = await freePort()
   const lines: string[] = []
   let child: ChildProcess | undefined
-  const inherited = Object.entries(process.env).filter(([variable]) => !variable.startsWith('SYNCLINE_'))
   const env = {
-    ...Object.fromEntries(inherited),
+    ...plainEnvironment(),
     SYNCLINE_DATA_DIR: dataDir,
     SYNCLINE_NAME: options.name,
     SYNCLINE_PORT: String(port),
