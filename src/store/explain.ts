@@ -13,6 +13,7 @@ export function explain(error: unknown): unknown {
   if (code === '42501') return new SynclineError('SYNC_STORE_RIGHTS', words, { cause: error })
   if (/^22/.test(code))
     return new SynclineError('SYNC_FORMAT_INVALID', `a line of the batch cannot be read: ${words}`, { cause: error })
-  if (/^(42703|42P01)/.test(code)) return new SynclineError('SYNC_RESOURCE_OUTDATED', words, { cause: error })
+  if (/^(42703|42P01|42804|42846)/.test(code))
+    return new SynclineError('SYNC_RESOURCE_OUTDATED', words, { cause: error })
   return error
 }

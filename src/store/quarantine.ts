@@ -35,7 +35,9 @@ export async function quarantineStaged(
   },
   batch: LineBatch,
 ): Promise<void> {
-  const { rows } = await sql`select from pg_temp.syncline_stage where class in ('w', 'b', 'q') limit 1`.execute(trx)
+  const { rows } = await sql`select from pg_temp.syncline_stage where class in ('w', 'b', 'q', 'o') limit 1`.execute(
+    trx,
+  )
   if (rows.length === 0) return
   const header: LineHeader = {
     resource: batch.resource,
@@ -45,11 +47,13 @@ export async function quarantineStaged(
   }
   await sql`
     insert into syncline.quarantine as q (peer_id, resource_id, record_id, via, origin, clock, run_id, line, header, code, reason, waits_resource_id, waits_record_id, retry_at)
-    select ${place.peerId}, ${place.resource.id}, s.id, ${place.via}, s.origin, coalesce(s.clock, 0), ${place.runId}::int8, l.line, ${JSON.stringify(header)}::jsonb,
+    select ${place.peerId}, ${place.resource.id}, s.id, ${place.via}, coalesce(s.in_origin, s.origin), coalesce(s.in_clock, s.clock, 0), ${place.runId}::int8, l.line, ${JSON.stringify(header)}::jsonb,
            s.code, s.reason, s.w_resource, s.w_id, now() + interval '1 minute'
       from pg_temp.syncline_stage s
       join unnest(string_to_array(${batch.text}, e'\\n')) with ordinality l(line, n) on l.n = s.n
-     where s.class in ('w', 'b', 'q')
+     -- What was refused is not kept here, unless it waited already: then the reason is another now.
+     where s.class in ('w', 'b', 'q') or s.class = 'o' and exists (
+       select from syncline.quarantine e where e.peer_id = ${place.peerId} and e.resource_id = ${place.resource.id} and e.record_id = s.id)
     on conflict (peer_id, resource_id, record_id) do update set
       via = excluded.via, origin = excluded.origin, clock = excluded.clock, run_id = excluded.run_id, line = excluded.line, header = excluded.header,
       code = excluded.code, reason = excluded.reason, waits_resource_id = excluded.waits_resource_id, waits_record_id = excluded.waits_record_id,
@@ -57,21 +61,26 @@ export async function quarantineStaged(
     where not (excluded.origin = q.origin and excluded.clock < q.clock)`.execute(trx)
 }
 
-/** Ends the wait of records whose version, or one that has seen it, is here now. */
-export async function releaseApplied(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
+/**
+ * Ends the wait of records whose version, or one that has seen it, is here now. Of the peer itself also of those that left its filter, and of
+ * those that a person settles now.
+ */
+export async function releaseApplied(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  peerId: number | null,
+): Promise<void> {
   const { rows } = await sql`select from syncline.quarantine where resource_id = ${resource.id} limit 1`.execute(trx)
   if (rows.length === 0) return
   await sql`
     delete from syncline.quarantine where ctid = any (array(
       select q.ctid from pg_temp.syncline_stage s cross join lateral (
-        select w.ctid, w.origin, w.clock, r.origin as r_origin, r.clock as r_clock, r.seen as r_seen
-          from syncline.quarantine w join syncline.record r on r.resource_id = w.resource_id and r.record_id = w.record_id
+        select w.ctid, w.peer_id, w.origin, w.clock, r.origin as r_origin, r.clock as r_clock, r.seen as r_seen
+          from syncline.quarantine w left join syncline.record r on r.resource_id = w.resource_id and r.record_id = w.record_id
          where w.resource_id = ${resource.id} and w.record_id = s.id offset 0
       ) q
-       where s.class in ('n', 'f', 's', 'v')
-         and (q.r_origin = q.origin and q.r_clock >= q.clock or (q.r_seen ->> q.origin::text)::int8 >= q.clock)))`.execute(
-    trx,
-  )
+       where s.class in ('n', 'f', 's', 'v') and (q.r_origin = q.origin and q.r_clock >= q.clock or (q.r_seen ->> q.origin::text)::int8 >= q.clock)
+          or s.class in ('l', 'r', 'a') and q.peer_id = ${peerId}::int4))`.execute(trx)
 }
 
 /**

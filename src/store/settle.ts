@@ -142,7 +142,7 @@ async function carryOut(
     await sql`
       insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
       select ${context.resource.id}, s.id, ${context.runId}::int8, 'lost a conflict', s.origin, s.clock, s.seen, s.kind = 'd',
-             (select json_object_agg(name, s.payload::jsonb -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality c(name, at))
+             (select json_object_agg(name, nullif(s.payload, '')::jsonb -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality c(name, at))
         from pg_temp.syncline_stage s where s.n = ${row.n}`.execute(trx)
   }
   if (verdict.class === 'a') await openConflict(trx, context, header, row)
@@ -154,7 +154,7 @@ async function carryOut(
           Object.fromEntries(Object.entries(next.seen).map(([origin, clock]) => [String(sites.get(origin)), clock])),
         )
   await sql`
-    update pg_temp.syncline_stage set class = ${verdict.class}::"char", announce = ${verdict.announce},
+    update pg_temp.syncline_stage set class = ${verdict.class}::"char", announce = ${verdict.announce}, in_clock = clock, in_origin = origin,
            clock = coalesce(${next?.clock ?? null}::int8, clock), origin = coalesce(${next === undefined ? null : sites.get(next.origin)}::int4, origin),
            seen = case when ${next !== undefined} then ${seen}::jsonb else seen end
      where n = ${row.n}`.execute(trx)

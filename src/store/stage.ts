@@ -7,22 +7,25 @@ import type { Database } from './schema.ts'
 /**
  * What becomes of a staged record, in one letter:
  * n new here · f supersedes what is here · s known or stale · c concurrent with what is here · u pushed without a version over a living record ·
- * v only the version changes (settled, content as it is here) · l left the filter of the link · a waits for a person ·
- * w waits for the record it refers to · b deletion blocked by records that refer to it · o outside the grant · q refused by the database.
+ * v only the version changes (settled, content as it is here) · l left the filter of the link · r left it and is removed here ·
+ * a waits for a person · w waits for the record it refers to · b deletion blocked by records that refer to it · o outside the grant · q refused by the database.
  */
-export type StageClass = 'n' | 'f' | 's' | 'c' | 'u' | 'v' | 'l' | 'a' | 'w' | 'b' | 'o' | 'q'
+export type StageClass = 'n' | 'f' | 's' | 'c' | 'u' | 'v' | 'l' | 'r' | 'a' | 'w' | 'b' | 'o' | 'q'
 
 export type StageCounts = Readonly<Partial<Record<StageClass, number>>> & {
   readonly puts: number
   readonly deletes: number
 }
 
+/** A line that cannot be read here: its place in the batch, from 1, and the database's words. */
+export type Unreadable = { readonly n: number; readonly reason: string }
+
 /** One staging table a connection, emptied at each commit. */
 export async function prepareStage(trx: Transaction<Database>): Promise<void> {
   await sql`create temporary table if not exists syncline_stage (
     n int not null, class "char" not null, kind "char" not null, id text collate "C" not null,
     clock int8, origin int4, seen jsonb, payload text,
-    l_clock int8, l_origin int4, l_seen jsonb, l_deleted bool, announce bool not null default false,
+    l_clock int8, l_origin int4, l_seen jsonb, l_deleted bool, announce bool not null default false, in_clock int8, in_origin int4,
     w_resource int4, w_id text, code text, reason text
   ) on commit delete rows`.execute(trx)
   await sql`delete from pg_temp.syncline_stage`.execute(trx)
@@ -53,34 +56,59 @@ const CLASSIFY = `case
   end
 end`
 
-/** Stages the lines of a batch and classifies each against the record row: one statement, one index look-up a record. */
+const field = (n: number) => `split_part(line, e'\\t', ${n})`
+
+/** Lines as rows: n, id, payload and the line itself. */
+export function stagedLinesSql(resource: ResourceInfo, text: string): RawBuilder<unknown> {
+  const bare = `case when strpos(${field(1)}, '\\') = 0 then substr(${field(1)}, 2, length(${field(1)}) - 2) else ('[' || ${field(1)} || ']')::jsonb ->> 0 end`
+  const id = sql.raw(resource.keyType.endsWith('.uuid') ? `(${bare})::uuid::text` : bare)
+  return sql`
+    select n, ${id} collate "C" as id, ${sql.raw(field(6))} as payload, line
+      from unnest(string_to_array(${text}, e'\\n')) with ordinality as u(line, n)`
+}
+
+/**
+ * Stages the lines of a batch and classifies each against the record row: one statement, one index look-up a record.
+ * Lines that cannot be read are staged as such.
+ */
 export async function stageLines(
   trx: Transaction<Database>,
   resource: ResourceInfo,
   batch: LineBatch,
   origins: readonly number[],
   writer: number,
+  unreadable: readonly Unreadable[] = [],
 ): Promise<void> {
-  const field = (n: number) => sql.raw(`split_part(line, e'\\t', ${n})`)
-  const bare = sql`case when strpos(${field(1)}, '\\') = 0 then substr(${field(1)}, 2, length(${field(1)}) - 2) else ('[' || ${field(1)} || ']')::jsonb ->> 0 end`
-  const id = resource.keyType.endsWith('.uuid') ? sql`(${bare})::uuid::text` : bare
+  const part = (n: number) => sql.raw(field(n))
+  const origin = sql`coalesce((${origins}::int4[])[nullif(${part(3)}, '')::int4 + 1], ${writer})`
+  const skipped = new Set(unreadable.map((each) => each.n))
+  const lines = skipped.size === 0 ? [] : batch.text.split('\n')
+  // An empty line keeps the place of one that cannot be read.
+  const text = skipped.size === 0 ? batch.text : lines.map((line, n) => (skipped.has(n + 1) ? '' : line)).join('\n')
   await sql`
     insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, seen, payload, l_clock, l_origin, l_seen, l_deleted)
     select p.n, ${sql.raw(CLASSIFY)}::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.payload, l.clock, l.origin, l.seen, l.deleted
       from (
-        select n, ${id} collate "C" as id, nullif(${field(2)}, '')::int8 as clock,
-               coalesce((${origins}::int4[])[nullif(${field(3)}, '')::int4 + 1], ${writer}) as origin,
-               case when ${field(4)} = '' then null else (
+        select n, id, nullif(${part(2)}, '')::int8 as clock, ${origin} as origin,
+               case when ${part(4)} = '' then null else (
                  select jsonb_object_agg((${origins}::int4[])[key::int4 + 1], value::int8)
-                   from jsonb_each_text((${field(4)})::jsonb)) end as seen,
-               (${field(5)})::"char" as kind, ${field(6)} as payload
-          from unnest(string_to_array(${batch.text}, e'\\n')) with ordinality as u(line, n) offset 0
+                   from jsonb_each_text((${part(4)})::jsonb)) end as seen,
+               (${part(5)})::"char" as kind, payload
+          from (${stagedLinesSql(resource, text)} where line <> '') staged offset 0
       ) p
       left join lateral (
         select r.clock, r.origin, r.seen, r.deleted from syncline.record r
          where r.resource_id = ${sql.lit(resource.id)} and r.record_id = p.id offset 0
       ) l on true
      order by p.id`.execute(trx)
+  for (const { n, reason } of unreadable) {
+    const line = lines[n - 1] ?? ''
+    const id = (JSON.parse(line.slice(0, line.indexOf('\t'))) as string).replaceAll('\0', '\ufffd').toWellFormed()
+    await sql`
+      insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, payload, code, reason)
+      select ${n}, 'q', (${part(5)})::"char", ${id}, nullif(${part(2)}, '')::int8, ${origin}, ${part(6)}, 'SYNC_RECORD_INVALID', ${reason}
+        from (select ${line}::text as line) l`.execute(trx)
+  }
 }
 
 /**
@@ -129,6 +157,10 @@ export async function lockStaged(
   if (patience === 'set aside') await setAsideLocked(trx, resource)
   await sql`select from (select s.id::${sql.raw(resource.keyType)} as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
     join ${sql.raw(liveTable(resource))} t on t.${key} = s.key for update of t`.execute(trx)
+  // What is deleted here has no row that could be held: an application may be about to make it anew.
+  await sql`select from syncline.record r where r.resource_id = ${resource.id} and r.record_id in (
+      select s.id from pg_temp.syncline_stage s where s.l_deleted and s.class in ('f', 'c', 'u', 'l'))
+    order by r.record_id for update`.execute(trx)
   await sql`
     update pg_temp.syncline_stage s set class = now.class, l_clock = now.clock, l_origin = now.origin, l_seen = now.seen, l_deleted = now.deleted
       from (
@@ -190,11 +222,21 @@ export function targetTable(reference: {
   return sql.raw(`${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)}`)
 }
 
+/** Records that left the filter of the link go where the sender knows all that is here; the others stay as they are. */
+export async function markRemovals(trx: Transaction<Database>): Promise<void> {
+  await sql`
+    update pg_temp.syncline_stage s set class = 'r'
+     where s.class = 'l' and not s.l_deleted and s.l_origin is not null
+       and (s.origin = s.l_origin and s.clock >= s.l_clock or (s.seen ->> s.l_origin::text)::int8 >= s.l_clock)`.execute(
+    trx,
+  )
+}
+
 type IncomingKey = {
   readonly child: string
   readonly child_oid: number
-  readonly child_column: string
-  readonly column: string
+  readonly child_columns: readonly string[]
+  readonly columns: readonly string[]
   readonly action: string
 }
 
@@ -204,29 +246,33 @@ type IncomingKey = {
  */
 export async function markBlockedDeletes(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
   const { rows: keys } = await sql<IncomingKey>`
-    select format('%I.%I', n.nspname, c.relname) as child, c.oid as child_oid, ca.attname as child_column, pa.attname as column, f.confdeltype::text as action
+    select format('%I.%I', n.nspname, c.relname) as child, c.oid as child_oid, f.confdeltype::text as action,
+           array(select a.attname::text from unnest(f.conkey) with ordinality k(num, at) join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.num order by k.at) as child_columns,
+           array(select a.attname::text from unnest(f.confkey) with ordinality k(num, at) join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.num order by k.at) as columns
       from pg_constraint f join pg_class c on c.oid = f.conrelid join pg_namespace n on n.oid = c.relnamespace
-      join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = f.conkey[1]
-      join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = f.confkey[1]
-     where f.confrelid = ${resource.tableOid}::oid and f.contype = 'f' and array_length(f.conkey, 1) = 1 and f.conparentid = 0`.execute(
-    trx,
-  )
+     where f.confrelid = ${resource.tableOid}::oid and f.contype = 'f' and f.conparentid = 0`.execute(trx)
   const key = sql.id(resource.keyColumn)
+  const goes = (alias: string) =>
+    sql.raw(`(${alias}.kind = 'd' and ${alias}.class = 'f' and not ${alias}.l_deleted or ${alias}.class = 'r')`)
   // A blocked row keeps its own parents: repeat while something new is blocked. The bound is the depth of a tree of rows.
   for (let round = 0; round < 64; round++) {
     let marked = 0
     for (const foreign of keys) {
       const self = Number(foreign.child_oid) === resource.tableOid
-      if (!self && (foreign.action === 'n' || foreign.action === 'd')) continue
+      // A deletion empties such references at every site alike; a record that only left a filter is still referred to elsewhere.
+      const emptied = sql.lit(!self && (foreign.action === 'n' || foreign.action === 'd'))
       const spared = self
-        ? sql`and c.${key}::text not in (select d.id from pg_temp.syncline_stage d where d.kind = 'd' and d.class in ('n', 'f'))`
+        ? sql`and c.${key}::text not in (select d.id from pg_temp.syncline_stage d where ${goes('d')})`
         : sql``
+      const refers = foreign.columns.map(
+        (column, n) => sql`c.${sql.id(foreign.child_columns[n] ?? '')} = t.${sql.id(column)}`,
+      )
       const { numAffectedRows } = await sql`
         update pg_temp.syncline_stage s set class = 'b', code = 'SYNC_RECORD_STILL_REFERENCED',
-               reason = format('rows of %s still refer to it by %s', ${foreign.child}::text, ${foreign.child_column}::text)
+               reason = format('rows of %s still refer to it by %s', ${foreign.child}::text, ${foreign.child_columns.join(', ')}::text)
           from ${sql.raw(liveTable(resource))} t
-         where s.kind = 'd' and s.class = 'f' and not s.l_deleted and t.${key} = s.id::${sql.raw(resource.keyType)}
-           and exists (select from ${sql.raw(foreign.child)} c where c.${sql.id(foreign.child_column)} = t.${sql.id(foreign.column)} ${spared})`.execute(
+         where ${goes('s')} and (s.class = 'r' or not ${emptied}) and t.${key} = s.id::${sql.raw(resource.keyType)}
+           and exists (select from ${sql.raw(foreign.child)} c where ${sql.join(refers, sql` and `)} ${spared})`.execute(
         trx,
       )
       marked += Number(numAffectedRows ?? 0)

@@ -34,6 +34,7 @@ export async function writeRange(
   const superseding = (counts.f ?? 0) > 0
   if (superseding) await keepBeforeImages(trx, context, range)
   await sql`select set_config('syncline.apply', ${String(resource.id)}, true)`.execute(trx)
+  if ((counts.r ?? 0) > 0) await removeRows(trx, context, range)
   if (counts.deletes > 0 && superseding) await deleteRows(trx, resource, range)
   if (counts.puts > 0 && superseding) await updateRows(trx, context, range)
   if (counts.puts > 0) await insertRows(trx, context, range, sql`(s.class = 'n' or s.class = 'f' and s.l_deleted)`)
@@ -41,22 +42,35 @@ export async function writeRange(
   await writeVersions(trx, context, range, counts)
   if (context.unknown.length > 0) await parkUnknown(trx, context, range)
   if (resource.references.some((reference) => reference.cyclic)) await keepLateReferences(trx, context, range)
+  // What is checked at the end of a transaction would refuse all of it: now it is known whose fault it is.
+  await sql`set constraints all immediate`.execute(trx)
 }
 
-/** Rows in the range whose live row does not meet the grant's filter, after the write or (for a superseding one) before it. */
-export async function markOutsideFilter(
-  trx: Transaction<Database>,
-  context: WriteContext,
-  classes: string,
-): Promise<number> {
-  if (context.filter === undefined) return 0
+/** Sets aside what would change or delete rows that do not meet the grant's filter as they are. */
+export async function markOutsideFilter(trx: Transaction<Database>, context: WriteContext): Promise<void> {
+  if (context.filter === undefined) return
   const { resource } = context
-  const { numAffectedRows } = await sql`
+  await sql`
     update pg_temp.syncline_stage s set class = 'o', code = 'SYNC_RECORD_OUTSIDE_GRANT', reason = 'the record does not match the filter of the grant'
       from ${sql.raw(liveTable(resource))} t
-     where s.class::text = any(${classes.split('')}::text[]) and t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
+     where s.class in ('f', 'c', 'u') and t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
        and not coalesce(${context.filter}, false)`.execute(trx)
-  return Number(numAffectedRows ?? 0)
+}
+
+/** Places of the records that were just written and do not meet the grant's filter now. */
+export async function outsideFilter(
+  trx: Transaction<Database>,
+  context: WriteContext,
+  range: Range,
+): Promise<readonly number[]> {
+  if (context.filter === undefined) return []
+  const { resource } = context
+  const { rows } = await sql<{ n: number }>`
+    select s.n from pg_temp.syncline_stage s join ${sql.raw(liveTable(resource))} t on t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
+     where s.class in ('n', 'f') and s.kind = 'p' and ${within(range)} and not coalesce(${context.filter}, false)`.execute(
+    trx,
+  )
+  return rows.map((row) => row.n)
 }
 
 const within = (range: Range) => sql`s.n between ${range.from} and ${range.to}`
@@ -72,33 +86,60 @@ async function keepBeforeImages(trx: Transaction<Database>, context: WriteContex
 }
 
 async function deleteRows(trx: Transaction<Database>, resource: ResourceInfo, range: Range): Promise<void> {
+  const gone = sql`s.class = 'f' and s.kind = 'd' and not s.l_deleted and ${within(range)}
+    and t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}`
+  await sql`delete from ${sql.raw(liveTable(resource))} t using pg_temp.syncline_stage s where ${gone}`.execute(trx)
+  const { rows } =
+    await sql`select from pg_temp.syncline_stage s, ${sql.raw(liveTable(resource))} t where ${gone} limit 1`.execute(
+      trx,
+    )
+  if (rows.length > 0) throw ignored('deleted')
+}
+
+/** Forgets records that left the filter of the link: no tombstone, they live on elsewhere. */
+async function removeRows(trx: Transaction<Database>, context: WriteContext, range: Range): Promise<void> {
+  const { resource } = context
+  const table = sql.raw(liveTable(resource))
+  const removed = sql`s.class = 'r' and ${within(range)} and t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}`
   await sql`
-    delete from ${sql.raw(liveTable(resource))} t using pg_temp.syncline_stage s
-     where s.class = 'f' and s.kind = 'd' and not s.l_deleted and ${within(range)}
-       and t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}`.execute(trx)
+    insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
+    select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, row_to_json(t.*)
+      from pg_temp.syncline_stage s, ${table} t where ${removed}`.execute(trx)
+  await sql`delete from ${table} t using pg_temp.syncline_stage s where ${removed}`.execute(trx)
+  const { rows } = await sql`select from pg_temp.syncline_stage s, ${table} t where ${removed} limit 1`.execute(trx)
+  if (rows.length > 0) throw ignored('deleted')
+  await sql`
+    delete from syncline.record r using pg_temp.syncline_stage s
+     where r.resource_id = ${resource.id} and r.record_id = s.id and s.class = 'r' and ${within(range)}`.execute(trx)
+}
+
+/** A trigger or rule of the table that quietly does nothing must not make us believe that a record is here. */
+function ignored(what: string): Error {
+  const message = `the row was not ${what}, without an error: a trigger or rule of the table must have prevented it`
+  return Object.assign(new Error(message), { code: 'P0001' })
 }
 
 async function updateRows(trx: Transaction<Database>, context: WriteContext, range: Range): Promise<void> {
   const { resource, columns } = context
   const key = sql.id(resource.keyColumn)
   const table = sql.raw(liveTable(resource))
+  const due = sql`s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)}`
   const rows = sql`select s.id::${sql.raw(resource.keyType)} as key, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s
-    where s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)} order by s.id offset 0`
-  let updated = -1n
+    where ${due} order by s.id offset 0`
+  const found = sql`exists (select from ${table} t where t.${key} = s.id::${sql.raw(resource.keyType)})`
   if (columns.length > 0) {
     const assignments = columns.map((each) => sql`${sql.id(each.column.name)} = ${sql.raw(incomingSql(context, each))}`)
-    const result =
+    const { numAffectedRows } =
       await sql`update ${table} t set ${sql.join(assignments)} from (${rows}) s where t.${key} = s.key`.execute(trx)
-    updated = result.numAffectedRows ?? -1n
+    const { rows: expected } = await sql<{ count: string }>`
+      select count(*) from pg_temp.syncline_stage s where ${due}`.execute(trx)
+    if (numAffectedRows === BigInt(expected[0]?.count ?? 0)) return
+    const { rows: living } = await sql<{ count: string }>`
+      select count(*) from pg_temp.syncline_stage s where ${due} and ${found}`.execute(trx)
+    if (numAffectedRows !== BigInt(living[0]?.count ?? 0)) throw ignored('changed')
   }
-  const { rows: expected } = await sql<{ count: string }>`
-    select count(*) from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)}`.execute(
-    trx,
-  )
-  if (updated === BigInt(expected[0]?.count ?? 0)) return
   // A row that is gone behind the triggers although its record lives is written anew.
-  const missing = sql`s.class = 'f' and not s.l_deleted and not exists (select from ${table} t where t.${key} = s.id::${sql.raw(resource.keyType)})`
-  await insertRows(trx, context, range, missing)
+  await insertRows(trx, context, range, sql`s.class = 'f' and not s.l_deleted and not ${found}`)
 }
 
 async function insertRows(
@@ -110,10 +151,14 @@ async function insertRows(
   const { resource, columns } = context
   const names = sql.join([sql.id(resource.keyColumn), ...columns.map((each) => sql.id(each.column.name))])
   const values = sql.raw(['s.key', ...columns.map((each) => incomingSql(context, each))].join(', '))
-  await sql`
+  const due = sql`s.kind = 'p' and ${which} and ${within(range)}`
+  const { rows: expected } = await sql<{ count: string }>`
+    select count(*) from pg_temp.syncline_stage s where ${due}`.execute(trx)
+  const { numAffectedRows } = await sql`
     insert into ${sql.raw(liveTable(resource))} (${names}) select ${values} from (
       select s.id::${sql.raw(resource.keyType)} as key, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s
-       where s.kind = 'p' and ${which} and ${within(range)} order by s.id offset 0) s`.execute(trx)
+       where ${due} order by s.id offset 0) s`.execute(trx)
+  if (numAffectedRows !== BigInt(expected[0]?.count ?? 0)) throw ignored('inserted')
 }
 
 /** The value of a column from payload array `s.v`. Casts go to the bare type: what is too long is refused by the assignment, never cut. */
@@ -227,7 +272,8 @@ export async function resolveLateReferences(
          where s.class in ('n', 'f') and s.kind = 'p'
       ), filled as (
         update ${sql.raw(liveTable(resource))} t set ${sql.id(reference.column.name)} = ready.value from ready
-         where t.${sql.id(resource.keyColumn)} = ready.record_id::${sql.raw(resource.keyType)}
+         -- Null still: an application may have chosen another target meanwhile.
+         where t.${sql.id(resource.keyColumn)} = ready.record_id::${sql.raw(resource.keyType)} and t.${sql.id(reference.column.name)} is null
       )
       delete from syncline.pending_ref f where f.ctid = any (array(select at from ready))`.execute(trx)
     await sql`select set_config('syncline.apply', '', true)`.execute(trx)
