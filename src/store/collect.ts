@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import { formatCheckpoint, type LineBatch, type Position, RECORD_ID_BYTES_MAX, SynclineError } from '../sync/index.ts'
 import { quoteIdent } from './capture.ts'
@@ -27,12 +28,18 @@ export const SENT_ID_BYTES_MAX = 512
 /** How far the text of a batch may exceed the bytes it is bounded to: JSON takes more than stored values. */
 const OVERSIZE = 4
 
+/** Pauses while an ending transaction holds the horizon, and the longest wait for it, in milliseconds. */
+const HELD_STEP_MS = 20
+const HELD_MAX_MS = 200
+
 const START: Position = { xact: '0', recordId: '' }
 
 type BatchRow = {
   readonly text: string | null
   readonly lines: number
   readonly scanned: number
+  /** Something is committed that an open transaction keeps from being read. */
+  readonly held: boolean
   readonly kept: number
   readonly last_xact: string | null
   readonly last_id: string | null
@@ -49,9 +56,7 @@ type BatchRow = {
 export async function collect(db: Kysely<Database>, request: CollectRequest): Promise<LineBatch> {
   const after = request.after ?? START
   const columns = sentColumns(request.resource, request.columns)
-  const { rows } = await batchQuery(request, columns, after).execute(db)
-  const [row] = rows
-  if (row === undefined) throw new SynclineError('SYNC_INTERNAL', 'the batch query returned no row')
+  const row = await readBatch(db, request, columns, after)
   const bytes = Buffer.byteLength(row.text ?? '')
   if (bytes > request.bytesMax * OVERSIZE && row.kept > 1) {
     // Values that are stored compressed may unfold to many times their size.
@@ -73,6 +78,25 @@ export async function collect(db: Kysely<Database>, request: CollectRequest): Pr
     text: row.text ?? '',
     count: row.lines,
     next: { checkpoint: formatCheckpoint({ logId: request.logId, position: last }), more },
+  }
+}
+
+/**
+ * Reads a batch. When there is nothing below the horizon but something beyond it, a transaction that is just ending usually holds it back:
+ * a person who wrote a record and says "sync" at once would be told that there is nothing to do. So that is waited for, briefly.
+ */
+async function readBatch(
+  db: Kysely<Database>,
+  request: CollectRequest,
+  columns: readonly Column[],
+  after: Position,
+): Promise<BatchRow> {
+  for (let waitedMs = 0; ; waitedMs += HELD_STEP_MS) {
+    const { rows } = await batchQuery(request, columns, after).execute(db)
+    const [row] = rows
+    if (row === undefined) throw new SynclineError('SYNC_INTERNAL', 'the batch query returned no row')
+    if (row.scanned > 0 || !row.held || waitedMs >= HELD_MAX_MS) return row
+    await sleep(HELD_STEP_MS)
   }
 }
 
@@ -130,6 +154,8 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
     select ${linesSql(resource, columns)} as text,
            (select count(*) from kept where kind is not null)::int as lines,
            (select count(*) from scan)::int as scanned,
+           exists (select from syncline.record r where r.resource_id = ${sql.lit(resource.id)}
+                     and r.xact >= pg_snapshot_xmin(pg_current_snapshot())) as held,
            (select count(*) from kept)::int as kept,
            (select xact::text from kept order by n desc limit 1) as last_xact,
            (select record_id from kept order by n desc limit 1) as last_id,
