@@ -43,6 +43,8 @@ const STOP_MS = 20_000
 const CLOSE_SERVER_MS = 5_000
 /** Where several processes share a database, a run that was silent for so long lost its process. */
 const SILENT_SECONDS = 60
+/** Each repair covers as many records as a comparison names; what is left after so many is something that a repair does not cure. */
+const REPAIRS_MAX = 3
 /** A new log is rare; asking for it with every request would cost more than it tells. */
 const SELF_FRESH_MS = 1_000
 
@@ -112,13 +114,13 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
     },
     verifyPeer: async ({ peer: ref, resources, deep, repair }) => {
       const peer = await findPeer(store.db, ref)
-      const options = { resources, deep }
-      let found = await verifyPeer({ store, connections }, peer, options)
-      const differ = found.filter(({ equal }) => !equal).map(({ resource }) => resource)
-      if (repair && differ.length > 0) {
+      const compare = (all: boolean) => verifyPeer({ store, connections }, peer, { resources, deep: all })
+      let found = await compare(deep || repair)
+      for (let pass = 0; repair && pass < REPAIRS_MAX && found.some(({ equal }) => !equal); pass++) {
+        const differ = found.filter(({ equal }) => !equal).map(({ resource }) => resource)
         await repairDifferences(store, peer, found)
         await (await starting.promise).run(peer, { resources: differ, cause: 'repair' })
-        found = await verifyPeer({ store, connections }, peer, options)
+        found = await compare(true)
       }
       return { peer: peer.name, resources: found }
     },

@@ -45,8 +45,8 @@ export type Verified = {
 
 /** Pieces that a range is divided into at each step down. */
 const BUCKETS = 64
-/** A range of so few records is compared one by one. */
-const SMALL = 200
+/** A range of so few records is compared one by one; a peer lists no more. */
+const SMALL = 1_000
 const NAMED_MAX = 100
 const NAMED_MAX_DEEP = 10_000
 
@@ -147,21 +147,21 @@ async function effectiveFilter(
 
 /**
  * Adds the records that differ in a range. A range that agrees is left alone, another one divided until it is small, by the side that has more
- * in it: so every step leads to less.
+ * in it: so every step leads to less. `theirs` is the peer's digest of the range where it is known already.
  */
-async function compareRange(walk: Walk, range: KeyRange): Promise<void> {
-  const theirs = await askRanges(walk, range, BUCKETS)
-  const [ours] = await digestOf(walk.store.db, walk.scope, range)
-  if (ours === undefined) throw new Error('a range has a digest')
-  const count = theirs.reduce((sum, each) => sum + each.count, 0)
-  if (range.from === null && range.to === null) walk.checked = count
-  const sum = theirs.reduce((total, each) => total + BigInt(each.sum), 0n)
-  if (count === ours.count && sum === BigInt(ours.sum)) return
-  if (Math.max(count, ours.count) <= SMALL) return compareRecords(walk, range)
-  const pieces = count >= ours.count ? theirs : await digestOf(walk.store.db, walk.scope, range, BUCKETS)
+async function compareRange(walk: Walk, range: KeyRange, theirs?: Digest): Promise<void> {
+  const { db } = walk.store
+  const [there] = theirs === undefined ? await askRanges(walk, range, 1) : [theirs]
+  const [here] = await digestOf(db, walk.scope, range)
+  if (there === undefined || here === undefined) throw unreadable(walk)
+  if (range.from === null && range.to === null) walk.checked = there.count
+  if (there.count === here.count && BigInt(there.sum) === BigInt(here.sum)) return
+  if (Math.max(there.count, here.count) <= SMALL) return compareRecords(walk, range)
+  const byThem = there.count >= here.count
+  const pieces = byThem ? await askRanges(walk, range, BUCKETS) : await digestOf(db, walk.scope, range, BUCKETS)
   for (const piece of pieces) {
     if (walk.differing.length >= walk.namedMax) return
-    await compareRange(walk, { from: piece.from, to: piece.to })
+    await compareRange(walk, { from: piece.from, to: piece.to }, byThem ? piece : undefined)
   }
 }
 

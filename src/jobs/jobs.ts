@@ -63,7 +63,7 @@ type SyncJob = {
 
 const LIVE = 'live'
 /** How often live tasks that other processes changed are looked for. */
-const LIVE_REFRESH_MS = 10_000
+const LIVE_REFRESH_MS = 5_000
 
 export async function startJobs(deps: JobsDeps): Promise<Jobs> {
   const { store } = deps

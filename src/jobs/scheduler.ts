@@ -37,7 +37,7 @@ export type Scheduler = {
 }
 
 /** How often changes that other processes made are looked for. */
-const REFRESH_MS = 10_000
+const REFRESH_MS = 5_000
 
 /** Tasks of one peer with the same schedule: they become one run. */
 type Group = { tasks: readonly ScheduledTask[]; timer: Timer }

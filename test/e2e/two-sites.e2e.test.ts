@@ -125,6 +125,29 @@ t.test('two sites with a table of their own become equal both ways and prove it'
     t.match(await field.site.api('POST', '/peers/hub/verify', {}), found)
     t.match(await field.site.api('POST', '/peers/hub/verify', { repair: true }), report)
     t.equal(await differences(hub, field), 0)
+
+    await field.query(`
+      set session_replication_role = replica;
+      delete from syncline.record where record_id in (select uuid::text from place where name like 'hub 2%');
+      delete from place where name like 'hub 2%';
+      set session_replication_role = origin`)
+    const verify = async (options: object) => {
+      type Found = { readonly equal: boolean; readonly differing: string[]; readonly detail: string }
+      const { resources } = await field.site.api<{ resources: Found[] }>('POST', '/peers/hub/verify', options)
+      return resources[0]
+    }
+    const few = await verify({})
+    t.match(few, { equal: false, detail: /search ended after 100/ })
+    t.equal(few?.differing.length, 100)
+    const all = await verify({ deep: true })
+    const gone = await hub.query(`select uuid from place where name like 'hub 2%' order by uuid`)
+    t.same(
+      all?.differing,
+      gone.map(({ uuid }) => uuid),
+      'every one of them, and no other',
+    )
+    t.match(await verify({ repair: true }), { equal: true, differing: [] })
+    t.equal(await differences(hub, field), 0)
   })
 
   await t.test('SIGHUP runs every task now', async (t) => {
