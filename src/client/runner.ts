@@ -1,6 +1,7 @@
 import type { Events } from '../observe/index.ts'
 import {
   appendLog,
+  brokenCaptures,
   checkpointsOf,
   type ExchangeLimits,
   everyItem,
@@ -34,6 +35,7 @@ import {
   step,
   type TaskResult,
 } from '../sync/index.ts'
+import { notGreen, reportBroken } from './capture-check.ts'
 import type { Connections } from './connections.ts'
 import { failureOf } from './failure.ts'
 import { PeerError } from './peer-error.ts'
@@ -44,6 +46,7 @@ import { countPulled, emptyCounts, type RunCounts } from './tally.ts'
 export type RunEvents = Pick<
   Events,
   | 'batchPulled'
+  | 'captureBroken'
   | 'batchPushed'
   | 'clockCompared'
   | 'clockFar'
@@ -120,10 +123,11 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
     const began = performance.now()
     const { db } = deps.store
     // Under the lease nobody else can be at work with this peer: a run that is still open lost its process.
-    const [tasks, resources, checkpoints] = await Promise.all([
+    const [tasks, resources, checkpoints, broken] = await Promise.all([
       everyItem((page) => listTasks(db, { ...page, peerId: peer.id, enabled: true })),
       loadResources(db),
       checkpointsOf(db, peer.id),
+      brokenCaptures(db),
       markInterruptedRuns(db, { peerId: peer.id }),
     ])
     const ordered = inOrder(
@@ -172,7 +176,7 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
         acked: connection.told.get(resource) ?? null,
       }
     })
-    return obey(deps, session, runTasks, options.cause, began)
+    return obey(deps, session, runTasks, broken, options.cause, began)
   })
 }
 
@@ -181,6 +185,7 @@ async function obey(
   deps: RunnerDeps,
   session: RunSession,
   tasks: readonly RunTask[],
+  broken: readonly string[],
   cause: string,
   began: number,
 ): Promise<RunReport> {
@@ -212,7 +217,7 @@ async function obey(
     let next = firstStep({ expected: { uuid: peer.uuid, logId: peer.logId }, tasks })
     for (;;) {
       for (const effect of next.effects) {
-        if (effect.do === 'finish') return await finish(deps, session, effect.result, failures, cause, began)
+        if (effect.do === 'finish') return await finish(deps, session, effect.result, failures, broken, cause, began)
         begin(effect)
       }
       if (inbox.length === 0) await new Promise<void>((resolve) => (wake = resolve))
@@ -230,6 +235,7 @@ async function finish(
   session: RunSession,
   outcome: RunResult,
   failures: readonly unknown[],
+  broken: readonly string[],
   cause: string,
   began: number,
 ): Promise<RunReport> {
@@ -238,8 +244,10 @@ async function finish(
   const { peer } = link
   if (!outcome.cancelled) await redriveQuarantine(session)
   await logFailures(session, outcome, failures)
-  const failure = outcome.failure ?? outcome.tasks.find((task) => task.failure !== null)?.failure ?? null
-  const result = await settled(session, outcome)
+  const uncaptured = await reportBroken(session, broken)
+  const failure = outcome.failure ?? outcome.tasks.find((task) => task.failure !== null)?.failure ?? uncaptured
+  const exchanged = await settled(session, outcome)
+  const result = uncaptured === null ? exchanged : notGreen(exchanged)
   const durationMs = Math.round(performance.now() - began)
   const [code, message] = [failure?.code ?? null, failure?.detail ?? null]
   const state = outcome.cancelled ? 'cancelled' : 'finished'

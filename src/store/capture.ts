@@ -64,6 +64,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp set enable_hashagg = off set extra_float_digits = 1
 as $capture$
 declare
+  child record;
   now_us int8 := extract(epoch from clock_timestamp()) * 1000000;
 begin
   if current_setting('syncline.apply', true) = '${resource.id}' then
@@ -76,6 +77,7 @@ begin
       `select o.${id} as record_id from old_rows o except select n.${id} from new_rows n`,
       true,
     )}
+${touchChildren(resource.keyColumn)}
     end if;
   elsif tg_op = 'DELETE' then${upsert(`select o.${id} as record_id from old_rows o`, true)}
   elsif (select relispartition from pg_class where oid = tg_relid) then
@@ -88,6 +90,31 @@ begin
   return null;
 end
 $capture$`
+}
+
+/**
+ * Who refers to a row by its local number refers to another record when the row's identity changes, without a change of its own row.
+ * References by the identity itself are changed by the application or a cascade, which is captured there.
+ */
+function touchChildren(keyColumn: string): string {
+  const key = quoteLiteral(keyColumn)
+  return `    for child in
+      select s.id, s.key_column, f.conrelid::regclass::text as name, ca.attname as reference, pa.attname as target
+        from pg_constraint f join syncline.resource s on s.table_oid = f.conrelid
+        join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = f.conkey[1]
+        join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = f.confkey[1]
+       where f.confrelid in (tg_relid, pg_partition_root(tg_relid)) and f.contype = 'f' and array_length(f.conkey, 1) = 1 and f.conparentid = 0
+         and pa.attname <> ${key}
+    loop
+      execute format($children$
+        insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+        select %s, t.%I::text collate "C", pg_current_xact_id(), self.site_id, $1, false
+          from %s t, syncline.self
+         where t.%I in (select n.%I from new_rows n where not exists (select from old_rows o where o.%I = n.%I)) order by 2
+        on conflict (resource_id, record_id) do update set
+          xact = excluded.xact, ${nextVersion('excluded.origin', '$1')}, source = null, deleted = false$children$,
+        child.id, child.key_column, child.name, child.reference, child.target, ${key}, ${key}) using now_us;
+    end loop;`
 }
 
 /**
@@ -185,6 +212,18 @@ export async function captureFaults(db: Kysely<Database>, resource: ResourceInfo
     faults.push({ table: qualified(resource), fault: 'the triggers were made by another version of the program' })
   }
   return faults
+}
+
+/**
+ * Names of the resources whose table lacks a working trigger: one query, for every run. `captureFaults` says what is wrong in full.
+ */
+export async function brokenCaptures(db: Kysely<Database>): Promise<readonly string[]> {
+  const { rows } = await sql<{ name: string }>`
+    select r.name from syncline.resource r
+     where (select count(*) from pg_trigger t where t.tgrelid = r.table_oid and t.tgenabled in ('O', 'A')
+               and t.tgname = any(${EVENTS.map(triggerName)}::text[])) < ${EVENTS.length}
+     order by r.name`.execute(db)
+  return rows.map(({ name }) => name)
 }
 
 function faultOf(trigger: Trigger | undefined): string | null {

@@ -7,6 +7,7 @@ export {
   detach,
   type ResourceCheck,
 } from './attach.ts'
+export { brokenCaptures } from './capture.ts'
 export {
   type CheckpointDirection,
   checkpointsOf,
@@ -56,6 +57,7 @@ export { closeLeases, withLease, withPeerLease } from './lease.ts'
 export { createManaged, type ManagedTable } from './managed.ts'
 export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts'
 export { migrate } from './migrate.ts'
+export { isDatabaseGone } from './outage.ts'
 export { changeGrant, type Joiner, type PairedPeer, pairPeer } from './pairing.ts'
 export {
   discardQuarantined,

@@ -350,6 +350,23 @@ t.test('pauses grow with each failure of the peer', async (t) => {
   ])
 })
 
+t.test('a run whose table has lost a trigger is not green, although it brings in what the peer has', async (t) => {
+  const { here, there, told, run, task } = await pair(t)
+  await task('country', 'both')
+  await there.query(`insert into country (name) values ('Chile')`)
+  await here.query('alter table country disable trigger zz_syncline_update')
+  const report = await run()
+  t.match(report, { result: 'error', code: 'SYNC_RESOURCE_OUTDATED', message: /country/ })
+  t.equal(report.counts.applied, 1, 'what the peer sent was applied all the same')
+  t.match(
+    told.find(({ event }) => event === 'captureBroken'),
+    { resource: 'country' },
+  )
+  t.match((await listLog(here.store.db, { resource: 'country' })).items, [{ action: 'check', result: 'error' }])
+  await here.query('alter table country enable always trigger zz_syncline_update')
+  t.match(await run(), { result: 'success', code: null })
+})
+
 t.test('a task that fails does not keep the others from running', async (t) => {
   const { here, there, run, task } = await pair(t)
   await task('country', 'pull', { filter: 'nosuchcolumn = 1' })

@@ -1,0 +1,32 @@
+import { appendLog } from '../store/index.ts'
+import type { Failure, ResultName } from '../sync/index.ts'
+import type { RunSession } from './run-effects.ts'
+
+/**
+ * Changes that no trigger sees are never sent, and nothing else would ever say so: a run whose tables have lost a trigger is not green,
+ * however well the exchange went. What peers send is applied all the same.
+ */
+export async function reportBroken(session: RunSession, broken: readonly string[]): Promise<Failure | null> {
+  const concerned = broken.filter((name) => session.tasks.has(name))
+  if (concerned.length === 0) return null
+  const detail = `changes of ${concerned.join(', ')} are not captured: a trigger is missing or disabled; syncline resource check says which`
+  for (const resource of concerned) {
+    session.events.captureBroken({ resource, problem: 'a trigger is missing or disabled' })
+    await appendLog(session.store.db, {
+      peer: session.link.peer,
+      runId: session.runId,
+      resource,
+      mode: 'push',
+      direction: 'none',
+      action: 'check',
+      result: 'error',
+      message: detail,
+    })
+  }
+  return { code: 'SYNC_RESOURCE_OUTDATED', retryable: false, detail }
+}
+
+/** The result of a run whose capture is broken: an error, unless something worse happened. */
+export function notGreen(result: ResultName): ResultName {
+  return result === 'fatal' ? 'fatal' : 'error'
+}
