@@ -232,6 +232,9 @@ export async function markRemovals(trx: Transaction<Database>): Promise<void> {
   )
 }
 
+/** ON DELETE SET NULL and SET DEFAULT. */
+const EMPTYING = new Set(['n', 'd'])
+
 type IncomingKey = {
   readonly child: string
   readonly child_oid: number
@@ -240,17 +243,48 @@ type IncomingKey = {
   readonly action: string
 }
 
-/**
- * Sets aside deletions of rows that others still refer to. A cascade is never left to the database: it would delete records
- * that the peer has not deleted, perhaps never seen. They go when those records are deleted themselves.
- */
-export async function markBlockedDeletes(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
-  const { rows: keys } = await sql<IncomingKey>`
+async function incomingKeys(trx: Transaction<Database>, resource: ResourceInfo): Promise<readonly IncomingKey[]> {
+  const { rows } = await sql<IncomingKey>`
     select format('%I.%I', n.nspname, c.relname) as child, c.oid as child_oid, f.confdeltype::text as action,
            array(select a.attname::text from unnest(f.conkey) with ordinality k(num, at) join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.num order by k.at) as child_columns,
            array(select a.attname::text from unnest(f.confkey) with ordinality k(num, at) join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.num order by k.at) as columns
       from pg_constraint f join pg_class c on c.oid = f.conrelid join pg_namespace n on n.oid = c.relnamespace
      where f.confrelid = ${resource.tableOid}::oid and f.contype = 'f' and f.conparentid = 0`.execute(trx)
+  return rows
+}
+
+/**
+ * Empties the references of a table to itself that the deletion of staged rows would empty. It is a change of this site, as it is where the
+ * children lie in another table; the database would do it unseen, in the middle of what is applied.
+ */
+export async function emptyOwnReferences(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  within: RawBuilder<unknown>,
+): Promise<void> {
+  const key = sql.id(resource.keyColumn)
+  const table = sql.raw(liveTable(resource))
+  for (const foreign of await incomingKeys(trx, resource)) {
+    if (Number(foreign.child_oid) !== resource.tableOid || !EMPTYING.has(foreign.action)) continue
+    const emptied = foreign.child_columns.map(
+      (column) => sql`${sql.id(column)} = ${sql.raw(foreign.action === 'n' ? 'null' : 'default')}`,
+    )
+    const refers = foreign.columns.map(
+      (column, n) => sql`c.${sql.id(foreign.child_columns[n] ?? '')} = t.${sql.id(column)}`,
+    )
+    await sql`
+      update ${table} c set ${sql.join(emptied)} from ${table} t join pg_temp.syncline_stage s on t.${key} = s.id::${sql.raw(resource.keyType)}
+       where s.class = 'f' and s.kind = 'd' and not s.l_deleted and ${within} and ${sql.join(refers, sql` and `)}
+         and c.${key}::text not in (select o.id from pg_temp.syncline_stage o where o.class in ('n', 'f'))`.execute(trx)
+  }
+}
+
+/**
+ * Sets aside deletions of rows that others still refer to. A cascade is never left to the database: it would delete records
+ * that the peer has not deleted, perhaps never seen. They go when those records are deleted themselves.
+ */
+export async function markBlockedDeletes(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
+  const keys = await incomingKeys(trx, resource)
   const key = sql.id(resource.keyColumn)
   const goes = (alias: string) =>
     sql.raw(`(${alias}.kind = 'd' and ${alias}.class = 'f' and not ${alias}.l_deleted or ${alias}.class = 'r')`)
@@ -259,8 +293,8 @@ export async function markBlockedDeletes(trx: Transaction<Database>, resource: R
     let marked = 0
     for (const foreign of keys) {
       const self = Number(foreign.child_oid) === resource.tableOid
-      // A deletion empties such references at every site alike; a record that only left a filter is still referred to elsewhere.
-      const emptied = sql.lit(!self && (foreign.action === 'n' || foreign.action === 'd'))
+      // A deletion empties such references; a record that only left a filter is still referred to elsewhere.
+      const emptied = sql.lit(EMPTYING.has(foreign.action))
       const spared = self
         ? sql`and c.${key}::text not in (select d.id from pg_temp.syncline_stage d where ${goes('d')})`
         : sql``

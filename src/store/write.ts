@@ -2,7 +2,7 @@ import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { quoteIdent, quoteLiteral } from './capture.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
-import type { StageCounts } from './stage.ts'
+import { emptyOwnReferences, type StageCounts } from './stage.ts'
 
 export type WriteContext = {
   readonly resource: ResourceInfo
@@ -33,6 +33,7 @@ export async function writeRange(
   const { resource } = context
   const superseding = (counts.f ?? 0) > 0
   if (superseding) await keepBeforeImages(trx, context, range)
+  if (counts.deletes > 0 && superseding) await emptyOwnReferences(trx, resource, within(range))
   await sql`select set_config('syncline.apply', ${String(resource.id)}, true)`.execute(trx)
   if ((counts.r ?? 0) > 0) await removeRows(trx, context, range)
   if (counts.deletes > 0 && superseding) await deleteRows(trx, resource, range)

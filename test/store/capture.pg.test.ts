@@ -150,6 +150,30 @@ t.test('a changed identity is a deletion and a new record', async (t) => {
   })
 })
 
+t.test('I1: who refers by number to a row whose identity changes is a changed record', async (t) => {
+  const ddl = `
+    create table node (id serial primary key, uuid uuid not null unique, up int references node);
+    create table leaf (id text primary key, node_id int references node)`
+  const [a, b] = await pair(ddl, ['node', 'leaf'])
+  await a.sql(`insert into node (uuid) values ('${id(1)}'), ('${id(2)}')`)
+  await a.sql(`insert into node (uuid, up) values ('${id(3)}', 1), ('${id(4)}', 2)`)
+  await a.sql(`insert into leaf values ('on 1', 1), ('on 2', 2), ('on none', null)`)
+  await syncOnce(b, a)
+  const rename = () => a.sql(`update node set uuid = '${id(9)}' where id = 1`)
+  t.same(await heard(a, b, 'leaf', rename), ['put on 1'])
+  t.same(await heard(a, b, 'node', () => a.sql(`update node set uuid = '${id(1)}' where id = 1`)), [
+    `delete ${id(9)}`,
+    `put ${id(1)}`,
+    `put ${id(3)}`,
+  ])
+  await rename()
+  for (let n = 0; n < 3; n++) await syncOnce(b, a)
+  const graph = `select n.uuid, u.uuid as up, (select string_agg(l.id, ',' order by l.id) from leaf l where l.node_id = n.id) as leaves
+    from node n left join node u on u.id = n.up order by 1`
+  t.same(await b.sql(graph), await a.sql(graph))
+  t.same(await versionsOf(b), await versionsOf(a))
+})
+
 t.test('TRUNCATE deletes every record, COPY and MERGE make records', async (t) => {
   const [a, b] = await pair()
   await a.sql(`insert into item (id, name) values ('${id(1)}', 'one'), ('${id(2)}', 'two')`)
