@@ -2,6 +2,7 @@ import {
   type DueJob,
   type ExchangeLimits,
   everyItem,
+  isDatabaseGone,
   listPeers,
   listTasks,
   lookupPeer,
@@ -67,7 +68,7 @@ const LIVE_REFRESH_MS = 5_000
 
 export async function startJobs(deps: JobsDeps): Promise<Jobs> {
   const { store } = deps
-  const onError = (err: unknown) => deps.events.internalError({ where: 'jobs', err })
+  const onError = tellSometimes((err) => deps.events.internalError({ where: 'jobs', err }))
   const runs = createRuns({ store, runPeer: deps.runPeer, onError })
   if (!deps.schedule && !deps.work) {
     return { syncNow: runs.syncNow, run: runs.run, scheduleChanged: () => {}, nextRuns: () => [], stop: runs.stop }
@@ -121,6 +122,20 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
       scheduler?.stop()
       await Promise.all([runs.stop(timeoutMs), queue.stop(timeoutMs), live?.stop(), endHousekeeping?.()])
     },
+  }
+}
+
+/** While the database is away every look at the queue fails: one line a minute says so. */
+const OUTAGE_TOLD_MS = 60_000
+
+function tellSometimes(tell: (error: unknown) => void): (error: unknown) => void {
+  let toldAt = Number.NEGATIVE_INFINITY
+  return (error) => {
+    if (isDatabaseGone(error)) {
+      if (performance.now() - toldAt < OUTAGE_TOLD_MS) return
+      toldAt = performance.now()
+    }
+    tell(error)
   }
 }
 

@@ -64,6 +64,8 @@ function openServer(options: StoreOptions, connectionString: string): Store {
   })
   // An idle connection that breaks is replaced by the pool; without a listener the event would end the process.
   pool.on('error', () => {})
+  // So would one that breaks between two statements of a transaction; the next statement fails and tells.
+  pool.on('connect', (client) => client.on('error', () => {}))
   const db = new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
   const connect = async () => {
     const client = new pg.Client(base)

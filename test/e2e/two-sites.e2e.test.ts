@@ -43,6 +43,8 @@ async function makeSite(
 ): Promise<Ground> {
   const { url } = await cluster.createDatabase()
   const pool = new pg.Pool({ connectionString: url, max: 2 })
+  // A test may end the server under it.
+  pool.on('error', () => {})
   t.teardown(() => pool.end())
   const query: Ground['query'] = async (text) => (await pool.query(text)).rows
   await query(TABLE)
@@ -233,6 +235,8 @@ t.test('SIGTERM in the middle of a run ends it at a safe point', async (t) => {
   await fill(hub, 8_000, 'hub')
   await Promise.all([attach(hub), attach(field)])
   await pair(hub, field)
+  const nothingHere = { resources: [{ equal: false, checked: 8_000, detail: /search ended/ }] }
+  t.match(await field.site.api('POST', '/peers/hub/verify', {}), nothingHere)
   const running = field.site.sync('hub').catch(() => null)
   while ((await count(field)) === 0) await sleep(10)
   t.equal(await field.site.stop(), 0)
@@ -299,3 +303,26 @@ t.test(
     t.notMatch(said, /user:word|PRIVATE KEY/, 'no secret is in the log')
   },
 )
+
+t.test('a database that goes away and comes back costs a run, not the site', async (t) => {
+  const hub = await makeSite(t, 'hub')
+  const field = await makeSite(t, 'field', { env: { SYNCLINE_BATCH_ROWS_MAX: '500' } })
+  await fill(hub, 5_000, 'hub')
+  await Promise.all([attach(hub), attach(field)])
+  await pair(hub, field)
+  const running = field.site.sync('hub').then(
+    ({ result }) => result,
+    () => 'no answer',
+  )
+  while ((await count(field)) === 0) await sleep(10)
+  await cluster.halt('immediate')
+  t.not(await running, 'success')
+  await sleep(300)
+  await cluster.resume()
+  const again = async () => field.site.sync('hub').catch(() => null)
+  while ((await again())?.result !== 'success') await sleep(100)
+  t.equal(await differences(hub, field), 0)
+  t.equal(await count(field), 5_000)
+  t.equal(await field.site.stop(), 0, 'it is the process that was started')
+  t.equal(await hub.site.stop(), 0)
+})
