@@ -9,6 +9,7 @@
  *     await syncOnce(a, b)                                        // a pulls from b, then pushes to b
  */
 import { randomBytes } from 'node:crypto'
+import { CompiledQuery } from 'kysely'
 import pg from 'pg'
 import {
   applyPull,
@@ -98,6 +99,17 @@ export async function siteFactory(t: Owner, cluster?: Cluster): Promise<Sites> {
     return site
   }
   return { cluster: server, make, open }
+}
+
+/** A site on the embedded database in `dataDir`. Its application shares the one connection. One at a time in a process: each takes much memory. */
+export async function openEmbedded(name: string, dataDir: string, key: Buffer): Promise<Site> {
+  const store = await openStore({ dataDir })
+  await migrate(store)
+  const self = await ensureSelf(store.db, { name, key })
+  const run: Site['sql'] = async (text, values = []) =>
+    (await store.db.executeQuery<Row>(CompiledQuery.raw(text, [...values]))).rows
+  const connect = () => Promise.reject(new Error('the embedded database has one connection'))
+  return { name, url: dataDir, store, self, key, peers: new Map(), sql: run, connect }
 }
 
 /** Registers two sites with each other; each may pull and push everything that is attached. */
