@@ -21,6 +21,12 @@ export type RecordsIn = {
 const RECORDS_MAX = 200_000
 
 /**
+ * Steps that one body may take. Each time a record is named again, and each further set of columns, takes one, all of them in one
+ * transaction: while it is open, nothing that is written after it can be sent to anybody.
+ */
+const STEPS_MAX = 500
+
+/**
  * Reads a body of records of one resource. Errors: SYNC_FORMAT_UNSUPPORTED, SYNC_FORMAT_INVALID and SYNC_BATCH_INCOMPLETE with the place of the
  * fault, SYNC_RECORD_TOO_LARGE, SYNC_REQUEST_TOO_LARGE, SYNC_REQUEST_INVALID for records of another resource.
  */
@@ -54,8 +60,15 @@ export function recordsIn(
       others.map((batch) => batch.resource),
     )
   const changes = read.flatMap((batch) => (batch.resource === resource.name ? batch.changes : []))
+  const batches = linesOfChanges(resource.name, changes, refs)
+  if (batches.length > STEPS_MAX) {
+    throw new SynclineError(
+      'SYNC_REQUEST_TOO_LARGE',
+      `the records of the body have to be written in ${batches.length} steps, at most ${STEPS_MAX} are taken: a record stands in it many times, or the records have many different sets of columns`,
+    )
+  }
   return {
-    batches: linesOfChanges(resource.name, changes, refs),
+    batches,
     count: changes.length,
     byHand: changes.every((change) => change.version === undefined),
   }

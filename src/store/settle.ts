@@ -2,6 +2,7 @@ import { sql, type Transaction } from 'kysely'
 import { decide, mintVersion, type Policy, type Seen, unionSeen, type Version } from '../sync/index.ts'
 import { payloadSql, referenceSql } from './lines-sql.ts'
 import type { LineHeader } from './quarantine.ts'
+import { siteIds } from './registry/index.ts'
 import { liveTable } from './resources.ts'
 import type { Database } from './schema.ts'
 import { incomingSql, type WriteContext } from './write.ts'
@@ -51,9 +52,9 @@ export async function settleConflicts(
   header: LineHeader,
 ): Promise<Settled> {
   const total = { taken: 0, kept: 0, rewritten: 0, asked: 0, equal: 0 }
-  const sites = await siteNumbers(trx)
   for (let after = -1; ; ) {
     const rows = await conflictPage(trx, context, after)
+    const sites = await siteNumbers(trx, context, rows)
     for (const row of rows) {
       const verdict = row.class === 'u' ? settlePush(row, context) : settleOne(row, context)
       total[verdict.tally] += 1
@@ -233,7 +234,18 @@ function version(clock: string, origin: string, seen: Record<string, string> | n
   return { origin, clock: Number(clock), seen: Object.fromEntries(entries) }
 }
 
-async function siteNumbers(trx: Transaction<Database>): Promise<Map<string, number>> {
-  const rows = await trx.selectFrom('syncline.site').select(['id', 'origin']).execute()
-  return new Map(rows.map((row) => [row.origin, row.id]))
+/** Numbers of the origins that the versions of these rows, or what is decided of them, can name. There may be many others. */
+async function siteNumbers(
+  trx: Transaction<Database>,
+  context: SettleContext,
+  rows: readonly ConflictRow[],
+): Promise<Map<string, number>> {
+  const named = new Set([context.policy.here])
+  for (const row of rows) {
+    for (const origin of [row.origin, row.l_origin]) if (origin !== null) named.add(origin)
+    for (const seen of [row.seen, row.l_seen]) for (const origin of Object.keys(seen ?? {})) named.add(origin)
+  }
+  const origins = [...named]
+  const ids = await siteIds(trx, origins)
+  return new Map(origins.map((origin, index) => [origin, ids[index] as number]))
 }

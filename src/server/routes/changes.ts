@@ -182,11 +182,12 @@ export const changesRoutes =
           bodyLimit: limits.bodyBytesMax,
           // Before the body is read: who may not push need not be listened to.
           preParsing: async (request, reply) => {
-            const { resource } = request.query as { resource?: string }
+            const { resource } = request.query as { resource?: unknown }
             codecForContentType(request.headers['content-type'])
             reply.header('accept-encoding', ENCODINGS)
             const peer = peerOf(request)
-            if (resource === undefined || resource === '') return
+            // Whatever else it is, such as a list of names, is refused when the query is checked.
+            if (typeof resource !== 'string' || resource === '') return
             if ((await findGrant(store.db, peer.id, resource, 'push')) === null)
               throw notGranted(peer.name, 'push', resource)
           },

@@ -3,7 +3,17 @@ import { SynclineError } from '../errors.ts'
 import type { Batch, Change, Json } from '../record.ts'
 import { makePut, readId } from './change.ts'
 import { parseJson } from './exact-json.ts'
-import { type Codec, checkCount, checkSize, type DecodeContext, decodeText, fault, placed, quoted } from './format.ts'
+import {
+  type Codec,
+  checkColumns,
+  checkCount,
+  checkSize,
+  type DecodeContext,
+  decodeText,
+  fault,
+  placed,
+  quoted,
+} from './format.ts'
 
 /** A cell: null where nothing stood between two commas, '' where a quoted empty text stood. */
 type Cell = string | null
@@ -77,8 +87,12 @@ function parseRows(text: string, recordBytesMax: number): Cell[][] {
 
 function readHeader(cells: readonly Cell[], { idColumn }: DecodeContext): Header {
   const names = cells.map((cell, index) => cell || fault(`line 1: column ${index + 1} has no name`))
-  const twice = names.find((name, index) => names.indexOf(name) !== index)
-  if (twice !== undefined) fault(`line 1: column ${quoted(twice)} is named twice`)
+  checkColumns(names.length)
+  const known = new Set<string>()
+  for (const name of names) {
+    if (known.has(name)) fault(`line 1: column ${quoted(name)} is named twice`)
+    known.add(name)
+  }
   const id = names.includes('id') || idColumn === undefined ? names.indexOf('id') : names.indexOf(idColumn)
   const wanted = idColumn === undefined || idColumn === 'id' ? '"id"' : `"id" or ${quoted(idColumn)}`
   if (id === -1)

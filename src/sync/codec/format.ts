@@ -95,6 +95,18 @@ export function checkCount(count: number, recordsMax: number): void {
     throw new SynclineError('SYNC_REQUEST_TOO_LARGE', `the body has more than ${recordsMax} records`)
 }
 
+/** No table has more columns than this in PostgreSQL: what names more of them costs time for nothing. */
+const COLUMNS_MAX = 1_600
+
+/** Refuses a body with more columns than any table can have. */
+export function checkColumns(count: number): void {
+  if (count > COLUMNS_MAX)
+    throw new SynclineError(
+      'SYNC_REQUEST_TOO_LARGE',
+      `the body names ${count} columns; no table has over ${COLUMNS_MAX}`,
+    )
+}
+
 /** The last line of a body in lines: how many records came before it, and where the next batch begins. */
 export type Trailer = { readonly count: number; readonly next?: NonNullable<Batch['next']> }
 

@@ -4,6 +4,7 @@ import { readClock, readId, readOrigin, readResource } from './change.ts'
 import { assertDepth, isJsonObject, parseJson } from './exact-json.ts'
 import {
   type BodyLimits,
+  checkColumns,
   checkCount,
   checkSize,
   decodeText,
@@ -93,6 +94,7 @@ function readHeader(text: string, depthMax: number): Pick<LineBatch, 'resource' 
     }
     refuseUnknown(header, ['syncline', 'resource', 'columns', 'refs', 'origins'], 'a header')
     const columns = readNames(header.columns, 'columns')
+    checkColumns(columns.length)
     const origins = readNames(header.origins, 'origins')
     for (const origin of origins) readOrigin(origin, 'an origin')
     const refs = header.refs
