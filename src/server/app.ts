@@ -165,7 +165,8 @@ function tellOfRequests(app: FastifyInstance, { observe }: ServerDeps): void {
 function endSlowAnswers(app: FastifyInstance, { limits }: ServerDeps): void {
   app.addHook('onSend', async (request, reply, payload) => {
     if (request.routeOptions.config.endless !== true) {
-      const timer = setTimeout(() => reply.raw.destroy(), limits.requestTimeoutMs)
+      // A caller that is gone already closes nothing any more; the timer must not keep the process alive then.
+      const timer = setTimeout(() => reply.raw.destroy(), limits.requestTimeoutMs).unref()
       reply.raw.once('close', () => clearTimeout(timer))
     }
     return payload
