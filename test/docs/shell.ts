@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { plainEnvironment } from '../support/environment.ts'
+import { asUser, plainEnvironment } from '../support/environment.ts'
 import type { Owner } from '../support/postgres.ts'
 
 export const ROOT = join(import.meta.dirname, '../..')
@@ -33,7 +33,7 @@ export async function openShell(t: Owner, env: NodeJS.ProcessEnv = {}, path: rea
   await symlink(join(ROOT, 'openapi'), join(folder, 'openapi'))
   const PATH = [join(folder, 'bin'), ...path, process.env.PATH].join(':')
   const start = (block: string) =>
-    spawn('bash', ['-euo', 'pipefail', '-c', block], {
+    spawn(...asUser('bash', ['-euo', 'pipefail', '-c', block]), {
       cwd: folder,
       env: { ...plainEnvironment(), ...env, PATH },
       stdio: ['ignore', 'pipe', 'pipe'],

@@ -5,7 +5,7 @@ import { delimiter, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { type Ending, syncline } from '../cli/terminal.ts'
-import { plainEnvironment } from '../support/environment.ts'
+import { asUser, plainEnvironment } from '../support/environment.ts'
 import { startPostgres } from '../support/postgres.ts'
 
 t.setTimeout(180_000)
@@ -46,7 +46,7 @@ function makeSite(name: string, settings: Readonly<Record<string, string>> = {})
   let child: ChildProcess | undefined
   let ended: Promise<number | null> = Promise.resolve(null)
   const start = async () => {
-    const started = spawn(BIN, ['serve'], { env, cwd: home, stdio: ['ignore', 'pipe', 'pipe'] })
+    const started = spawn(...asUser(BIN, ['serve']), { env, cwd: home, stdio: ['ignore', 'pipe', 'pipe'] })
     child = started
     ended = new Promise((resolve) => started.once('exit', resolve))
     const output = { stdout: '', stderr: '' }
@@ -64,7 +64,7 @@ function makeSite(name: string, settings: Readonly<Record<string, string>> = {})
   const bin = (args: readonly string[], input = '') =>
     new Promise<Ending>((resolve) => {
       const options = { env, cwd: home, maxBuffer: 64 * 1024 ** 2 }
-      const command = execFile(BIN, args, options, (error, stdout, stderr) =>
+      const command = execFile(...asUser(BIN, args), options, (error, stdout, stderr) =>
         resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
       )
       command.stdin?.end(input)
@@ -284,7 +284,7 @@ t.test('the log tells what happened, also as it happens, and the run each step',
   t.match(await field.run(['log', '--peer', 'hub', '--resource', 'city']), { code: 0, stdout: /success.*hub city/ })
   const { items } = await field.json<Items<{ id: string; result: string }>>('run', 'list', '--limit', '1')
   t.match(await field.run(['run', 'show', items[0]?.id ?? '']), { code: 0, stdout: /cause +hand/ })
-  const follower = spawn(BIN, ['log', '--follow', '--json', '--limit', '1'], {
+  const follower = spawn(...asUser(BIN, ['log', '--follow', '--json', '--limit', '1']), {
     env: environment({ SYNCLINE_DATA_DIR: field.dataDir }),
     stdio: ['ignore', 'pipe', 'inherit'],
   })

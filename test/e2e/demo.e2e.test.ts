@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { plainEnvironment } from '../support/environment.ts'
+import { asUser, plainEnvironment } from '../support/environment.ts'
 
 const DEMO = join(import.meta.dirname, '../../demo/main.ts')
 
@@ -20,7 +20,7 @@ t.setTimeout(180_000)
 type Ending = { readonly code: number | null; readonly output: string }
 
 function startDemo(...args: string[]) {
-  const child = spawn(process.execPath, [DEMO, ...args], {
+  const child = spawn(...asUser(process.execPath, [DEMO, ...args]), {
     env: plainEnvironment({ TMPDIR: home }),
     stdio: ['ignore', 'pipe', 'pipe'],
   })

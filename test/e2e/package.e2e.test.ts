@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { plainEnvironment } from '../support/environment.ts'
+import { asUser, plainEnvironment } from '../support/environment.ts'
 import { freePort } from '../support/postgres.ts'
 
 // npm packs, compiles and installs.
@@ -17,8 +17,10 @@ type Ending = { readonly code: number; readonly stdout: string; readonly stderr:
 
 function run(file: string, args: readonly string[], cwd: string): Promise<Ending> {
   return new Promise((resolve) => {
-    execFile(file, args, { cwd, env: plainEnvironment(), maxBuffer: 64 * 1024 ** 2 }, (error, stdout, stderr) =>
-      resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
+    execFile(
+      ...asUser(file, args),
+      { cwd, env: plainEnvironment(), maxBuffer: 64 * 1024 ** 2 },
+      (error, stdout, stderr) => resolve({ code: error === null ? 0 : Number(error.code), stdout, stderr }),
     )
   })
 }
@@ -73,7 +75,7 @@ t.test('the installed command serves a site with the embedded database and ends 
   const port = await freePort()
   const settings = { SYNCLINE_DATA_DIR: join(folder, 'data'), SYNCLINE_PORT: String(port) }
   const env = plainEnvironment(settings)
-  const site = spawn(bin, ['serve'], { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const site = spawn(...asUser(bin, ['serve']), { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
   const output: string[] = []
   for (const stream of [site.stdout, site.stderr]) stream.on('data', (data: Buffer) => output.push(data.toString()))
   const ended = new Promise<number | null>((resolve) => site.once('exit', resolve))

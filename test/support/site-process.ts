@@ -6,7 +6,7 @@ import { request as httpsRequest } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { plainEnvironment } from './environment.ts'
+import { asUser, plainEnvironment } from './environment.ts'
 import { freePort, type Owner } from './postgres.ts'
 
 export type SiteProcess = {
@@ -71,7 +71,7 @@ export async function startSiteProcess(
       await new Promise((resolve) => process.once('exit', resolve))
   }
   const start = async () => {
-    const started = spawn(process.execPath, [MAIN, 'serve'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+    const started = spawn(...asUser(process.execPath, [MAIN, 'serve']), { env, stdio: ['ignore', 'pipe', 'pipe'] })
     child = started
     let rest = ''
     const begun = Promise.withResolvers<void>()
