@@ -16,6 +16,7 @@ import {
   markMissingParents,
   markRemovals,
   prepareStage,
+  refuseDoubles,
   type StageCounts,
   stageCounts,
   stageLines,
@@ -98,6 +99,7 @@ async function applyStaged(
   const { resource } = context
   const writer = context.peer?.siteId ?? context.selfSiteId
   await stageLines(trx, resource, batch, await siteIds(trx, batch.origins), writer, unreadable)
+  await refuseDoubles(trx, resource)
   await stampUnversioned(trx)
   await refuseOversize(trx, context.recordBytesMax)
   await markClockAhead(trx, context.clockAheadMaxMicros)

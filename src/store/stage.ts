@@ -112,6 +112,18 @@ export async function stageLines(
 }
 
 /**
+ * A uuid may be spelled in several ways, so two lines that look different may be one record. The last one counts; the others are refused,
+ * since sets are written in no order and content and version could come from different lines.
+ */
+export async function refuseDoubles(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
+  if (!resource.keyType.endsWith('.uuid')) return
+  await sql`
+    update pg_temp.syncline_stage s set class = 'o', code = 'SYNC_RECORD_INVALID', reason = 'the batch names this record again, spelled differently; the last one counts'
+      from (select id, max(n) as last from pg_temp.syncline_stage group by id having count(*) > 1) d
+     where s.id = d.id and s.n < d.last`.execute(trx)
+}
+
+/**
  * Sets aside versions stamped too far in the future, claims about what they have seen included: either would push the clock of the
  * record ahead with it, and win every later conflict by "newer". What the record here has seen itself pushes nothing: our own clock may have
  * been set back.
