@@ -44,6 +44,20 @@ for (const ground of all) {
       await t.rejects(originsOf(store.db, [4711]), /no site 4711/)
     })
 
+    t.test('origins that nobody has heard of are believed in bounded numbers only', async (t) => {
+      const before = await store.db.selectFrom('syncline.site').select('id').execute()
+      await t.rejects(
+        siteIds(
+          store.db,
+          Array.from({ length: 1_001 }, () => randomUUID()),
+        ),
+        {
+          code: 'SYNC_REQUEST_TOO_LARGE',
+        },
+      )
+      t.same(await store.db.selectFrom('syncline.site').select('id').execute(), before)
+    })
+
     t.test('what is no origin is refused before anything is written', async (t) => {
       const sites = async () => (await store.db.selectFrom('syncline.site').select('id').execute()).length
       const before = await sites()

@@ -4,6 +4,9 @@ import type { Database } from '../schema.ts'
 
 const ORIGIN = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?:\/[a-z0-9]{1,32})?$/
 
+/** Sites stay for good and travel on with every version that has seen them: invented ones must not pile up. */
+const NEW_ORIGINS_MAX = 1_000
+
 /** True for a site's UUID in lower case, alone or with a slash and the logId that a restored site writes under. */
 export function isOrigin(text: string): boolean {
   return ORIGIN.test(text)
@@ -12,7 +15,7 @@ export function isOrigin(text: string): boolean {
 /**
  * The small integers of origins, in the order asked for; unknown origins are added. Safe beside any number of other callers: missing rows are
  * inserted in one order everywhere, so that two transactions that add the same origins wait for each other but never in a circle.
- * Errors: SYNC_FORMAT_INVALID for text that is no origin, before anything is written.
+ * Errors, before anything is written: SYNC_FORMAT_INVALID for text that is no origin, SYNC_REQUEST_TOO_LARGE for more than a thousand new ones.
  */
 export async function siteIds(db: Kysely<Database>, origins: readonly string[]): Promise<number[]> {
   const wrong = origins.find((origin) => !isOrigin(origin))
@@ -23,6 +26,12 @@ export async function siteIds(db: Kysely<Database>, origins: readonly string[]):
   let known = await idsByOrigin(db, origins)
   // Looked up first: an insert that finds its row there would still use up a number of the sequence for every batch.
   const missing = [...new Set(origins)].filter((origin) => !known.has(origin)).sort()
+  if (missing.length > NEW_ORIGINS_MAX) {
+    throw new SynclineError(
+      'SYNC_REQUEST_TOO_LARGE',
+      `the batch names ${missing.length} sites that this one has never heard of; at most ${NEW_ORIGINS_MAX} at once are believed`,
+    )
+  }
   if (missing.length > 0) {
     await sql`
       insert into syncline.site (origin, uuid)
