@@ -79,7 +79,7 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
   const self = await ensureSelf(store.db, { name: config.name, key: dir.key })
   if (self.log === 'renewed')
     events.logRenewed({ from: 'an earlier one', to: self.logId, cause: 'the database was restored or copied' })
-  const current = freshSelf(store, self)
+  const current = freshSelf(store, self, events)
   const admin = await ensureAdministrator(store.db, 'administrator')
   if (admin !== null) await dir.writeAdminToken(admin.token)
   // Only one process can use an embedded database: every open run lost its process.
@@ -190,14 +190,21 @@ async function prepareDatabase(store: Store, { events }: Observe): Promise<void>
 }
 
 /** This site, read again when what is known of it is old: another process may have begun a new log. */
-function freshSelf(store: Store, first: Self): { readonly latest: () => Self; readonly read: () => Promise<Self> } {
+function freshSelf(
+  store: Store,
+  first: Self,
+  events: Observe['events'],
+): { readonly latest: () => Self; readonly read: () => Promise<Self> } {
   let known = first
   let readAt = performance.now()
   return {
     latest: () => known,
     read: async () => {
       if (performance.now() - readAt < SELF_FRESH_MS) return known
+      const before = known.logId
       known = { ...known, ...(await readSelf(store.db)) }
+      if (known.logId !== before)
+        events.logRenewed({ from: before, to: known.logId, cause: 'the database was put back while this process ran' })
       readAt = performance.now()
       return known
     },

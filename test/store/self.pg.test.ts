@@ -96,10 +96,11 @@ for (const ground of all) {
         const store = await ground.fresh()
         await furnish(store)
         await store.db.updateTable('syncline.self').set({ log_seen: '{"databaseOid":"1"}' }).execute()
-        const before = await readSelf(store.db)
+        const row = () => store.db.selectFrom('syncline.self').selectAll().executeTakeFirstOrThrow()
+        const before = await row()
         const attempt = ensureSelf(store.db, { name: 'thief', key: randomBytes(32) })
         await t.rejects(attempt, { code: 'SYNC_CONFIG_DATA_KEY_WRONG', message: /self\.private_key/ })
-        t.same(await readSelf(store.db), before)
+        t.same(await row(), before)
         t.equal((await records(store))[0]?.endsWith('old'), true)
       },
     )
@@ -223,6 +224,28 @@ t.test('a dump restored into another cluster: many processes start at once and a
     true,
   )
   t.equal((await ensureSelf(store.db, { name: 'field', key })).log, 'continued')
+})
+
+t.test('a database that is put back under a running process begins a new log, once', async (t) => {
+  const role = await cluster.createRole()
+  const database = await cluster.createDatabase({ owner: role })
+  const running = await openAt(t, database.url)
+  await migrate(running)
+  await furnish(running)
+  const before = await readSelf(running.db)
+  const dump = await cluster.dump(database.name)
+  await running.db.schema.dropSchema('syncline').cascade().execute()
+  await cluster.restore(database.name, dump)
+
+  const found = await Promise.all(Array.from({ length: 4 }, () => readSelf(running.db)))
+  const [after] = found
+  t.equal(after?.uuid, before.uuid)
+  t.not(after?.logId, before.logId)
+  t.equal(after?.origin, `${before.uuid}/${after?.logId}`)
+  t.same([...new Set(found.map((self) => self.origin))], [after?.origin])
+  t.same(await checkpoints(running.db), ['pull pull-place'])
+  t.same(await readSelf(running.db), after)
+  t.equal((await ensureSelf(running.db, { name: 'field', key })).log, 'continued')
 })
 
 t.test('a copied database gets a new log, a renamed one keeps its own', async (t) => {

@@ -88,8 +88,20 @@ export async function ensureSelf(
   })
 }
 
-/** This site, without its private key. `ensureSelf` must have run on this database. */
+/**
+ * This site, without its private key. `ensureSelf` must have run on this database. A database that was put back from a dump while this process
+ * ran is noticed here: it begins a new log, as it would at a start.
+ */
 export async function readSelf(db: Kysely<Database>): Promise<SelfEntry> {
+  const row = await readRow(db)
+  const { seenDatabase, database, seenTable, table } = row
+  const same = (seen: string | null, now: string | null) => seen === null || now === null || seen === now
+  return entryOf(same(seenDatabase, database) && same(seenTable, table) ? row : await noticeRestore(db))
+}
+
+type SelfRow = Awaited<ReturnType<typeof readRow>>
+
+async function readRow(db: Kysely<Database>) {
   const row = await db
     .selectFrom('syncline.self as self')
     .innerJoin('syncline.site as site', 'site.id', 'self.site_id')
@@ -101,9 +113,17 @@ export async function readSelf(db: Kysely<Database>): Promise<SelfEntry> {
       'self.public_key',
       'self.created_at',
       'site.origin',
+      sql<string | null>`self.log_seen ->> 'databaseOid'`.as('seenDatabase'),
+      sql<string | null>`self.log_seen ->> 'recordTableOid'`.as('seenTable'),
+      sql<string | null>`(select oid::text from pg_database where datname = current_database())`.as('database'),
+      sql<string | null>`'syncline.record'::regclass::oid::text`.as('table'),
     ])
     .executeTakeFirst()
   if (row === undefined) throw new Error('this database has no site yet: ensureSelf comes first')
+  return row
+}
+
+function entryOf(row: SelfRow): SelfEntry {
   return {
     uuid: row.uuid,
     siteId: row.site_id,
@@ -113,6 +133,17 @@ export async function readSelf(db: Kysely<Database>): Promise<SelfEntry> {
     publicKey: row.public_key,
     createdAt: isoTime(row.created_at),
   }
+}
+
+/** Of several that notice it at once, the first begins the new log. */
+async function noticeRestore(db: Kysely<Database>): Promise<SelfRow> {
+  return inTransaction(db, async (trx) => {
+    await lockSelf(trx)
+    const { uuid, log_seen: seen } = await trx.selectFrom('syncline.self').selectAll().executeTakeFirstOrThrow()
+    const now = await look(trx)
+    if (differ(seen as LogSeen, now)) await mintLog(trx, uuid, merge(seen as LogSeen, now))
+    return readRow(trx)
+  })
 }
 
 /** Gives the site another name, which from then on goes before the one it is started with. Errors: SYNC_REQUEST_INVALID. */
