@@ -281,8 +281,9 @@ t.test('I3: values that are equal but read differently do not stay different', a
   const [a, b] = await pair(ddl)
   await a.sql(`insert into item values ('${id(1)}')`)
   await syncOnce(b, a)
-  await a.sql(`update item set amount = 1.0, span = '30 days'`)
   await b.sql(`update item set amount = 1.00, span = '1 month'`)
+  await sleep(2)
+  await a.sql(`update item set amount = 1.0, span = '30 days'`)
   await settled(a, b, { onConflict: 'newer' })
   const text = 'select item::text from item'
   t.same(await a.sql(text), await b.sql(text))
