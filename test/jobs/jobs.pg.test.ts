@@ -188,24 +188,33 @@ t.test('a change of the tasks changes the due times', async (t) => {
   t.same(jobs.nextRuns(), [])
 })
 
-t.test('a failed peer is left alone until its time has come, then tried again', async (t) => {
+t.test('a failed peer is left alone by every schedule until its time has come, then tried again', async (t) => {
   let retryAt = ''
   const times: number[] = []
   const { store, peer, ran, start, task } = await setUp(t, async () => {
     times.push(Date.now())
     if (times.length > 1) return {}
-    retryAt = new Date(Date.now() + 3_000).toISOString()
+    retryAt = new Date(Date.now() + 3_500).toISOString()
     await notePeerFailure(store.db, peer.id, retryAt)
     return { result: 'error', retryAt }
   })
   await task('city', 'every:604800')
-  await start()
-  await until(() => ran.length === 2)
-  t.same(
-    ran.map(({ cause }) => cause),
-    ['schedule', 'retry'],
+  const jobs = await start()
+  await until(() => ran.length === 1)
+  await task('area', 'cron:* * * * * *')
+  jobs.scheduleChanged()
+  await until(
+    () => ran.some(({ cause }) => cause === 'retry') && ran.some(({ resources }) => resources?.[0] === 'area'),
   )
-  t.ok((times[1] ?? 0) >= Date.parse(retryAt) - 1_000, 'not before')
+  t.same(ran[0], { peer: 'hub', resources: ['city'], cause: 'schedule' })
+  t.ok(
+    times.slice(1).every((time) => time >= Date.parse(retryAt) - 1_000),
+    'nothing ran before',
+  )
+  t.same(
+    ran.filter(({ cause }) => cause === 'retry').map(({ resources }) => resources),
+    [['city']],
+  )
 })
 
 t.test('a run by hand starts at once, gives its id, and waits a little for one that is under way', async (t) => {
