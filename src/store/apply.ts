@@ -115,7 +115,7 @@ async function applyStaged(
     }
     await markOutsideFilter(trx, write)
     if ((counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx))) await settleConflicts(trx, settling, batch)
-    if (context.onLeft === 'remove') await markRemovals(trx)
+    if (context.onLeft === 'remove') await markRemovals(trx, write)
     counts = await stageCounts(trx)
   }
   await writeStaged(trx, context, write, batch, counts)

@@ -234,12 +234,23 @@ export function targetTable(reference: {
   return sql.raw(`${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)}`)
 }
 
-/** Records that left the filter of the link go where the sender knows all that is here; the others stay as they are. */
-export async function markRemovals(trx: Transaction<Database>): Promise<void> {
+/**
+ * Records that left the filter of the link go where the sender knows all that is here; the others stay as they are. So do rows that a pushing
+ * peer may not write: what it says to have seen is its own word.
+ */
+export async function markRemovals(
+  trx: Transaction<Database>,
+  { resource, filter }: { readonly resource: ResourceInfo; readonly filter?: RawBuilder<boolean> | undefined },
+): Promise<void> {
+  const granted =
+    filter === undefined
+      ? sql``
+      : sql`and exists (select from ${sql.raw(liveTable(resource))} t
+             where t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)} and coalesce(${filter}, false))`
   await sql`
     update pg_temp.syncline_stage s set class = 'r'
      where s.class = 'l' and not s.l_deleted and s.l_origin is not null
-       and (s.origin = s.l_origin and s.clock >= s.l_clock or (s.seen ->> s.l_origin::text)::int8 >= s.l_clock)`.execute(
+       and (s.origin = s.l_origin and s.clock >= s.l_clock or (s.seen ->> s.l_origin::text)::int8 >= s.l_clock) ${granted}`.execute(
     trx,
   )
 }

@@ -434,6 +434,17 @@ t.test('I10: a push writes nothing outside its grant', async (t) => {
   ])
   t.same(await a.sql('select * from syncline.quarantine'), [])
 
+  await createTask(a.store.db, { peerId: peerOf(a, b).id, resource: 'item', mode: 'pull', onLeft: 'remove' })
+  await a.sql(`insert into item (id, name, n) values ('${id(6)}', 'low', 1)`)
+  const seen = { [a.self.origin]: Date.now() * 1_000 + 60_000_000 }
+  const version = { origin: b.self.origin, clock: Date.now() * 1_000, seen }
+  await byHand(b, a, 'item', [
+    { kind: 'left', id: id(2), version },
+    { kind: 'left', id: id(6), version },
+  ])
+  t.same(await names(a), ['high', null], 'what it calls left goes only where it may write')
+  await a.sql('delete from syncline.task')
+
   await setGrant(a.store.db, { ...grant, columns: ['name'] })
   const columns = await byHand(b, a, 'item', [put(2, { name: 'x', n: 1 }), put(3, { name: 'y' })])
   t.match(columns.rejections, [{ ...outside, id: id(2), reason: /may not write "n" of item/ }])
