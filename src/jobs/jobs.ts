@@ -70,45 +70,34 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
   const { store } = deps
   const onError = tellSometimes((err) => deps.events.internalError({ where: 'jobs', err }))
   const runs = createRuns({ store, runPeer: deps.runPeer, onError })
-  if (!deps.schedule && !deps.work) {
-    return { syncNow: runs.syncNow, run: runs.run, scheduleChanged: () => {}, nextRuns: () => [], stop: runs.stop }
-  }
-  const queue = await openQueue<SyncJob>(store, onError)
+  const queue = deps.schedule || deps.work ? await openQueue<SyncJob>(store, onError) : null
   const send = (job: DueJob<SyncJob>, dueAt: string, peer: string) => {
-    const sending = queue.send(job).then((added) => {
+    const sending = queue?.send(job).then((added) => {
       if (added) deps.events.jobScheduled({ job: `sync ${peer}`, cause: job.data.cause, dueAt })
     })
-    sending.catch(onError)
+    sending?.catch(onError)
   }
-  const onDue = ({ key, peerId, peer, resources, dueAt }: DueTasks) =>
-    send({ key, data: { peerId, resources, cause: 'schedule', key } }, dueAt, peer)
-
-  if (deps.work) await queue.work((job) => perform(deps, runs, job, send))
-  const scheduler = deps.schedule
-    ? startScheduler({
-        siteUuid: (await deps.self()).uuid,
-        tasks: async () =>
-          (await scheduledTasks(store)).map(({ id: taskId, schedule, ...task }) => ({
-            ...task,
-            taskId,
-            schedule: schedule ?? '',
-          })),
-        onDue,
-        onError,
-      })
-    : null
+  const onDue = ({ key, peerId, peer, resources, dueAt }: DueTasks) => {
+    if (deps.schedule) send({ key, data: { peerId, resources, cause: 'schedule', key } }, dueAt, peer)
+  }
+  if (deps.work) await queue?.work((job) => perform(deps, runs, job, send))
+  // Every process can say when tasks are due; those of the role put them on the queue.
+  const scheduler = startScheduler({
+    siteUuid: (await deps.self()).uuid,
+    tasks: async () => (await scheduledTasks(store)).map(({ id, ...task }) => ({ ...task, taskId: id })),
+    onDue,
+    onError,
+  })
   const live = deps.work ? startLive({ store, runs, listen: deps.listen, onError }) : null
-  const refreshLive = async () =>
-    live?.refresh(
-      (await scheduledTasks(store))
-        .filter(({ schedule }) => schedule === LIVE)
-        .map(({ peerId, resource, mode }) => ({ peerId, resource, mode })),
-    )
-  const polling = setInterval(() => void refreshLive().catch(onError), LIVE_REFRESH_MS)
+  const refreshLive = async () => {
+    const tasks = (await scheduledTasks(store)).filter(({ schedule }) => schedule === LIVE)
+    live?.refresh(tasks.map(({ peerId, resource, mode }) => ({ peerId, resource, mode })))
+  }
+  const polling = live === null ? undefined : setInterval(() => void refreshLive().catch(onError), LIVE_REFRESH_MS)
   const endHousekeeping = deps.work ? startHousekeeping({ ...deps, onError }) : null
   const refresh = async () => {
-    await scheduler?.refresh()
-    await refreshLive()
+    await scheduler.refresh()
+    if (live !== null) await refreshLive()
   }
   await refresh()
 
@@ -116,11 +105,11 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
     syncNow: runs.syncNow,
     run: runs.run,
     scheduleChanged: () => void refresh().catch(onError),
-    nextRuns: () => scheduler?.nextRuns() ?? [],
+    nextRuns: scheduler.nextRuns,
     stop: async (timeoutMs) => {
       clearInterval(polling)
-      scheduler?.stop()
-      await Promise.all([runs.stop(timeoutMs), queue.stop(timeoutMs), live?.stop(), endHousekeeping?.()])
+      scheduler.stop()
+      await Promise.all([runs.stop(timeoutMs), queue?.stop(timeoutMs), live?.stop(), endHousekeeping?.()])
     },
   }
 }
@@ -139,6 +128,8 @@ function tellSometimes(tell: (error: unknown) => void): (error: unknown) => void
   }
 }
 
+/** How long after a run whose task failed, but not its peer, it is tried again. */
+const TASK_RETRY_MS = 60_000
 /** Clocks of the database and of this process may differ a little. */
 const EARLY_MS = 1_000
 
@@ -163,9 +154,11 @@ async function perform(
     return
   }
   try {
-    const { cancelled, retryAt } = await runs.run(peer, { resources, cause })
+    const { cancelled, retryAt, result } = await runs.run(peer, { resources, cause })
     if (cancelled) throw new Error('the run was cancelled before it was done')
     if (retryAt !== null) again(retryAt)
+    // A task failed and may work later, though the peer is well. Once: its next due time may be days away, or soon.
+    else if (result === 'error' && cause === 'schedule') again(new Date(Date.now() + TASK_RETRY_MS).toISOString())
   } catch (error) {
     // The task was removed or disabled since it became due.
     if (error instanceof SynclineError && error.code === 'SYNC_REQUEST_NOT_FOUND') return
@@ -173,16 +166,16 @@ async function perform(
   }
 }
 
-type Scheduled = Pick<Task, 'id' | 'peerId' | 'peer' | 'resource' | 'mode' | 'schedule'>
+type Scheduled = Pick<Task, 'id' | 'peerId' | 'peer' | 'resource' | 'mode'> & { readonly schedule: string }
 
 /** Enabled tasks with a schedule, of peers that this site can reach and that are not paused. */
 async function scheduledTasks(store: Store): Promise<readonly Scheduled[]> {
   const tasks = await everyItem((page) => listTasks(store.db, { ...page, enabled: true }))
-  const scheduled = tasks.filter(({ schedule }) => schedule !== null)
+  const scheduled = tasks.flatMap(({ id, peerId, peer, resource, mode, schedule }) =>
+    schedule === null ? [] : [{ id, peerId, peer, resource, mode, schedule }],
+  )
   if (scheduled.length === 0) return []
   const peers = await everyItem((page) => listPeers(store.db, { ...page, paused: false }))
   const reachable = new Set(peers.filter(({ url }) => url !== null).map(({ id }) => id))
-  return scheduled
-    .filter(({ peerId }) => reachable.has(peerId))
-    .map(({ id, peerId, peer, resource, mode, schedule }) => ({ id, peerId, peer, resource, mode, schedule }))
+  return scheduled.filter(({ peerId }) => reachable.has(peerId))
 }

@@ -100,6 +100,8 @@ t.test('processes that share a database share the work: one serves, another runs
   await call('POST', '/tasks', { peer: 'hub', resource: 'city', mode: 'both', schedule: 'every:5' })
   const cities = async () =>
     (await pool.query(`select name from city order by name`)).rows.map((row) => row.name as string)
+  const schedules = await call<{ items: { at: string | null }[] }>('GET', '/schedules')
+  t.match(schedules.items, [{ at: /T/ }], 'who only serves still knows when it is due')
   // The worker finds the new task by itself.
   while ((await cities()).length === 0) await sleep(50)
   t.same(await cities(), ['Wien'])
