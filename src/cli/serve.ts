@@ -52,8 +52,11 @@ function settingOption(key: SettingName | `${string}File`, { type, group }: Sett
 async function run({ out }: Context, flags: Readonly<Record<string, unknown>>): Promise<ExitCode> {
   const config = loadConfigFromProcess(flags)
   const { startSite } = await import('../site.ts')
+  let runAll: () => unknown = () => {}
+  // Before the start: a site that already answers must not be killed by the signal that asks it to end.
+  const ended = untilTold(() => runAll())
   const site = await startSite(config)
-  const ended = untilTold(site.runAll)
+  runAll = site.runAll
   const { url, uuid, name, dataDir, adminToken } = site
   const ready = { url, uuid, name, dataDir, adminToken }
   if (out.json) await out.item(ready, () => '')

@@ -193,7 +193,8 @@ t.test('tasks are added, listed and run; both sites then hold the same', async (
     ]),
     { code: 0, stdout: /country +country SI/ },
   )
-  t.match(await field.run(['sync']), { code: 0, stdout: /1 pushed/ })
+  // The schedule that was just set may have pushed it already.
+  t.match(await field.run(['sync']), { code: 0, stdout: /success/ })
   const rows = await cluster.query(
     database.name,
     `select name, population, country from city where uuid::text like '0198c0de%'`,

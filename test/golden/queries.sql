@@ -538,6 +538,10 @@ end::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.payload, l.clock, l.orig
       ) l on true
      order by p.id;
 
+update pg_temp.syncline_stage s set class = 'o', code = 'SYNC_RECORD_INVALID', reason = 'the batch names this record again, spelled differently; the last one counts'
+  from (select id, max(n) as last from pg_temp.syncline_stage group by id having count(*) > 1) d
+ where s.id = d.id and s.n < d.last;
+
 update pg_temp.syncline_stage set clock = (extract(epoch from clock_timestamp()) * 1000000)::int8 where clock is null and class = 'n';
 
 update pg_temp.syncline_stage set class = 'q', code = 'SYNC_RECORD_TOO_LARGE',
