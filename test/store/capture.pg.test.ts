@@ -3,6 +3,7 @@ import t from 'tap'
 import { attach, checkResources, readSelf } from '../../src/store/index.ts'
 import { changesOfLines, linesOfChanges } from '../../src/sync/index.ts'
 import {
+  chance,
   introduce,
   pullAll,
   recordOf,
@@ -69,11 +70,7 @@ t.test('I1: a transaction that commits late is never skipped', async (t) => {
 
 t.test('I1: nothing is lost with twenty writers at once and a reader that pulls meanwhile', async (t) => {
   const [a, b] = await pair()
-  let seed = 42
-  const random = (below: number) => {
-    seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648
-    return seed % below
-  }
+  const random = chance(42)
   const writers = Array.from({ length: 20 }, async () => {
     const client = await a.connect()
     for (let n = 0; n < 40; n++) {
@@ -101,7 +98,7 @@ t.test('I1: nothing is lost with twenty writers at once and a reader that pulls 
   let writing = true
   const reader = (async () => {
     let pulled = 0
-    while (writing) pulled += (await pullAll(b, a, { limits: { batchRowsMax: 7 } })).lines
+    while (writing) pulled += (await pullAll(b, a, { limits: { batchRowsMax: 200 } })).lines
     return pulled
   })()
   await Promise.all(writers)

@@ -1,6 +1,15 @@
 import t from 'tap'
 import { setGrant } from '../../src/store/index.ts'
-import { introduce, peerOf, type Site, type SyncOptions, siteFactory, syncOnce, versionsOf } from '../support/sites.ts'
+import {
+  chance,
+  introduce,
+  peerOf,
+  type Site,
+  type SyncOptions,
+  siteFactory,
+  syncOnce,
+  versionsOf,
+} from '../support/sites.ts'
 
 const sites = await siteFactory(t)
 
@@ -20,15 +29,6 @@ const CONTENTS = [
      left join country c on c.id = p.country_id left join person b on b.id = p.boss_id order by p.uuid`,
   'select id, label, at::text from tag order by id',
 ]
-
-/** A generator of numbers that a seed repeats. */
-function chance(seed: number): (below: number) => number {
-  let state = seed
-  return (below) => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
-    return Math.floor((state / 2 ** 32) * below)
-  }
-}
 
 const pick = (table: string, random: (below: number) => number) =>
   `(select id from ${table} order by md5(id::text || '${random(1_000_000)}') limit 1)`

@@ -297,3 +297,12 @@ export function onlyPut(batch: LineBatch): PutChange {
   if (change?.kind !== 'put' || rest.length > 0) throw new Error(`not one put: ${batch.text}`)
   return change
 }
+
+/** A generator of whole numbers below a bound, the same each time for a seed. */
+export function chance(seed: number): (below: number) => number {
+  let state = seed
+  return (below) => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+    return Math.floor((state / 2 ** 32) * below)
+  }
+}
