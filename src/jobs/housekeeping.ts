@@ -1,5 +1,7 @@
 import {
+  brokenCaptures,
   type ExchangeLimits,
+  horizon,
   markInterruptedRuns,
   pruneHistory,
   pruneLog,
@@ -16,6 +18,10 @@ export type HousekeepingDeps = {
   readonly limits: ExchangeLimits
   readonly logDays: number
   readonly historyDays: number
+  readonly events: {
+    readonly horizonOld: (event: { readonly ageMs: number; readonly holder?: string }) => void
+    readonly captureBroken: (event: { readonly resource: string; readonly problem: string }) => void
+  }
   readonly onError: (error: unknown) => void
 }
 
@@ -24,33 +30,54 @@ const ROUND_MS = 60_000
 const PRUNE_MS = 6 * 3_600_000
 /** A run that says nothing for so long lost its process. */
 const SILENT_SECONDS = 60
+/** An open transaction of this age holds all changes back for so long that a person should look. */
+const HORIZON_OLD_SECONDS = 300
 
 /** What has to be done from time to time, by one of the processes that share the database. Gives what ends it. */
 export function startHousekeeping(deps: HousekeepingDeps): () => Promise<void> {
-  const { store } = deps
   let pruneAt = Date.now() + ROUND_MS
-  let underWay: Promise<void> = Promise.resolve()
-  const round = () =>
-    withLease(store, 'housekeeping', async () => {
-      await markInterruptedRuns(store.db, { silentSeconds: SILENT_SECONDS })
-      await redrive(store, await deps.self(), null, deps.limits)
-      if (Date.now() < pruneAt) return
-      pruneAt = Date.now() + PRUNE_MS
-      await pruneLog(store.db, deps.logDays)
-      await pruneHistory(store.db, deps.historyDays)
-    }).catch((error: unknown) => {
+  let underWay: Promise<void> | null = null
+  const round = async () => {
+    const prune = Date.now() >= pruneAt
+    if (prune) pruneAt = Date.now() + PRUNE_MS
+    try {
+      await withLease(deps.store, 'housekeeping', () =>
+        keepHouse(deps, { prune, horizonOldSeconds: HORIZON_OLD_SECONDS }),
+      )
+    } catch (error) {
       if (!isActive(error)) deps.onError(error)
-    })
-  let busy = false
+    }
+  }
   const timer = setInterval(() => {
-    if (busy) return
-    busy = true
-    underWay = round().finally(() => {
-      busy = false
+    underWay ??= round().finally(() => {
+      underWay = null
     })
   }, ROUND_MS)
   return async () => {
     clearInterval(timer)
     await underWay
   }
+}
+
+/** One round: closes runs that lost their process, tries quarantine again, looks for what a person should know, forgets what is old. */
+export async function keepHouse(
+  { store, self, limits, logDays, historyDays, events }: Omit<HousekeepingDeps, 'onError'>,
+  { prune, horizonOldSeconds }: { readonly prune: boolean; readonly horizonOldSeconds: number },
+): Promise<void> {
+  await markInterruptedRuns(store.db, { silentSeconds: SILENT_SECONDS })
+  await redrive(store, await self(), null, limits)
+  const { ageSeconds, holder } = await horizon(store.db)
+  if (ageSeconds > horizonOldSeconds) {
+    events.horizonOld({ ageMs: Math.round(ageSeconds * 1000), ...(holder !== null && { holder }) })
+  }
+  // Runs look for themselves; a site that only serves has none.
+  for (const resource of await brokenCaptures(store.db)) {
+    events.captureBroken({
+      resource,
+      problem: 'its table lacks a working trigger; `syncline resource check` says which',
+    })
+  }
+  if (!prune) return
+  await pruneLog(store.db, logDays)
+  await pruneHistory(store.db, historyDays)
 }

@@ -38,6 +38,8 @@ export type JobsDeps = {
       readonly dueAt: string
     }) => void
     readonly internalError: (event: { readonly where: string; readonly err: unknown }) => void
+    readonly horizonOld: (event: { readonly ageMs: number; readonly holder?: string }) => void
+    readonly captureBroken: (event: { readonly resource: string; readonly problem: string }) => void
   }
 }
 

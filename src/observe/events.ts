@@ -118,12 +118,8 @@ export type PeerUnreachable = {
 
 export type HorizonOld = {
   readonly ageMs: number
-  readonly holder?: {
-    readonly pid: number
-    readonly database: string
-    readonly application: string
-    readonly state: string
-  }
+  /** Who holds the oldest transaction open: process, application and state. */
+  readonly holder?: string
 }
 
 /** One function per thing that happens to a site: one log line and the metrics that belong to it. Nothing else writes either. */

@@ -1,17 +1,22 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
+import { keepHouse } from '../../src/jobs/housekeeping.ts'
 import { type Jobs, type JobsDeps, type RunOutcome, startJobs } from '../../src/jobs/index.ts'
 import {
+  appendLog,
   attach,
   closeLeases,
   createPeer,
   createTask,
   ensureSelf,
+  listLog,
   notePeerFailure,
   openQueue,
   type Peer,
+  readRun,
   type Self,
   type Store,
+  startRun,
   updateTask,
   withPeerLease,
 } from '../../src/store/index.ts'
@@ -145,7 +150,12 @@ async function setUp(t: Test, run: (ran: Ran, signal: AbortSignal) => Promise<Pa
       yield '{"resource":"city"}'
       await sleep(60_000, undefined, { signal })
     },
-    events: { jobScheduled: () => {}, internalError: ({ err }) => errors.push(err) },
+    events: {
+      jobScheduled: () => {},
+      internalError: ({ err }) => errors.push(err),
+      horizonOld: () => {},
+      captureBroken: () => {},
+    },
     ...over,
   })
   const start = async (over: Partial<JobsDeps> = {}): Promise<Jobs> => {
@@ -291,4 +301,42 @@ t.test('stopping cancels what runs, waits for its safe point, and lets nothing b
   await jobs.stop(5_000)
   t.ok(safe)
   await t.rejects(jobs.syncNow({ cause: 'hand' }), { message: 'the site stops' })
+})
+
+t.test('a round of housekeeping closes dead runs, tells of what would go unseen and forgets what is old', async (t) => {
+  const { store, peer } = await setUp(t)
+  const self = await ensureSelf(store.db, { name: 'here', key: KEY })
+  const dead = await startRun(store.db, { peer, cause: 'schedule' })
+  const alive = await startRun(store.db, { peer, cause: 'schedule' })
+  await store.pool.query(`update syncline.run set alive_at = now() - interval '2 minutes' where id = ${dead.id}`)
+  const old = await appendLog(store.db, {
+    mode: 'pull',
+    direction: 'none',
+    action: 'x',
+    result: 'success',
+    message: '',
+  })
+  await store.pool.query(`update syncline.log set at = now() - interval '91 days' where id = ${old}`)
+  await store.pool.query('drop trigger zz_syncline_insert on city')
+  const told: object[] = []
+  const events = { horizonOld: (event: object) => told.push(event), captureBroken: (event: object) => told.push(event) }
+  const deps = { store, self: async () => self, limits: LIMITS, logDays: 90, historyDays: 90, events }
+
+  const writer = await store.pool.connect()
+  await writer.query('begin; insert into area values (gen_random_uuid())')
+  await sleep(50)
+  await keepHouse(deps, { prune: false, horizonOldSeconds: 0.01 })
+  await writer.query('rollback')
+  writer.release()
+  t.match(told, [
+    { ageMs: Number, holder: /process \d+ \(syncline, idle in transaction\)/ },
+    { resource: 'city', problem: /trigger/ },
+  ])
+  t.equal((await readRun(store.db, dead.id)).state, 'interrupted')
+  t.equal((await readRun(store.db, alive.id)).state, 'running')
+  t.equal((await listLog(store.db)).items.length, 1, 'nothing is forgotten before it is time')
+  told.length = 0
+  await keepHouse(deps, { prune: true, horizonOldSeconds: 300 })
+  t.match(told, [{ resource: 'city' }])
+  t.equal((await listLog(store.db)).items.length, 0)
 })
