@@ -20,7 +20,7 @@ export function linesSql(resource: ResourceInfo, columns: readonly Column[]): Ra
   const payload = sql.raw(payloadSql(resource, columns))
   return sql`(select string_agg(
               to_json(k.record_id)::text || e'\\t' || k.clock || e'\\t' || array_position(o.list, k.origin) - 1 || e'\\t'
-              || coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)), '')
+              || case when k.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)) end
               || e'\\t' || k.kind || e'\\t' || coalesce(
                 (select ${payload} from ${sql.raw(liveTable(resource))} t
                   where k.kind = 'p' and t.${sql.id(resource.keyColumn)} = k.live_key offset 0), ''),

@@ -208,6 +208,10 @@ for each statement execute function syncline."capture_1"();
 
 alter table public.country enable always trigger zz_syncline_truncate;
 
+select distinct jsonb_object_keys(fields) as name from syncline.parked where resource_id = $1;
+
+delete from syncline.parked where resource_id = $1 and fields = '{}';
+
 create or replace function syncline."capture_2"() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp set enable_hashagg = off set extra_float_digits = 1
@@ -415,7 +419,7 @@ with scan as materialized (
 )
 select (select string_agg(
           to_json(k.record_id)::text || e'\t' || k.clock || e'\t' || array_position(o.list, k.origin) - 1 || e'\t'
-          || coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)), '')
+          || case when k.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)) end
           || e'\t' || k.kind || e'\t' || coalesce(
             (select json_build_array((select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id"), coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
@@ -472,7 +476,7 @@ with scan as materialized (
 )
 select (select string_agg(
           to_json(k.record_id)::text || e'\t' || k.clock || e'\t' || array_position(o.list, k.origin) - 1 || e'\t'
-          || coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)), '')
+          || case when k.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)) end
           || e'\t' || k.kind || e'\t' || coalesce(
             (select json_build_array((select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id"), coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
