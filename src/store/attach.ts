@@ -19,6 +19,7 @@ import {
 } from './resources.ts'
 import type { Database } from './schema.ts'
 import { alteringTables } from './table-lock.ts'
+import { unpark } from './unpark.ts'
 
 export type { AttachProgress } from './register.ts'
 
@@ -67,7 +68,9 @@ export async function attach(
     const all = await loadResources(trx)
     for (const each of plans) {
       const resource = all.find((other) => other.name === each.name)
-      if (resource !== undefined) await installCapture(trx, resource)
+      if (resource === undefined) continue
+      await installCapture(trx, resource)
+      await unpark(trx, resource)
     }
     return plans.map((each) => each.name)
   })

@@ -603,6 +603,23 @@ t.test('I11: fields that the table has not are kept with the record when a site 
   await a.sql(`update item set extra = 'newer' where id = '${id(1)}'`)
   await pullAll(b, a)
   t.match(await b.sql('select fields from syncline.parked order by record_id'), [{ fields: { extra: 'newer' } }, {}])
+
+  await t.test('and fill the column when the table gets it', async (t) => {
+    const before = await versionsOf(b)
+    await b.sql('alter table item add extra int')
+    await t.rejects(attach(b.store, [{ table: 'item' }]), {
+      code: 'SYNC_RESOURCE_UNSUITABLE',
+      message: /"extra" does not fit it: .*newer/,
+    })
+    await b.sql('alter table item alter extra type text; alter table item add more jsonb')
+    await attach(b.store, [{ table: 'item' }])
+    t.same(await b.sql('select * from item order by 1'), await a.sql('select * from item order by 1'))
+    t.same(await b.sql('select * from syncline.parked'), [])
+    t.match(await versionsOf(b), before, 'no row is a new change by that')
+    await b.sql(`update item set name = 'from b' where id = '${id(1)}'`)
+    await syncOnce(b, a)
+    t.match(await a.sql(`select name, extra from item where id = '${id(1)}'`), [{ name: 'from b', extra: 'newer' }])
+  })
 })
 
 t.test('I10: what waited is retried within the grant of now; without one it waits on', async (t) => {
