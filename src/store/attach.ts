@@ -3,6 +3,7 @@ import { SynclineError } from '../sync/index.ts'
 import { CAPTURE_VERSION, captureFaults, installCapture, quoteIdent, removeCapture } from './capture.ts'
 import { SENT_ID_BYTES_MAX } from './collect.ts'
 import type { Store } from './database.ts'
+import { announceNew, unpark } from './new-columns.ts'
 import { type AttachProgress, addedUuidColumn, addUuidColumn, registerRows } from './register.ts'
 import {
   type Column,
@@ -19,7 +20,6 @@ import {
 } from './resources.ts'
 import type { Database } from './schema.ts'
 import { alteringTables } from './table-lock.ts'
-import { unpark } from './unpark.ts'
 
 export type { AttachProgress } from './register.ts'
 
@@ -64,12 +64,15 @@ export async function attach(
       if (key === null) throw new SynclineError('SYNC_STORE_BUSY', `${options.table} was altered while it was attached`)
       plans.push({ ...rest, key, columns: columnsOf(rest.facts, key) })
     }
+    const before = await loadResources(trx)
     for (const each of plans) await insertResource(trx, each)
     const all = await loadResources(trx)
     for (const each of plans) {
       const resource = all.find((other) => other.name === each.name)
       if (resource === undefined) continue
       await installCapture(trx, resource)
+      const earlier = before.find((other) => other.id === resource.id)
+      if (earlier !== undefined) await announceNew(trx, resource, earlier)
       await unpark(trx, resource)
     }
     return plans.map((each) => each.name)

@@ -121,7 +121,7 @@ function touchChildren(keyColumn: string): string {
  * The next version of record row `r`, written by site `me` (a column). The two common cases stand in line: calling the SQL functions of
  * the general case costs more than all the rest of the trigger.
  */
-function nextVersion(me: string, now = 'now_us'): string {
+export function nextVersion(me: string, now = 'now_us'): string {
   return `clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, ${me}, ${now})
         when r.origin = ${me} then greatest(${now}, r.clock + 1)

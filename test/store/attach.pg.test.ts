@@ -394,6 +394,28 @@ t.test('check finds what is wrong with triggers and columns, and attaching again
   })
 })
 
+t.test('what was written into a new column before it was attached travels when it is', async (t) => {
+  const ddl = `create table item (id text primary key, name text); insert into item values ('1', 'a'), ('2', 'a'), ('3', 'a')`
+  const [a, b] = [await make(ddl, ['item']), await make('create table item (id text primary key, name text)', ['item'])]
+  await introduce(a, b)
+  await syncOnce(b, a)
+  for (const site of [a, b]) {
+    await site.sql(`alter table item add extra text default 'none', add at timestamptz, add facts json`)
+  }
+  await a.sql(`update item set extra = 'early' where id = '1'; update item set facts = '{}' where id = '2'`)
+  await b.sql(`update item set name = 'b' where id = '3'`)
+  await syncOnce(b, a)
+  for (const site of [a, b]) await attach(site.store, [{ table: 'item' }])
+  t.same(await a.sql(`select record_id from syncline.record where source is null order by 1`), [
+    { record_id: '1' },
+    { record_id: '2' },
+  ])
+  await syncOnce(b, a)
+  const rows = await b.sql('select * from item order by id')
+  t.same(rows, await a.sql('select * from item order by id'))
+  t.match(rows, [{ extra: 'early' }, { extra: 'none', facts: {} }, { name: 'b', extra: 'none', facts: null }])
+})
+
 t.test('records whose identity the wire has no room for stay, are counted, and stop nobody', async (t) => {
   const ddl = 'create table word (id text primary key)'
   const [a, b] = [await make(ddl, ['word']), await make(ddl, ['word'])]

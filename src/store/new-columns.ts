@@ -1,6 +1,6 @@
 import { sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
-import { quoteIdent } from './capture.ts'
+import { nextVersion, quoteIdent } from './capture.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { incomingSql } from './write.ts'
@@ -27,6 +27,45 @@ export async function unpark(trx: Transaction<Database>, resource: ResourceInfo)
     }
   }
   await sql`delete from syncline.parked where resource_id = ${resource.id} and fields = '{}'`.execute(trx)
+}
+
+/**
+ * Rows with something in a column that is synced from now on are changes of this site: until now that column did not travel, and peers that know
+ * their version would never ask for it. A value that is only the column's constant default is the same elsewhere, and what `unpark` fills is
+ * known to whoever sent it.
+ */
+export async function announceNew(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  before: ResourceInfo,
+): Promise<void> {
+  const known = new Set(before.columns.filter((each) => each.sent).map((each) => each.name))
+  const added = resource.columns.filter((each) => each.sent && !known.has(each.name))
+  if (added.length === 0) return
+  const { rows: defaults } = await sql<{ name: string; value: string }>`
+    select a.attname::text as name, pg_get_expr(d.adbin, d.adrelid) as value from pg_attrdef d
+      join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
+     where d.adrelid = ${resource.tableOid}::oid and position('(' in pg_get_expr(d.adbin, d.adrelid)) = 0`.execute(trx)
+  const given = added.map(({ name }) => {
+    const value = `t.${quoteIdent(name)}`
+    const usual = defaults.find((each) => each.name === name)
+    const differs = usual === undefined ? '' : ` and ${value}::text is distinct from (${usual.value})::text`
+    return `${value} is not null${differs}`
+  })
+  const id = `t.${quoteIdent(resource.keyColumn)}::text collate "C"`
+  const now = '(extract(epoch from clock_timestamp()) * 1000000)::int8'
+  await sql`
+    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+    select ${resource.id}, ${sql.raw(id)}, pg_current_xact_id(), self.site_id, ${sql.raw(now)}, false
+      from ${sql.raw(liveTable(resource))} t, syncline.self
+     where (${sql.raw(given.join(' or '))}) and not exists (
+       select from syncline.parked k where k.resource_id = ${resource.id} and k.record_id = ${sql.raw(id)}
+         and k.fields ?| ${added.map(({ name }) => name)}::text[])
+     order by 2
+    on conflict (resource_id, record_id) do update set
+      xact = excluded.xact, ${sql.raw(nextVersion('excluded.origin', now))}, source = null, deleted = false`.execute(
+    trx,
+  )
 }
 
 async function fill(trx: Transaction<Database>, resource: ResourceInfo, column: Column): Promise<void> {
