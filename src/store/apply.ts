@@ -46,6 +46,8 @@ export type ApplyContext = {
   readonly clockAheadMaxMicros: number
   /** Rows that an application holds: waited for, so that the batch is repeated, or set aside alone when that was in vain. */
   readonly patience: 'wait' | 'set aside'
+  /** How long a lock is waited for. Below the server's deadlock_timeout: where we and an application wait for each other it is we who give way. */
+  readonly lockWaitMs: number
 }
 
 /**
@@ -61,7 +63,7 @@ export async function applyLines(
   if (batch.count === 0) return emptyReport()
   // One batch of a resource at a time: two links never wait for each other in the middle of a batch.
   await sql`select pg_advisory_xact_lock(hashtextextended('syncline.apply', ${context.resource.id}))`.execute(trx)
-  await steadyPlans(trx)
+  await steadyPlans(trx, context.lockWaitMs)
   await prepareStage(trx)
   try {
     return await applyReadable(trx, context, batch)

@@ -99,6 +99,7 @@ export async function resolveConflict(
         unknownFields: 'park',
         onLeft: 'keep',
         patience: 'wait',
+        lockWaitMs: 800,
         recordBytesMax: limits.recordBytesMax,
         clockAheadMaxMicros: limits.clockAheadMaxMs * 1_000,
       },

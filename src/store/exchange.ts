@@ -42,8 +42,8 @@ export type PullRequest = Scope & {
   readonly limit?: number | undefined
 }
 
-/** Tries of a batch whose rows are in use, and the longest pause between two, in milliseconds. */
-const BUSY_TRIES = 6
+/** What each try of a batch waits for a row in use, and the longest pause between two, in milliseconds: an application that holds one and waits for another of ours is let through soon. */
+const LOCK_WAITS_MS = [50, 100, 200, 400, 800, 800]
 const BUSY_PAUSE_MS = 400
 
 /**
@@ -187,7 +187,7 @@ export async function writeByHand(
   limits: ExchangeLimits,
 ): Promise<BatchReport> {
   const resource = await readyResource(store, resourceName)
-  const context: Omit<ApplyContext, 'patience'> = {
+  const context: Omit<ApplyContext, 'patience' | 'lockWaitMs'> = {
     resource,
     resources: await loadResources(store.db),
     peer: null,
@@ -231,7 +231,7 @@ export async function applyContext(
   runId: string | null,
   limits: ExchangeLimits,
   choice: ContextChoice,
-): Promise<Omit<ApplyContext, 'patience'>> {
+): Promise<Omit<ApplyContext, 'patience' | 'lockWaitMs'>> {
   return {
     resource,
     resources: await loadResources(store.db),
@@ -247,7 +247,7 @@ export async function applyContext(
 /** Applies batches in one transaction; repeats it when the rows are in use, each time from the beginning. */
 export async function applyAll(
   store: Store,
-  context: Omit<ApplyContext, 'patience'>,
+  context: Omit<ApplyContext, 'patience' | 'lockWaitMs'>,
   batches: readonly LineBatch[],
   alongside: Alongside = async () => {},
 ): Promise<BatchReport> {
@@ -255,15 +255,18 @@ export async function applyAll(
     try {
       const done = await store.db.transaction().execute(async (trx) => {
         let report = emptyReport()
-        const patience = tries < BUSY_TRIES ? 'wait' : 'set aside'
-        for (const batch of batches) report = addReports(report, await applyLines(trx, { ...context, patience }, batch))
+        const patience = tries < LOCK_WAITS_MS.length ? 'wait' : 'set aside'
+        const lockWaitMs = LOCK_WAITS_MS[tries - 1] ?? 0
+        for (const batch of batches)
+          report = addReports(report, await applyLines(trx, { ...context, patience, lockWaitMs }, batch))
         await alongside(trx, report)
         return report
       })
       await tidyAfter(store, done.counts.applied + done.counts.merged)
       return done
     } catch (error) {
-      if (!(error instanceof SynclineError) || error.code !== 'SYNC_STORE_BUSY' || tries >= BUSY_TRIES) throw error
+      if (!(error instanceof SynclineError) || error.code !== 'SYNC_STORE_BUSY' || tries >= LOCK_WAITS_MS.length)
+        throw error
       await sleep(Math.random() * BUSY_PAUSE_MS)
     }
   }

@@ -32,12 +32,11 @@ export async function prepareStage(trx: Transaction<Database>): Promise<void> {
 }
 
 /** Planner settings for this transaction: on fresh or unanalysed tables anything but index look-ups can cost fifteen times as much. */
-export async function steadyPlans(trx: Transaction<Database>): Promise<void> {
+export async function steadyPlans(trx: Transaction<Database>, lockWaitMs: number): Promise<void> {
   await sql`select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name`.execute(
     trx,
   )
-  // Shorter than the server's deadlock_timeout: when we and an application wait for each other it is we who give way.
-  await sql`select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', '800ms', true)`.execute(
+  await sql`select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', ${`${lockWaitMs}ms`}, true)`.execute(
     trx,
   )
 }
@@ -158,7 +157,7 @@ export async function stageCounts(trx: Transaction<Database>): Promise<StageCoun
 
 /**
  * Holds the live rows that the batch will change, in key order, before anything is written: the order in which the triggers of an
- * application take them too (row, then record). What committed while we waited is classified anew.
+ * application take them too (row, then record). Children may be added meanwhile: identities never change here. What committed while we waited is classified anew.
  */
 export async function lockStaged(
   trx: Transaction<Database>,
@@ -168,7 +167,7 @@ export async function lockStaged(
   const key = sql.id(resource.keyColumn)
   if (patience === 'set aside') await setAsideLocked(trx, resource)
   await sql`select from (select s.id::${sql.raw(resource.keyType)} as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
-    join ${sql.raw(liveTable(resource))} t on t.${key} = s.key for update of t`.execute(trx)
+    join ${sql.raw(liveTable(resource))} t on t.${key} = s.key for no key update of t`.execute(trx)
   // What is deleted here has no row that could be held: an application may be about to make it anew.
   await sql`select from syncline.record r where r.resource_id = ${resource.id} and r.record_id in (
       select s.id from pg_temp.syncline_stage s where s.l_deleted and s.class in ('f', 'c', 'u', 'l'))
@@ -193,7 +192,7 @@ async function setAsideLocked(trx: Transaction<Database>, resource: ResourceInfo
     select s.id::${sql.raw(resource.keyType)} as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
     join ${sql.raw(liveTable(resource))} t on t.${key} = s.key`
   await sql`
-    with living as materialized (${rows}), held as materialized (${rows} for update of t skip locked)
+    with living as materialized (${rows}), held as materialized (${rows} for no key update of t skip locked)
     update pg_temp.syncline_stage s set class = 'q', code = 'SYNC_RECORD_IN_USE', reason = 'a transaction of the application holds the row'
      where s.class in ('f', 'c', 'u', 'l') and s.id in (select id from living) and s.id not in (select id from held)`.execute(
     trx,

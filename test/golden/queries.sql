@@ -500,7 +500,7 @@ select pg_advisory_xact_lock(hashtextextended('syncline.apply', $1));
 
 select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name;
 
-select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', '800ms', true);
+select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', $1, true);
 
 create temporary table if not exists syncline_stage (
   n int not null, class "char" not null, kind "char" not null, id text collate "C" not null,
@@ -610,7 +610,7 @@ select class::text, announce, count(*)::int from pg_temp.syncline_stage group by
 -- apply what supersedes, what is deleted and a conflict
 
 select from (select s.id::pg_catalog.uuid as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
-join "public"."city" t on t."id" = s.key for update of t;
+join "public"."city" t on t."id" = s.key for no key update of t;
 
 select from syncline.record r where r.resource_id = $1 and r.record_id in (
   select s.id from pg_temp.syncline_stage s where s.l_deleted and s.class in ('f', 'c', 'u', 'l'))
