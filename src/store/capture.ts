@@ -231,7 +231,7 @@ function faultOf(trigger: Trigger | undefined): string | null {
   if (!trigger.ours) return 'calls another function'
   if (trigger.state === 'D' || trigger.state === 'R') return 'is disabled'
   if (trigger.state === 'O')
-    return 'does not see sessions in the role of a replica: the owner of the table has to attach it'
+    return 'does not see sessions in the role of a replica: the owner of the table has to enable it always (docs/guides/database-grants.md)'
   return null
 }
 
