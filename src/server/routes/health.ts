@@ -59,7 +59,8 @@ export const healthRoutes =
         look('capture', async () => {
           // Whether the site works; `resource check` also tells what an owner could still improve.
           const broken = await brokenCaptures(store.db)
-          if (broken.length > 0) throw new Error(`resources with a trigger that is missing or disabled: ${broken.join(', ')}`)
+          if (broken.length > 0)
+            throw new Error(`resources with a trigger that is missing or disabled: ${broken.join(', ')}`)
           return 'every trigger is in place'
         }),
       ])
