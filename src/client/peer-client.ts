@@ -19,7 +19,6 @@ import { PeerError } from './peer-error.ts'
 import { type Connection, createTransport, type PeerAnswer, type TransportSettings } from './transport.ts'
 
 export type ClientSettings = TransportSettings & {
-  readonly recordBytesMax: number
   readonly depthMax: number
   readonly batchRowsMax: number
 }
@@ -85,7 +84,8 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
   const transport = createTransport(connection, settings)
   const limits = (recordsMax: number): BodyLimits => ({
     recordsMax,
-    recordBytesMax: settings.recordBytesMax,
+    // A record that is too large for this site is set aside alone when it is applied (I8); here it must not stop its batch.
+    recordBytesMax: settings.bodyBytesMax,
     depthMax: settings.depthMax,
   })
 

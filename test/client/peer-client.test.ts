@@ -30,7 +30,6 @@ const REPORT = {
 const SETTINGS: ClientSettings = {
   requestTimeoutMs: 2_000,
   bodyBytesMax: 1_000_000,
-  recordBytesMax: 100_000,
   depthMax: 64,
   batchRowsMax: 1000,
   noProxy: [],

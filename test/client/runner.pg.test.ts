@@ -224,6 +224,15 @@ t.test('a record that is refused waits alone, and the run brings it in when its 
   t.match((await listLog(here.store.db, { limit: 1 })).items, [{ action: 'retry', direction: 'none', applied: 1 }])
 })
 
+t.test('I8: a record larger than this site takes is set aside alone, not with its batch', async (t) => {
+  const { here, there, run, task } = await pair(t)
+  await task('country', 'pull')
+  await there.query(`insert into country (name) values ('small'), (repeat('x', ${LIMITS.recordBytesMax + 1}))`)
+  t.match(await run(), { result: 'warning', counts: { pulled: 2, applied: 1, quarantined: 1 } })
+  t.match(await listQuarantine(here.store.db, { limit: 9 }), [{ code: 'SYNC_RECORD_TOO_LARGE' }])
+  t.same(await here.query('select name from country'), [{ name: 'small' }])
+})
+
 t.test('what the peer sets aside of a push makes the run a warning', async (t) => {
   const { here, there, run, task } = await pair(t)
   await task('city', 'push')
