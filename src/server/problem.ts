@@ -1,4 +1,5 @@
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { isDatabaseGone } from '../store/index.ts'
 import { ERRORS, type ErrorCode, SynclineError } from '../sync/index.ts'
 
 /** HTTP status of each error. A code without one does not compile. */
@@ -111,14 +112,11 @@ export function toSynclineError(error: unknown): SynclineError | undefined {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : ''
   const refusal = refusalOf(error as FastifyError, code)
   if (refusal !== undefined) return new SynclineError(refusal[0], refusal[1], { cause: error })
-  if (DATABASE_GONE.test(code)) {
+  if (isDatabaseGone(error)) {
     return new SynclineError('SYNC_STORE_UNAVAILABLE', 'this site cannot reach its database', { cause: error })
   }
   return undefined
 }
-
-/** Network errors of the pool, and the classes of PostgreSQL for connections, lack of connections and shutting down. */
-const DATABASE_GONE = /^(?:ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|08\w{3}|53300|57P0[123])$/
 
 function refusalOf(error: FastifyError, code: string): readonly [ErrorCode, string] | undefined {
   if (error.validation !== undefined) return ['SYNC_REQUEST_INVALID', describeFaults(error)]
