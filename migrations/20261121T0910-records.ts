@@ -6,6 +6,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     create table syncline.record (
       xact xid8 not null,
       clock int8 not null,
+      born xid8 default pg_current_xact_id(),
       resource_id int not null,
       origin int not null,
       source int,
@@ -18,6 +19,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     comment on table syncline.record is
       'One row for every record of every attached resource, living or deleted: version store, tombstone store and change feed at once.';
     comment on column syncline.record.xact is 'The transaction that wrote this version here. With record_id it is the position in the change order.';
+    comment on column syncline.record.born is 'The transaction that first brought the record here, by which an undo finds what a run brought new; null after a new log.';
     comment on column syncline.record.source is 'The site this version came from; null when it was made here or settled here.';
     comment on column syncline.record.seen is 'Highest clock seen of every other origin; null means none.';
 
@@ -32,11 +34,23 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       clock int8 not null,
       seen jsonb,
       deleted bool not null,
-      data json
+      data json,
+      refs jsonb,
+      xact xid8,
+      source int,
+      by_origin int,
+      by_clock int8,
+      rule text
     );
     create index history_record on syncline.history (resource_id, record_id, id);
     create index history_at on syncline.history (at);
+    create index history_run on syncline.history (run_id) where run_id is not null;
     comment on table syncline.history is 'Values that were overwritten, deleted or lost a conflict here, with the run that did it.';
+    comment on column syncline.history.refs is 'Record ids behind the references of data, where these are numbers of this database.';
+    comment on column syncline.history.xact is 'The transaction that wrote this version here, by which its run is found; null after a new log.';
+    comment on column syncline.history.source is 'The site this version came from; null when it was made or settled here.';
+    comment on column syncline.history.by_clock is 'With by_origin the version that took its place.';
+    comment on column syncline.history.rule is 'The policy that decided, where the versions were concurrent.';
 
     create table syncline.quarantine (
       id int8 generated always as identity primary key,

@@ -3,6 +3,7 @@ import * as registry from './20261121T0900-registry.ts'
 import * as records from './20261121T0910-records.ts'
 import * as log from './20261121T0920-log.ts'
 import * as clock from './20261121T0930-clock.ts'
+import * as undo from './20261122T0915-undo.ts'
 
 /** Every migration by name, in order. A migration is frozen once it has been released: change the schema with a new one. */
 export const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -10,4 +11,5 @@ export const MIGRATIONS: Readonly<Record<string, Migration>> = {
   '20261121T0910-records': records,
   '20261121T0920-log': log,
   '20261121T0930-clock': clock,
+  '20261122T0915-undo': undo,
 }

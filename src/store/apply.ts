@@ -7,6 +7,7 @@ import { quarantineStaged, releaseApplied } from './quarantine.ts'
 import { siteIds } from './registry/index.ts'
 import { emptyReport, reportStaged } from './report.ts'
 import type { ResourceInfo } from './resources.ts'
+import { noteRunBatch } from './run-batch.ts'
 import type { Database } from './schema.ts'
 import { settleConflicts } from './settle.ts'
 import {
@@ -121,6 +122,7 @@ async function applyStaged(
     counts = await stageCounts(trx)
   }
   await writeStaged(trx, context, write, batch, counts)
+  if (context.runId !== null) await noteRunBatch(trx, resource.id, context.runId, write.source)
   return await reportStaged(trx, context.peer === null)
 }
 
@@ -165,6 +167,7 @@ function writeContext(context: ApplyContext, batch: LineBatch): WriteContext {
     unknown: places.flatMap(({ name, at, column }) => (column === undefined ? [{ name, at }] : [])),
     source: context.peer?.siteId ?? null,
     runId: context.runId,
+    rule: context.policy.name,
     filter: context.grant?.filter,
   }
 }

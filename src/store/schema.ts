@@ -22,6 +22,7 @@ export type Database = {
   'syncline.checkpoint': CheckpointTable
   'syncline.run': RunTable
   'syncline.log': LogTable
+  'syncline.run_batch': RunBatchTable
 }
 
 type Int8 = ColumnType<string, string | number | bigint, string | number | bigint>
@@ -141,6 +142,8 @@ type InvitationTable = {
 type RecordTable = {
   xact: ColumnType<string, string, string>
   clock: Int8
+  /** The transaction that first brought the record here. */
+  born: ColumnType<string | null, string | null | undefined, string | null>
   resource_id: number
   origin: number
   source: number | null
@@ -161,6 +164,22 @@ type HistoryTable = {
   seen: NullableJson<Record<string, number>>
   deleted: boolean
   data: NullableJson
+  refs: NullableJson<Record<string, string | null>>
+  xact: ColumnType<string | null, string | null | undefined, string | null>
+  source: number | null
+  by_origin: number | null
+  by_clock: ColumnType<string | null, string | number | null | undefined, string | number | null>
+  rule: string | null
+}
+
+type RunBatchTable = {
+  run_id: Int8
+  xact: ColumnType<string | null, string | null | undefined, string | null>
+  at: DefaultTimestamp
+  resource_id: number
+  source: number | null
+  inserted: number
+  changed: number
 }
 
 type QuarantineTable = {

@@ -141,8 +141,8 @@ async function carryOut(
 ): Promise<void> {
   if (verdict.loser === 'incoming') {
     await sql`
-      insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
-      select ${context.resource.id}, s.id, ${context.runId}::int8, 'lost a conflict', s.origin, s.clock, s.seen, s.kind = 'd',
+      insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, source, rule, data)
+      select ${context.resource.id}, s.id, ${context.runId}::int8, 'lost a conflict', s.origin, s.clock, s.seen, s.kind = 'd', ${context.source}::int4, ${context.rule},
              (select json_object_agg(name, nullif(s.payload, '')::jsonb -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality c(name, at))
         from pg_temp.syncline_stage s where s.n = ${row.n}`.execute(trx)
   }

@@ -1,5 +1,6 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { quoteIdent, quoteLiteral } from './capture.ts'
+import { referenceSql } from './lines-sql.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { emptyOwnReferences, type StageCounts } from './stage.ts'
@@ -13,6 +14,8 @@ export type WriteContext = {
   /** Site the batch came from; versions settled here are announced to everybody instead. */
   readonly source: number | null
   readonly runId: string | null
+  /** The policy that settles what is concurrent, for whoever asks later. */
+  readonly rule: string
   /** Condition that living rows must meet before and after (alias `t`), where the peer's grant has a filter. */
   readonly filter?: RawBuilder<boolean> | undefined
 }
@@ -79,11 +82,23 @@ const within = (range: Range) => sql`s.n between ${range.from} and ${range.to}`
 async function keepBeforeImages(trx: Transaction<Database>, context: WriteContext, range: Range): Promise<void> {
   const { resource } = context
   await sql`
-    insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
+    insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data, refs, xact, source, by_origin, by_clock, rule)
     select ${resource.id}, s.id, ${context.runId}::int8, case s.kind when 'd' then 'deleted' else 'replaced' end,
-           s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t.*)
-      from pg_temp.syncline_stage s left join ${sql.raw(liveTable(resource))} t on t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
+           s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t.*), ${sql.raw(referencesSql(resource))}, r.xact, r.source,
+           s.origin, s.clock, case when s.announce then ${context.rule} end
+      from pg_temp.syncline_stage s
+      left join lateral (
+        select r.xact, r.source from syncline.record r where r.resource_id = ${sql.lit(resource.id)} and r.record_id = s.id offset 0) r on true
+      left join ${sql.raw(liveTable(resource))} t on t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
      where s.class = 'f' and ${within(range)}`.execute(trx)
+}
+
+/** Record ids behind the references of live row `t` that its own values do not tell, or not for long: numbers of this database, and what is awaited. */
+function referencesSql(resource: ResourceInfo): string {
+  const translated = resource.references.filter((reference) => !reference.direct || reference.cyclic)
+  if (translated.length === 0) return 'null::jsonb'
+  const pairs = translated.map((each) => `${quoteLiteral(each.column.name)}, ${referenceSql(resource, each)}`)
+  return `jsonb_build_object(${pairs.join(', ')})`
 }
 
 async function deleteRows(trx: Transaction<Database>, resource: ResourceInfo, range: Range): Promise<void> {
@@ -103,8 +118,8 @@ async function removeRows(trx: Transaction<Database>, context: WriteContext, ran
   const table = sql.raw(liveTable(resource))
   const removed = sql`s.class = 'r' and ${within(range)} and t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}`
   await sql`
-    insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
-    select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, row_to_json(t.*)
+    insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data, refs)
+    select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, row_to_json(t.*), ${sql.raw(referencesSql(resource))}
       from pg_temp.syncline_stage s, ${table} t where ${removed}`.execute(trx)
   await sql`delete from ${table} t using pg_temp.syncline_stage s where ${removed}`.execute(trx)
   const { rows } = await sql`select from pg_temp.syncline_stage s, ${table} t where ${removed} limit 1`.execute(trx)

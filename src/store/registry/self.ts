@@ -177,7 +177,9 @@ export async function newLog(db: Kysely<Database>, replaces?: string): Promise<S
 export async function restamp(db: Kysely<Database>): Promise<void> {
   await inTransaction(db, async (trx) => {
     await lockRecords(trx)
-    await sql`update syncline.record set xact = pg_current_xact_id()`.execute(trx)
+    await sql`update syncline.record set xact = pg_current_xact_id(), born = null`.execute(trx)
+    await sql`update syncline.history set xact = null where xact is not null`.execute(trx)
+    await sql`update syncline.run_batch set xact = null where xact is not null`.execute(trx)
     await trx.deleteFrom('syncline.checkpoint').where('direction', 'in', ['push', 'ack']).execute()
   })
 }
