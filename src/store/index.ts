@@ -59,6 +59,7 @@ export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts
 export { migrate } from './migrate.ts'
 export { isDatabaseGone } from './outage.ts'
 export { changeGrant, type Joiner, type PairedPeer, pairPeer } from './pairing.ts'
+export { rolledBack } from './preview.ts'
 export {
   discardQuarantined,
   findQuarantined,

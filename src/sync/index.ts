@@ -1,4 +1,5 @@
 export * from './backoff.ts'
+export * from './brake.ts'
 export * from './checkpoint.ts'
 export * from './clock.ts'
 export * from './codec/index.ts'
