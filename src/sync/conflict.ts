@@ -1,4 +1,7 @@
-import type { Json, PolicyName, Version } from './record.ts'
+import { ruleOf } from './field-rules.ts'
+import { hidesSums, type MergeRules, type MergeSide, mergeFields, type Values } from './merge.ts'
+import type { FieldMark, Json, PolicyName, Version } from './record.ts'
+import { sameJson } from './same-json.ts'
 import { compareVersions, dotOrder, joinSeen, makeVersion, type Seen, seenOfSite, unionSeen } from './version.ts'
 
 /** One of the two versions of a record that meet. */
@@ -15,6 +18,8 @@ export type Policy = {
   readonly master?: string | null
   /** Origin under which this site writes now. */
   readonly here: string
+  /** Rules of the fields; for `merge` only, where both contents are values by column. */
+  readonly merge?: MergeRules
 }
 
 /**
@@ -24,11 +29,19 @@ export type Policy = {
  *   With `equal` nobody loses anything: both say the same.
  * - rewrite: write the named content as a new write of `origin` that has seen `seen` (see mintVersion, which takes
  *   both); the other values lose. The content of a deleted contender is its deletion.
+ * - merge: write `data` as a new write of `origin` that has seen `seen`, with `marks` for what stands behind each field (see fieldsOf).
  * - ask: leave the local record alone and put both before a person.
  */
 export type Decision =
   | { readonly kind: 'take' | 'keep'; readonly version: Version; readonly equal: boolean }
   | { readonly kind: 'rewrite'; readonly content: 'local' | 'incoming'; readonly origin: string; readonly seen: Seen }
+  | {
+      readonly kind: 'merge'
+      readonly data: Values
+      readonly marks: Readonly<Record<string, FieldMark | 'own'>>
+      readonly origin: string
+      readonly seen: Seen
+    }
   | { readonly kind: 'ask' }
 
 /**
@@ -36,7 +49,8 @@ export type Decision =
  *
  * `newer` and `master` are computed alike by both sites from the two versions, so the winner keeps its dot and has seen
  * the loser afterwards; `mine` and `theirs` differ by site, so they are new writes. Concurrent versions with equal
- * content are no conflict under any policy. A delete is a version like any other.
+ * content are no conflict under any policy. A delete is a version like any other. `merge` makes what neither side had, each
+ * site for itself; that content is equal, so the two new writes are no conflict when they meet.
  *
  * Why sites converge (I3): both orders agree with causality, a version that has seen another is never the lesser. So a
  * version is the greatest of all it has seen, and an exchange can only move a site up one total order, in any topology.
@@ -53,8 +67,10 @@ export function decide(local: Contender, incoming: Contender, policy: Policy): D
   const order = compareVersions(incoming.version, local.version)
   if (order === 'same' || order === 'stale') return keep()
   if (order === 'newer') return take()
-  if (equal) return greater()
+  if (equal && !uncounted(local, incoming, policy)) return greater()
   switch (policy.name) {
+    case 'merge':
+      return merged(local, incoming, policy, { keep, take, greater, rewrite })
     case 'newer':
       return greater()
     case 'master':
@@ -66,6 +82,62 @@ export function decide(local: Contender, incoming: Contender, policy: Policy): D
     case 'ask':
       return { kind: 'ask' }
   }
+}
+
+type Outcomes = {
+  readonly keep: () => Decision
+  readonly take: () => Decision
+  readonly greater: () => Decision
+  readonly rewrite: (content: 'local' | 'incoming') => Decision
+}
+
+function merged(local: Contender, incoming: Contender, policy: Policy, outcomes: Outcomes): Decision {
+  const rules = policy.merge ?? { rules: {}, numbers: new Set<string>() }
+  const sides = sidesOf(local, incoming)
+  if (sides === undefined) return deletedOne(local, incoming, policy, outcomes)
+  const merge = mergeFields(...sides, rules, policy.master ?? null)
+  switch (merge.kind) {
+    case 'local':
+      return outcomes.keep()
+    case 'incoming':
+      return outcomes.take()
+    case 'ask':
+      return { kind: 'ask' }
+    case 'new': {
+      const { data, marks } = merge
+      return { kind: 'merge', data, marks, origin: policy.here, seen: unionSeen(local.version, incoming.version) }
+    }
+  }
+}
+
+/** A delete has no fields: the rule of all fields decides about the record, and where it is a rule for values, the newer one wins. */
+function deletedOne(local: Contender, incoming: Contender, policy: Policy, outcomes: Outcomes): Decision {
+  const rule = ruleOf(policy.merge?.rules ?? {}, '*')
+  switch (rule.name) {
+    case 'mine':
+      return outcomes.rewrite('local')
+    case 'theirs':
+      return outcomes.rewrite('incoming')
+    case 'ask':
+      return { kind: 'ask' }
+    case 'site': {
+      const master = rule.site ?? policy.master ?? null
+      return decide(local, incoming, { name: 'master', master, here: policy.here })
+    }
+    default:
+      return outcomes.greater()
+  }
+}
+
+function uncounted(local: Contender, incoming: Contender, policy: Policy): boolean {
+  const sides = policy.merge === undefined ? undefined : sidesOf(local, incoming)
+  return sides !== undefined && policy.merge !== undefined && hidesSums(...sides, policy.merge)
+}
+
+function sidesOf(local: Contender, incoming: Contender): readonly [MergeSide, MergeSide] | undefined {
+  if (local.deleted || incoming.deleted) return undefined
+  const side = ({ version, content }: Contender): MergeSide => ({ version, data: content as Values })
+  return [side(local), side(incoming)]
 }
 
 /**
@@ -85,23 +157,13 @@ function hasMaster(policy: Policy): policy is Policy & { readonly master: string
   return policy.name === 'master' && typeof policy.master === 'string'
 }
 
+/** The winner's dot, and what stands behind its fields, after it has seen the loser. */
 function join(winner: Version, loser: Version): Version {
-  return makeVersion(winner, joinSeen(winner, loser, winner))
+  const version = makeVersion(winner, joinSeen(winner, loser, winner))
+  return winner.fields === undefined ? version : { ...version, fields: winner.fields }
 }
 
 function sameContent(a: Contender, b: Contender): boolean {
   if (a.deleted || b.deleted) return a.deleted && b.deleted
   return sameJson(a.content, b.content)
-}
-
-/** Equality of JSON values; the order of an object's members says nothing. */
-export function sameJson(a: Json, b: Json): boolean {
-  if (a === b) return true
-  if (a === null || b === null || typeof a !== 'object' || typeof b !== 'object') return false
-  if (Array.isArray(a) !== Array.isArray(b)) return false
-  const [left, right] = [Object.entries(a), new Map<string, Json>(Object.entries(b))]
-  return (
-    left.length === right.size &&
-    left.every(([key, value]) => right.has(key) && sameJson(value, right.get(key) ?? null))
-  )
 }

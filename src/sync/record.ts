@@ -10,7 +10,22 @@ export type Version = {
   readonly origin: string
   readonly clock: number
   readonly seen?: Readonly<Record<string, number>>
+  /** Where fields were not last written by the dot. Absent: every field was. `*` stands for the fields that are not named. */
+  readonly fields?: Fields
 }
+
+/**
+ * The writes that stand behind one field, by origin. One, unless concurrent writes were merged: then `values` has what each of them wrote.
+ * A counter has `base`, the write it counts from, and in `sums` what each origin added to it since, as a decimal.
+ */
+export type FieldMark = {
+  readonly dots: Readonly<Record<string, number>>
+  readonly values?: Readonly<Record<string, Json>>
+  readonly base?: Readonly<Record<string, number>>
+  readonly sums?: Readonly<Record<string, string>>
+}
+
+export type Fields = Readonly<Record<string, FieldMark>>
 
 /** A foreign key as it travels: local integer keys never leave a site. */
 export type Reference = { readonly resource: string; readonly id: string }
@@ -58,8 +73,8 @@ export type BatchReport = {
   readonly truncated: boolean
 }
 
-/** How concurrent versions of one record are settled. `master` needs the UUID of the site whose word counts. */
-export const POLICIES = ['newer', 'mine', 'theirs', 'master', 'ask'] as const
+/** How concurrent versions of one record are settled. `master` needs the UUID of the site whose word counts; `merge` goes by field. */
+export const POLICIES = ['newer', 'mine', 'theirs', 'master', 'merge', 'ask'] as const
 export type PolicyName = (typeof POLICIES)[number]
 
 /** Direction of a task as seen from the site that runs it. */

@@ -51,6 +51,11 @@ function after(local: Contender, incoming: Contender, decision: Decision): Conte
       const version = mintVersion({ origin, seen, nowMicros: 1, aheadMaxMicros: 1_000_000 })
       return { ...(content === 'local' ? local : incoming), version }
     }
+    case 'merge': {
+      const { origin, seen, data } = decision
+      const version = mintVersion({ origin, seen, nowMicros: 1, aheadMaxMicros: 1_000_000 })
+      return { ...local, content: data, version }
+    }
     case 'ask':
       return local
   }
