@@ -3,7 +3,11 @@ import * as registry from './20261121T0900-registry.ts'
 import * as records from './20261121T0910-records.ts'
 import * as log from './20261121T0920-log.ts'
 import * as clock from './20261121T0930-clock.ts'
+import * as proof from './20261122T0905-proof.ts'
 import * as undo from './20261122T0915-undo.ts'
+import * as brakes from './20261122T0930-brakes.ts'
+import * as alarms from './20261122T0940-alarms.ts'
+import * as skew from './20261122T0950-skew.ts'
 
 /** Every migration by name, in order. A migration is frozen once it has been released: change the schema with a new one. */
 export const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -11,5 +15,9 @@ export const MIGRATIONS: Readonly<Record<string, Migration>> = {
   '20261121T0910-records': records,
   '20261121T0920-log': log,
   '20261121T0930-clock': clock,
+  '20261122T0905-proof': proof,
   '20261122T0915-undo': undo,
+  '20261122T0930-brakes': brakes,
+  '20261122T0940-alarms': alarms,
+  '20261122T0950-skew': skew,
 }

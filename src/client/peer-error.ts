@@ -36,8 +36,10 @@ const SAME_HERE: ReadonlySet<string> = new Set<ErrorCode>([
   'SYNC_AUTH_MISSING',
   'SYNC_AUTH_PAIRING_INVALID',
   'SYNC_CHECKPOINT_GONE',
+  'SYNC_PEER_CLONED',
   'SYNC_PEER_PAUSED',
   'SYNC_REQUEST_TOO_MANY',
+  'SYNC_RUN_BRAKED',
 ])
 
 type Answer = {

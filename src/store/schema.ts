@@ -13,15 +13,29 @@ export type Database = {
   'syncline.token': TokenTable
   'syncline.invitation': InvitationTable
   'syncline.record': RecordTable
+  'syncline.digest': DigestTable
+  'syncline.agreement': AgreementTable
+  'syncline.kept': KeptTable
   'syncline.history': HistoryTable
   'syncline.quarantine': QuarantineTable
   'syncline.conflict': ConflictTable
+  'syncline.elsewhere': ElsewhereTable
+  'syncline.discard': DiscardTable
+  'syncline.alarm': AlarmTable
+  'syncline.alarm_notice': AlarmNoticeTable
   'syncline.pending_ref': PendingRefTable
   'syncline.parked': ParkedTable
+  'syncline.parked_field': ParkedFieldTable
+  'syncline.purged': PurgedTable
+  'syncline.purge': PurgeTable
+  'syncline.peer_schema': PeerSchemaTable
   'syncline.shared': SharedTable
   'syncline.checkpoint': CheckpointTable
   'syncline.run': RunTable
   'syncline.log': LogTable
+  'syncline.brake': BrakeTable
+  'syncline.brake_meter': BrakeMeterTable
+  'syncline.peer_mark': PeerMarkTable
   'syncline.run_batch': RunBatchTable
 }
 
@@ -45,6 +59,7 @@ type SelfTable = {
   log_seen: JsonColumn
   public_key: string
   private_key: Buffer
+  mark: Generated<string>
   created_at: DefaultTimestamp
 }
 
@@ -98,6 +113,8 @@ type PeerGrantTable = {
   columns: string[] | null
   on_conflict: Generated<string>
   master: string | null
+  max_deletes: ColumnType<string | null, string | null | undefined, string | null>
+  max_changes: ColumnType<string | null, string | null | undefined, string | null>
 }
 
 type TaskTable = {
@@ -111,6 +128,10 @@ type TaskTable = {
   master: string | null
   on_left: Generated<'keep' | 'remove'>
   schedule: string | null
+  max_deletes: ColumnType<string | null, string | null | undefined, string | null>
+  max_changes: ColumnType<string | null, string | null | undefined, string | null>
+  empty_guard: Generated<boolean>
+  canary: ColumnType<string | null, string | null | undefined, string | null>
   enabled: Generated<boolean>
   revision: Generated<number>
   created_at: DefaultTimestamp
@@ -150,7 +171,34 @@ type RecordTable = {
   deleted: Generated<boolean>
   record_id: string
   seen: NullableJson<Record<string, number>>
+  counted: ColumnType<string | null, string | null | undefined, string | null>
 }
+
+type DigestTable = {
+  resource_id: number
+  living: ColumnType<string, never, never>
+  sum: ColumnType<string, never, never>
+  folded: ColumnType<string, never, string>
+  folded_id: Generated<string>
+  whole: ColumnType<string[], never, never>
+}
+
+type AgreementTable = {
+  peer_id: number
+  resource_id: number
+  verdict: 'equal' | 'waiting' | 'different' | 'unknown'
+  reason: string | null
+  compared_at: DefaultTimestamp
+  records: ColumnType<string | null, string | number | null, string | number | null>
+  differing: number | null
+  agreed_at: ColumnType<string | null, string | null | undefined, string | null>
+  agreed_records: ColumnType<string | null, string | number | null, string | number | null>
+  head: string | null
+  scope: Generated<string>
+  took_ms: Generated<number>
+}
+
+type KeptTable = { peer_id: number; resource_id: number; record_id: string; origin: number; clock: Int8 }
 
 type HistoryTable = {
   id: GeneratedInt8
@@ -202,6 +250,68 @@ type QuarantineTable = {
   first_at: DefaultTimestamp
   last_at: DefaultTimestamp
   retry_at: ColumnType<string | null, string | null | undefined, string | null>
+  asked_at: ColumnType<string | null, string | null | undefined, string | null>
+}
+
+type ElsewhereTable = {
+  id: GeneratedInt8
+  peer_id: number
+  resource_id: number
+  record_id: string
+  outcome: 'quarantined' | 'refused' | 'discarded'
+  origin: string | null
+  clock: ColumnType<string | null, string | number | null | undefined, string | number | null>
+  code: string
+  reason: string
+  waits_resource: string | null
+  waits_id: string | null
+  dependants: Generated<number>
+  attempts: Generated<number>
+  first_at: DefaultTimestamp
+  last_at: DefaultTimestamp
+  retry_at: ColumnType<string | null, string | null | undefined, string | null>
+  decided_by: string | null
+  because: string | null
+  terms: string | null
+}
+
+type DiscardTable = {
+  id: GeneratedInt8
+  peer_id: number
+  resource_id: number
+  record_id: string
+  origin: number
+  clock: Int8
+  code: string
+  reason: string
+  decided_by: string
+  because: string | null
+  at: DefaultTimestamp
+}
+
+type AlarmTable = {
+  id: GeneratedInt8
+  code: string
+  level: 'info' | 'warning' | 'critical'
+  peer: Generated<string>
+  resource: Generated<string>
+  text: string
+  mend: string
+  since: DefaultTimestamp
+  last: DefaultTimestamp
+  ended: ColumnType<string | null, string | null | undefined, string | null>
+}
+
+type AlarmNoticeTable = {
+  id: GeneratedInt8
+  alarm_id: Int8
+  moment: 'begin' | 'end'
+  channel: 'mail' | 'webhook'
+  attempts: Generated<number>
+  next_at: DefaultTimestamp
+  sent_at: ColumnType<string | null, string | null | undefined, string | null>
+  given_up: Generated<boolean>
+  error: ColumnType<string | null, string | null | undefined, string | null>
 }
 
 type ConflictTable = {
@@ -233,6 +343,27 @@ type PendingRefTable = {
 }
 
 type ParkedTable = { resource_id: number; record_id: string; fields: JsonColumn }
+
+type ParkedFieldTable = { resource_id: number; name: string }
+
+type PurgedTable = {
+  id_hash: Int8
+  clock: Int8
+  xact: ColumnType<string, string, string>
+  resource_id: number
+  origin: number
+  seen: NullableJson<Record<string, number>>
+}
+
+type PurgeTable = { resource_id: number; steps: Int8; xact: string; record_id: string }
+
+type PeerSchemaTable = {
+  peer_id: number
+  resource: string
+  fingerprint: string
+  columns: JsonColumn
+  at: DefaultTimestamp
+}
 
 type SharedTable = { peer_id: number; resource_id: number; record_id: string; gone: Generated<boolean> }
 
@@ -279,4 +410,34 @@ type LogTable = {
   refused: Generated<number>
   bytes: ColumnType<string, string | number | undefined, string | number>
   duration_ms: Generated<number>
+}
+
+type BrakeTable = {
+  id: GeneratedInt8
+  token: string
+  peer_id: number
+  resource_id: number | null
+  direction: 'pull' | 'push' | 'receive' | 'peer'
+  rules: string[]
+  reason: string
+  facts: JsonColumn
+  run_id: ColumnType<string | null, string | null | undefined, string | null>
+  opened_at: DefaultTimestamp
+  seen_at: DefaultTimestamp
+  times: Generated<number>
+  released_at: ColumnType<string | null, string | null | undefined, string | null>
+  released_by: string | null
+  comment: string | null
+  used_at: ColumnType<string | null, string | null | undefined, string | null>
+  ended_at: ColumnType<string | null, string | null | undefined, string | null>
+  ending: 'used' | 'changed' | 'cleared' | 'expired' | null
+}
+
+type BrakeMeterTable = { peer_id: number; resource_id: number; since: DefaultTimestamp; deletes: Int8; changes: Int8 }
+
+type PeerMarkTable = {
+  peer_id: number
+  mark: string
+  first_at: DefaultTimestamp
+  superseded_at: ColumnType<string | null, string | null | undefined, string | null>
 }

@@ -191,6 +191,11 @@ export const ERRORS = {
     title: 'Another site answers at the address of this peer',
     mend: 'Check the address; if the peer was set up anew, remove it and pair again.',
   },
+  SYNC_PEER_CLONED: {
+    retry: 'after-fix',
+    title: 'Two sites live under one UUID',
+    mend: 'Stop the copy, or give it a database of its own; then `syncline sync --release TOKEN` lets the exchange go on.',
+  },
   SYNC_PEER_PAUSED: {
     retry: 'after-fix',
     title: 'The peer is paused',
@@ -205,6 +210,16 @@ export const ERRORS = {
     retry: 'later',
     title: 'A run with this peer is under way',
     mend: 'Wait for it to end; `syncline log --follow` shows it.',
+  },
+  SYNC_RUN_UNDO_INCOMPLETE: {
+    retry: 'after-fix',
+    title: 'Not everything that the run changed can be put back',
+    mend: 'Look at `syncline run undo ID --preview`; with --partial the rest is taken back.',
+  },
+  SYNC_RUN_BRAKED: {
+    retry: 'after-fix',
+    title: 'A brake stopped this before anything was written',
+    mend: 'Look at what the message names; if it is meant, `syncline sync --release TOKEN` lets it go on, once.',
   },
   SYNC_STORE_UNAVAILABLE: {
     retry: 'later',
