@@ -18,6 +18,8 @@ export type CollectRequest = {
   readonly peer: { readonly id: number; readonly siteId: number }
   /** Columns to send; null sends all. */
   readonly columns?: readonly string[] | null
+  /** Only looks: what the peer holds is not taken note of. */
+  readonly quiet?: boolean | undefined
   /** Condition on the live row, alias `t`. */
   readonly filter?: RawBuilder<boolean> | undefined
 }
@@ -62,7 +64,7 @@ export async function collect(db: Kysely<Database>, request: CollectRequest): Pr
     // Values that are stored compressed may unfold to many times their size.
     return collect(db, { ...request, rowsMax: Math.max(1, Math.floor((row.kept * request.bytesMax) / bytes)) })
   }
-  if (request.filter !== undefined) await rememberShared(db, request, row)
+  if (request.filter !== undefined && request.quiet !== true) await rememberShared(db, request, row)
   const last: Position = row.last_xact === null ? after : { xact: row.last_xact, recordId: placeOf(row.last_id ?? '') }
   const more = row.kept < row.scanned || row.scanned === request.rowsMax
   const siteIds = row.origins ?? []
@@ -192,7 +194,7 @@ async function rememberShared(db: Kysely<Database>, request: CollectRequest, row
   }
 }
 
-async function originNames(db: Kysely<Database>, ids: readonly number[]): Promise<readonly string[]> {
+export async function originNames(db: Kysely<Database>, ids: readonly number[]): Promise<readonly string[]> {
   if (ids.length === 0) return []
   const rows = await db
     .selectFrom('syncline.site')

@@ -7,6 +7,7 @@ import {
   type Policy,
   type PolicyName,
   SynclineError,
+  splitSets,
 } from '../sync/index.ts'
 import { type ApplyContext, applyLines, emptyReport } from './apply.ts'
 import { writeCheckpoint } from './checkpoints.ts'
@@ -14,11 +15,13 @@ import { collect } from './collect.ts'
 import type { Store } from './database.ts'
 import { explain } from './explain.ts'
 import { tidyAfter } from './housekeeping.ts'
+import { namePurged, purgedSince, servePurged } from './purged.ts'
 import { touchRefiltered } from './refilter.ts'
 import { findGrant, findTaskFor, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
 import { findResource, loadResources, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { checkDisclosure, compileFilter, joinFilters, narrow, scopeMark, startOf } from './scope.ts'
+import { type Guard, receiveBrake } from './weigh.ts'
 
 /** Both ends of a link as this site knows them. */
 export type Link = { readonly self: SelfEntry; readonly peer: Peer }
@@ -40,6 +43,10 @@ export type PullRequest = Scope & {
   readonly resource: string
   readonly after?: string | undefined
   readonly limit?: number | undefined
+  /** Only looks: nothing is taken note of, here or about the peer. */
+  readonly quiet?: boolean | undefined
+  /** Versions without values, quietly: enough to tell what the changes would do. */
+  readonly heads?: boolean | undefined
 }
 
 /** What each try of a batch waits for a row in use, and the longest pause between two, in milliseconds: an application that holds one and waits for another of ours is let through soon. */
@@ -97,25 +104,29 @@ async function collectScoped(
   const filter = text === null ? undefined : await compileFilter(store, resource, text)
   const scope = scopeMark(text, request.columns)
   const after = await startOf(store, request.after, logId, scope)
-  if (text !== null && filter !== undefined)
+  const quiet = request.quiet === true || request.heads === true
+  if (text !== null && filter !== undefined && !quiet)
     await touchRefiltered(store.db, { resource, peerId: peer.id, filter, text, after })
-  return collect(store.db, {
+  const purges = await purgedSince(store.db, resource.id, after)
+  const batch = await collect(store.db, {
     resource,
     logId: `${logId}${scope}`,
     after,
     rowsMax: Math.min(request.limit ?? limits.batchRowsMax, limits.batchRowsMax),
     bytesMax: limits.batchBytesMax,
     peer: { id: peer.id, siteId: peer.siteId },
-    columns: request.columns ?? null,
+    columns: request.heads === true ? [] : (request.columns ?? null),
     filter,
+    quiet,
   }).catch((error: unknown) => {
     throw explain(error)
   })
+  return purges === null ? batch : { ...batch, purges }
 }
 
 /**
  * Applies what a peer pushed, within what it was granted: all of it in one transaction, each record with its own outcome.
- * Errors: SYNC_AUTH_FORBIDDEN without a grant, SYNC_STORE_BUSY.
+ * Errors: SYNC_AUTH_FORBIDDEN without a grant, SYNC_STORE_BUSY, SYNC_RUN_BRAKED beyond what the grant lets it delete or change in an hour.
  */
 export async function receiveChanges(
   store: Store,
@@ -125,6 +136,8 @@ export async function receiveChanges(
     readonly batches: readonly LineBatch[]
     readonly byHand: boolean
     readonly runId: string | null
+    /** Deletions that the peer says to have still to send, these included. */
+    readonly announced?: number | undefined
   },
   limits: ExchangeLimits,
 ): Promise<BatchReport> {
@@ -145,7 +158,8 @@ export async function receiveChanges(
     onLeft: task?.onLeft ?? 'keep',
     grant: { columns: grant.columns, filter },
   })
-  return applyAll(store, context, push.batches)
+  const brake = receiveBrake(store, link, resource, grant, push.announced ?? 0)
+  return applyAll(store, { ...context, guard: brake.guard }, push.batches).catch(brake.stopped)
 }
 
 /** Applies a pulled batch and moves the checkpoint in the same commit (I5). `alongside` adds to that commit, such as the log entry of the batch. */
@@ -157,13 +171,15 @@ export async function applyPull(
     readonly batch: LineBatch
     readonly runId: string | null
     readonly alongside?: Alongside
+    readonly guard?: Guard | undefined
   },
   limits: ExchangeLimits,
 ): Promise<BatchReport> {
   const resource = await readyResource(store, pull.batch.resource)
-  const context = await applyContext(store, link, resource, pull.runId, limits, pullChoice(pull.task, link.self))
+  const choice = { ...pullChoice(pull.task, link.self), guard: pull.guard }
+  const context = await applyContext(store, link, resource, pull.runId, limits, choice)
   return applyAll(store, context, [pull.batch], async (trx, report) => {
-    if (pull.batch.next !== undefined)
+    if (pull.batch.next !== undefined && pull.batch.purged === undefined)
       await writeCheckpoint(trx, link.peer.id, resource.id, 'pull', pull.batch.next.checkpoint)
     await pull.alongside?.(trx, report)
   })
@@ -222,7 +238,7 @@ export async function pushChoice(store: Store, link: Link, resource: ResourceInf
 }
 
 export type ContextChoice = Pick<ApplyContext, 'policy' | 'unknownFields' | 'onLeft'> &
-  Partial<Pick<ApplyContext, 'grant'>>
+  Partial<Pick<ApplyContext, 'grant' | 'guard'>>
 
 export async function applyContext(
   store: Store,
@@ -250,15 +266,18 @@ export async function applyAll(
   context: Omit<ApplyContext, 'patience' | 'lockWaitMs'>,
   batches: readonly LineBatch[],
   alongside: Alongside = async () => {},
+  tried: 'patiently' | 'once' = 'patiently',
 ): Promise<BatchReport> {
-  for (let tries = 1; ; tries++) {
+  for (let tries = tried === 'once' ? LOCK_WAITS_MS.length : 1; ; tries++) {
     try {
       const done = await store.db.transaction().execute(async (trx) => {
         let report = emptyReport()
         const patience = tries < LOCK_WAITS_MS.length ? 'wait' : 'set aside'
         const lockWaitMs = LOCK_WAITS_MS[tries - 1] ?? 0
-        for (const batch of batches)
+        for (const sent of batches.flatMap(splitSets)) {
+          const batch = sent.purged ? await namePurged(trx, context.resource, sent) : sent
           report = addReports(report, await applyLines(trx, { ...context, patience, lockWaitMs }, batch))
+        }
         await alongside(trx, report)
         return report
       })

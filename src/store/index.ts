@@ -1,3 +1,20 @@
+export {
+  type Agreement,
+  answerComparison,
+  type Compared,
+  type ComparisonAnswer,
+  type ComparisonRequest,
+  explainScan,
+  forgetAgreement,
+  listAgreements,
+  type FoundComparison,
+  noteComparison,
+  notePostponed,
+  type Proof,
+  proofsOf,
+  totalOf,
+  waitingFor,
+} from './agreement.ts'
 export { emptyReport } from './apply.ts'
 export {
   type AttachOptions,
@@ -7,6 +24,18 @@ export {
   detach,
   type ResourceCheck,
 } from './attach.ts'
+export {
+  type Brake,
+  type BrakeFacts,
+  type BrakeQuery,
+  brakesWith,
+  endBrake,
+  findBrake,
+  listBrakes,
+  openBrake,
+  passOf,
+  releaseBrake,
+} from './brakes.ts'
 export { brokenCaptures } from './capture.ts'
 export {
   type CheckpointDirection,
@@ -26,8 +55,10 @@ export {
   type Resolution,
   resolveConflict,
 } from './conflicts.ts'
+export { type Decision, type Discard, discardQuarantined, listDiscards } from './discards.ts'
 export { openStore, type Store, type StoreOptions } from './database.ts'
 export { grantedDigestScope } from './digest-scope.ts'
+export { foldDigest, type WholeDigest, wholeDigest } from './digest-sum.ts'
 export {
   type Digest,
   type DigestScope,
@@ -55,19 +86,36 @@ export { servableHeads } from './heads.ts'
 export { pruneHistory } from './housekeeping.ts'
 export { closeLeases, withLease, withPeerLease } from './lease.ts'
 export { createManaged, type ManagedTable } from './managed.ts'
+export { meetMark } from './marks.ts'
 export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts'
 export { migrate } from './migrate.ts'
 export { isDatabaseGone } from './outage.ts'
 export { changeGrant, type Joiner, type PairedPeer, pairPeer } from './pairing.ts'
 export { rolledBack } from './preview.ts'
 export {
-  discardQuarantined,
   findQuarantined,
   type LineHeader,
   listQuarantine,
   type QuarantineEntry,
   retryNow,
 } from './quarantine.ts'
+export {
+  countElsewhere,
+  countTold,
+  type DiscardedThere,
+  type ElsewhereEntry,
+  listElsewhere,
+  notePushed,
+  noteTold,
+  offerRefused,
+  TOLD_MAX,
+  type Told,
+  toldTo,
+  type WaitingThere,
+} from './elsewhere.ts'
+export { ASKED_MAX, type Missing, serveChosen, takeMissing } from './missing.ts'
+export { type Holder, type PurgeResult, purgeTombstones, type TombstoneState, tombstoneState } from './purge.ts'
+export { holdsNone } from './purged.ts'
 export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'
 export {
   type HistoryEntry,
@@ -80,6 +128,7 @@ export {
 export { redrive } from './redrive.ts'
 export * from './registry/index.ts'
 export { offerAgain, quarantinedIds } from './repair.ts'
+export { type Revived, reviveBlocked } from './revive.ts'
 export {
   type Column,
   type ColumnForm,
@@ -107,4 +156,21 @@ export {
   startRun,
 } from './run-log.ts'
 export type { Database } from './schema.ts'
-export { compileFilter } from './scope.ts'
+export { compileFilter, joinFilters } from './scope.ts'
+export { type UndoReport, type UndoRequest, type UndoSample, undoRun } from './undo.ts'
+export type { ChangedSince, UndoMissing } from './undo-plan.ts'
+export {
+  Braked,
+  type Classified,
+  type Counted,
+  classifyLines,
+  createGuard,
+  type Due,
+  type Guard,
+  heldFrom,
+  livingCount,
+  type Meter,
+  type ServedWeight,
+  weighPush,
+  weighServed,
+} from './weigh.ts'

@@ -2,8 +2,9 @@ import { type Kysely, sql, type Transaction } from 'kysely'
 import {
   type BrakePlace,
   type Brakes,
+  brakesOf,
   type CanaryState,
-  judge,
+  judgeBrakes,
   type LineBatch,
   type Pass,
   type Position,
@@ -210,7 +211,7 @@ export function createGuard(
     if (!surelyWithin(brakes.maxDeletes, deletes) || !surelyWithin(brakes.maxChanges, changes)) {
       const living = (await livingCount(trx, resource)) + before.deletes
       const weight = { deletes, changes, living, empty: false, held: 0, canary: null }
-      const trips = judge(weight, { ...brakes, emptyGuard: false, canary: null }, place, pass())
+      const trips = judgeBrakes(weight, { ...brakes, emptyGuard: false, canary: null }, place, pass())
       if (trips.length > 0) throw new Braked(trips, { deletes, changes, living, samples: await stagedSamples(trx) })
     }
     await meter.add(trx, now)
@@ -236,51 +237,39 @@ async function stagedSamples(trx: Transaction<Database>): Promise<readonly strin
   return rows.map(({ id }) => id)
 }
 
-/** The brake on what a peer pushes: by its grant, over an hour. `announced` is what it says to have still to send. */
-export type ReceiveBrake = {
-  readonly guard: Guard
-  /** Writes down that it was stopped, outside of the transaction that was rolled back. Gives the error for the peer. */
-  readonly stopped: (error: Braked) => Promise<SynclineError>
-}
-
-export async function receiveBrake(
+/** The brake on what a peer pushes: by its grant, over an hour. `announced` is how many deletions it says to have still to send. */
+export function receiveBrake(
   store: Store,
   { peer }: Link,
   resource: ResourceInfo,
   grant: Grant,
-  brakes: Pick<Brakes, 'maxDeletes' | 'maxChanges'>,
   announced: number,
-): Promise<ReceiveBrake> {
+): { readonly guard: Guard; readonly stopped: (error: unknown) => Promise<never> } {
+  const brakes = brakesOf({ ...grant, emptyGuard: false, canary: null })
   const place: BrakePlace = { direction: 'receive', peer: peer.name, resource: grant.resource }
   let brake: Brake | undefined
-  let looked = false
   const meter: Meter = {
     read: async (trx) => {
-      if (!looked) [brake] = await brakesWith(trx, peer.id, { resource: resource.name, direction: 'receive' })
-      looked = true
+      ;[brake] = await brakesWith(trx, peer.id, { resource: resource.name, direction: 'receive' })
       return readMeter(trx, peer.id, resource.id)
     },
     add: async (trx, counted) => {
       await addToMeter(trx, peer.id, resource.id, counted)
-      if (brake?.releasedAt != null && brake.usedAt === null) await useBrake(trx, brake.id)
+      if (brake !== undefined && brake.releasedAt !== null && brake.usedAt === null) await useBrake(trx, brake.id)
     },
   }
   return {
     guard: createGuard(resource, brakes, place, meter, () => passOf(brake)),
-    stopped: async ({ trips, facts, message }) => {
+    // Written down outside of the transaction, which was rolled back.
+    stopped: async (error) => {
+      if (!(error instanceof Braked)) throw error
+      const { trips, message } = error
+      const still = announced > error.facts.deletes ? `; it announces ${announced} deletions in all` : ''
+      const facts = { ...error.facts, announced: Math.max(announced, error.facts.deletes) }
       const rules = trips.map(({ rule }) => rule)
-      const still = announced > facts.deletes ? `; the peer announces ${announced} deletions in all` : ''
-      const told = { ...facts, announced: Math.max(announced, facts.deletes) }
-      await openBrake(store.db, {
-        peerId: peer.id,
-        resourceId: resource.id,
-        direction: 'receive',
-        rules,
-        reason: `${message}${still}`,
-        facts: told,
-        runId: null,
-      })
-      return new SynclineError('SYNC_RUN_BRAKED', `${message}. An administrator of this site can release it`)
+      const place = { peerId: peer.id, resourceId: resource.id, direction: 'receive' } as const
+      await openBrake(store.db, { ...place, rules, reason: `${message}${still}`, facts, runId: null })
+      throw new SynclineError('SYNC_RUN_BRAKED', `${message}. An administrator of this site can let it pass`)
     },
   }
 }

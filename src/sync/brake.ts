@@ -96,7 +96,12 @@ export function surelyWithin(limit: Limit, records: number): boolean {
 }
 
 /** Every rule that stops this, the plainest first; none when it may go on. A pass lets through what was shown, and as much again as the limit allows anyway. */
-export function judge(weight: Weight, brakes: Brakes, place: BrakePlace, pass: Pass | null = null): readonly Trip[] {
+export function judgeBrakes(
+  weight: Weight,
+  brakes: Brakes,
+  place: BrakePlace,
+  pass: Pass | null = null,
+): readonly Trip[] {
   const { deletes, changes, living, empty, held, canary } = weight
   const passed = (rule: BrakeRule) => pass?.rules.includes(rule) ?? false
   const trips: Trip[] = []

@@ -4,7 +4,7 @@ import {
   type BrakeDirection,
   type Brakes,
   brakesOf,
-  judge,
+  judgeBrakes,
   judgeMark,
   limitFor,
   MARK_GRACE_MS,
@@ -19,7 +19,7 @@ const USUAL = brakesOf({ maxDeletes: null, maxChanges: null, emptyGuard: true, c
 const CALM: Weight = { deletes: 0, changes: 0, living: 1_000, empty: false, held: 0, canary: null }
 const place = (direction: BrakeDirection) => ({ direction, peer: 'hub', resource: 'city' })
 const rules = (weight: Partial<Weight>, brakes: Partial<Brakes> = {}, pass: Pass | null = null) =>
-  judge({ ...CALM, ...weight }, { ...USUAL, ...brakes }, place('pull'), pass)
+  judgeBrakes({ ...CALM, ...weight }, { ...USUAL, ...brakes }, place('pull'), pass)
     .map(({ rule }) => rule)
     .join(' ')
 
@@ -98,7 +98,7 @@ t.test(
 
 t.test('the reason has the numbers and names who would write where', async (t) => {
   const reason = (direction: BrakeDirection, weight: Partial<Weight>, brakes: Partial<Brakes> = {}) =>
-    judge({ ...CALM, ...weight }, { ...USUAL, ...brakes }, place(direction))[0]?.reason ?? ''
+    judgeBrakes({ ...CALM, ...weight }, { ...USUAL, ...brakes }, place(direction))[0]?.reason ?? ''
   t.equal(
     reason('pull', { deletes: 5_120, living: 10_000 }),
     `pulling "city" from hub would delete 5,120 of 10,000 records (51.2 %) here; at most 100 or 10 %, whichever is more, may be deleted without a person's word`,
@@ -130,8 +130,8 @@ t.test('more of anything never lets a run pass that less had stopped', async (t)
     fc.property(weight, limit, limit, fc.nat(500), fc.nat(5_000), (less, maxDeletes, maxChanges, deletes, changes) => {
       const brakes = { ...USUAL, maxDeletes, maxChanges, canary: 'AT' }
       const more = { ...less, deletes: less.deletes + deletes, changes: less.changes + changes }
-      const stopped = judge(less, brakes, place('pull')).map(({ rule }) => rule)
-      const then = judge(more, brakes, place('pull')).map(({ rule }) => rule)
+      const stopped = judgeBrakes(less, brakes, place('pull')).map(({ rule }) => rule)
+      const then = judgeBrakes(more, brakes, place('pull')).map(({ rule }) => rule)
       return stopped.every((rule) => then.includes(rule))
     }),
   )

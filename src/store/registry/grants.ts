@@ -1,22 +1,33 @@
 import { type Kysely, sql } from 'kysely'
 import { SynclineError } from '../../sync/index.ts'
+import { renewMarks } from '../field-marks.ts'
 import type { Database } from '../schema.ts'
 import { notFound } from './peers.ts'
 import { inTransaction } from './transaction.ts'
-import { checkLink, checkWord, type LinkRuleSettings, type LinkRules } from './values.ts'
+import {
+  type BrakeLimitSettings,
+  type BrakeLimits,
+  checkBrakes,
+  checkLink,
+  checkWord,
+  type LinkRuleSettings,
+  type LinkRules,
+} from './values.ts'
 
 export const DIRECTIONS = ['pull', 'push'] as const
 /** What the peer does: it pulls from this site, or pushes to it. */
 export type Direction = (typeof DIRECTIONS)[number]
 
 /** What a peer may ask of this site for one resource. Without a grant it may nothing. */
-export type Grant = LinkRules & { readonly peerId: number; readonly resource: string; readonly direction: Direction }
+export type Grant = LinkRules &
+  BrakeLimits & { readonly peerId: number; readonly resource: string; readonly direction: Direction }
 
-export type NewGrant = LinkRuleSettings & {
-  readonly peerId: number
-  readonly resource: string
-  readonly direction: string
-}
+export type NewGrant = LinkRuleSettings &
+  BrakeLimitSettings & {
+    readonly peerId: number
+    readonly resource: string
+    readonly direction: string
+  }
 
 /**
  * Makes or replaces a grant as a whole. Filter and columns are kept as given: whoever calls has checked them against the resource.
@@ -24,19 +35,36 @@ export type NewGrant = LinkRuleSettings & {
  */
 export async function setGrant(db: Kysely<Database>, grant: NewGrant): Promise<Grant> {
   const link = checkLink(grant)
+  const brakes = checkBrakes(grant)
   const direction = checkWord('direction', grant.direction, DIRECTIONS)
   return inTransaction(db, async (trx) => {
     const resourceId = await resourceIdOf(trx, grant.resource)
     const peer = await trx.selectFrom('syncline.peer').select('id').where('id', '=', grant.peerId).executeTakeFirst()
     if (peer === undefined) throw notFound(grant.peerId)
     const columns = link.columns === null ? null : [...link.columns]
-    const values = { filter: link.filter, columns, on_conflict: link.onConflict, master: link.master }
+    const values = {
+      filter: link.filter,
+      columns,
+      on_conflict: link.onConflict,
+      master: link.master,
+      fields: JSON.stringify(link.fields),
+      max_deletes: brakes.maxDeletes,
+      max_changes: brakes.maxChanges,
+    }
     await trx
       .insertInto('syncline.peer_grant')
       .values({ peer_id: grant.peerId, resource_id: resourceId, direction, ...values })
       .onConflict((conflict) => conflict.columns(['peer_id', 'resource_id', 'direction']).doUpdateSet(values))
       .execute()
-    return { ...link, peerId: grant.peerId, resource: grant.resource, direction }
+    // What waits of the peer may be permitted now.
+    await trx
+      .updateTable('syncline.quarantine')
+      .set({ retry_at: sql<string>`now()` })
+      .where('peer_id', '=', grant.peerId)
+      .where('resource_id', '=', resourceId)
+      .execute()
+    await renewMarks(trx, grant.resource)
+    return { ...link, ...brakes, peerId: grant.peerId, resource: grant.resource, direction }
   })
 }
 
@@ -86,6 +114,7 @@ export async function removeGrant(
     }
     // A place that nobody will ever move on must not hold tombstones back.
     if (direction === 'pull') await forgetCheckpoints(trx, peerId, resourceId, ['ack'])
+    await renewMarks(trx, resource)
   })
 }
 
@@ -124,12 +153,16 @@ function selectGrants(db: Kysely<Database>) {
       'grant.columns',
       'grant.on_conflict',
       'grant.master',
+      'grant.fields',
+      'grant.max_deletes',
+      'grant.max_changes',
     ])
 }
 
 type GrantRow = Awaited<ReturnType<ReturnType<typeof selectGrants>['execute']>>[number]
 
 function toGrant(row: GrantRow): Grant {
-  const link = checkLink({ filter: row.filter, columns: row.columns, onConflict: row.on_conflict, master: row.master })
-  return { ...link, peerId: row.peer_id, resource: row.resource, direction: row.direction }
+  const link = checkLink({ filter: row.filter, columns: row.columns, onConflict: row.on_conflict, master: row.master, fields: row.fields })
+  const brakes = { maxDeletes: row.max_deletes, maxChanges: row.max_changes }
+  return { ...link, ...brakes, peerId: row.peer_id, resource: row.resource, direction: row.direction }
 }

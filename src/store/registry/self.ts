@@ -25,6 +25,8 @@ export type SelfEntry = {
   readonly origin: string
   readonly name: string
   readonly logId: string
+  /** Made anew at every start and with every log, and never shown again: a peer that meets a former one has met a copy of this site. */
+  readonly mark: string
   /** Ed25519, the 32 raw bytes in base64url. */
   readonly publicKey: string
   readonly createdAt: string
@@ -76,7 +78,7 @@ export async function ensureSelf(
       }
       await trx
         .updateTable('syncline.self')
-        .set({ name: await chosenName(trx, options.name), log_seen: JSON.stringify(merged) })
+        .set({ name: await chosenName(trx, options.name), log_seen: JSON.stringify(merged), mark: newMark() })
         .execute()
     }
     const privateKey = await openPrivateKey(trx, options.key)
@@ -110,6 +112,7 @@ async function readRow(db: Kysely<Database>) {
       'self.site_id',
       'self.name',
       'self.log_id',
+      'self.mark',
       'self.public_key',
       'self.created_at',
       'site.origin',
@@ -130,6 +133,7 @@ function entryOf(row: SelfRow): SelfEntry {
     origin: row.origin,
     name: row.name,
     logId: row.log_id,
+    mark: row.mark,
     publicKey: row.public_key,
     createdAt: isoTime(row.created_at),
   }
@@ -180,6 +184,8 @@ export async function restamp(db: Kysely<Database>): Promise<void> {
     await sql`update syncline.record set xact = pg_current_xact_id(), born = null`.execute(trx)
     await sql`update syncline.history set xact = null where xact is not null`.execute(trx)
     await sql`update syncline.run_batch set xact = null where xact is not null`.execute(trx)
+    // The places behind which records are counted anew were in the old order too; the sums themselves stay right.
+    await sql`update syncline.digest set folded = '0', folded_id = '', whole = '{}'`.execute(trx)
     await trx.deleteFrom('syncline.checkpoint').where('direction', 'in', ['push', 'ack']).execute()
   })
 }
@@ -239,6 +245,7 @@ async function create(trx: Transaction<Database>, options: { name: string; key: 
       name: options.name,
       log_id: randomLogId(),
       log_seen: JSON.stringify(now),
+      mark: newMark(),
       public_key: x,
       private_key: seal(options.key, privateKeyOf(uuid), privateKey.export({ format: 'der', type: 'pkcs8' })),
     })
@@ -260,7 +267,7 @@ async function mintLog(trx: Transaction<Database>, uuid: string, seen: LogSeen):
   if (siteId === undefined) throw new Error('the site row of the new origin is missing')
   await trx
     .updateTable('syncline.self')
-    .set({ log_id: logId, site_id: siteId, log_seen: JSON.stringify(seen) })
+    .set({ log_id: logId, site_id: siteId, log_seen: JSON.stringify(seen), mark: newMark() })
     .execute()
   await restamp(trx)
   // A restored table is another table to PostgreSQL: its number changed with the rest.
@@ -270,6 +277,11 @@ async function mintLog(trx: Transaction<Database>, uuid: string, seen: LogSeen):
      where n.nspname = r.table_schema and c.relname = r.table_name and c.relkind in ('r', 'p') and r.table_oid <> c.oid`.execute(
     trx,
   )
+}
+
+/** As long and of the same letters as a log's id, and as unlikely to be met twice. */
+function newMark(): string {
+  return randomLogId()
 }
 
 function randomLogId(): string {

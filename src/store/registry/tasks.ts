@@ -1,38 +1,53 @@
 import { type Kysely, sql } from 'kysely'
-import { type Mode, SynclineError } from '../../sync/index.ts'
+import { type BrakeSettings, type Mode, SynclineError } from '../../sync/index.ts'
+import { renewMarks } from '../field-marks.ts'
 import type { Database } from '../schema.ts'
 import { forgetCheckpoints, resourceIdOf } from './grants.ts'
 import { isRowId, olderThan, type Page, type PageQuery, pageBounds, toPage } from './page.ts'
 import { notFound } from './peers.ts'
 import { inTransaction } from './transaction.ts'
-import { checkLink, checkMode, checkText, checkWord, isoTime, type LinkRuleSettings, type LinkRules } from './values.ts'
+import {
+  type BrakeLimitSettings,
+  checkBrakes,
+  checkLink,
+  checkMode,
+  checkText,
+  checkWord,
+  isoTime,
+  type LinkRuleSettings,
+  type LinkRules,
+} from './values.ts'
 
 export const ON_LEFT = ['keep', 'remove'] as const
 /** What becomes of a record here that left the filter of the peer. */
 export type OnLeft = (typeof ON_LEFT)[number]
 
 /** What is synced with a peer: one resource, how and when. At most one task for each peer and resource. */
-export type Task = LinkRules & {
-  readonly id: number
-  readonly peerId: number
-  /** Name of the peer. */
-  readonly peer: string
-  readonly resource: string
-  readonly mode: Mode
-  readonly onLeft: OnLeft
-  /** `cron:<fields>`, `every:<seconds>`, `live`, or null for by hand only. */
-  readonly schedule: string | null
-  readonly enabled: boolean
-  readonly revision: number
-  readonly createdAt: string
-}
+export type Task = LinkRules &
+  BrakeSettings & {
+    readonly id: number
+    readonly peerId: number
+    /** Name of the peer. */
+    readonly peer: string
+    readonly resource: string
+    readonly mode: Mode
+    readonly onLeft: OnLeft
+    /** `cron:<fields>`, `every:<seconds>`, `live`, or null for by hand only. */
+    readonly schedule: string | null
+    readonly enabled: boolean
+    readonly revision: number
+    readonly createdAt: string
+  }
 
-export type TaskSettings = LinkRuleSettings & {
-  readonly mode?: string | undefined
-  readonly onLeft?: string | undefined
-  readonly schedule?: string | null | undefined
-  readonly enabled?: boolean | undefined
-}
+export type TaskSettings = LinkRuleSettings &
+  BrakeLimitSettings & {
+    readonly emptyGuard?: boolean | undefined
+    readonly canary?: string | null | undefined
+    readonly mode?: string | undefined
+    readonly onLeft?: string | undefined
+    readonly schedule?: string | null | undefined
+    readonly enabled?: boolean | undefined
+  }
 
 export type NewTask = TaskSettings & { readonly peerId: number; readonly resource: string; readonly mode: string }
 
@@ -65,6 +80,7 @@ export async function createTask(db: Kysely<Database>, task: NewTask): Promise<T
         `peer "${peer.name}" already has a task for resource "${task.resource}"`,
       )
     }
+    await renewMarks(trx, task.resource)
     return findTask(trx, row.id)
   })
 }
@@ -121,6 +137,7 @@ export async function updateTask(
       .execute()
     const left = (['pull', 'push'] as const).filter((direction) => values.mode !== 'both' && values.mode !== direction)
     await forgetCheckpoints(trx, task.peerId, resourceId, left)
+    await renewMarks(trx, task.resource)
     return findTask(trx, id)
   })
 }
@@ -131,6 +148,7 @@ export async function removeTask(db: Kysely<Database>, id: number, ifMatch?: num
     const { task, resourceId } = await readForChange(trx, id, ifMatch)
     await trx.deleteFrom('syncline.task').where('id', '=', id).execute()
     await forgetCheckpoints(trx, task.peerId, resourceId, ['pull', 'push'])
+    await renewMarks(trx, task.resource)
   })
 }
 
@@ -153,6 +171,8 @@ async function readForChange(trx: Kysely<Database>, id: number, ifMatch: number 
 
 function taskColumns(settings: TaskSettings, base: Task | null) {
   const link = checkLink(settings, base ?? undefined)
+  const brakes = checkBrakes(settings, base ?? undefined)
+  const canary = settings.canary === undefined ? (base?.canary ?? null) : settings.canary
   const schedule = settings.schedule === undefined ? (base?.schedule ?? null) : settings.schedule
   return {
     mode: checkMode(settings.mode ?? base?.mode ?? ''),
@@ -160,9 +180,14 @@ function taskColumns(settings: TaskSettings, base: Task | null) {
     columns: link.columns === null ? null : [...link.columns],
     on_conflict: link.onConflict,
     master: link.master,
+    fields: JSON.stringify(link.fields),
     on_left: checkWord('what becomes of a record that left', settings.onLeft ?? base?.onLeft ?? 'keep', ON_LEFT),
     schedule: schedule === null ? null : checkText('the schedule', schedule, 200),
     enabled: settings.enabled ?? base?.enabled ?? true,
+    max_deletes: brakes.maxDeletes,
+    max_changes: brakes.maxChanges,
+    empty_guard: settings.emptyGuard ?? base?.emptyGuard ?? true,
+    canary: canary === null ? null : checkText('the canary', canary, 640),
   }
 }
 
@@ -178,7 +203,7 @@ function selectTasks(db: Kysely<Database>) {
 type TaskRow = Awaited<ReturnType<ReturnType<typeof selectTasks>['execute']>>[number]
 
 function toTask(row: TaskRow): Task {
-  const link = checkLink({ filter: row.filter, columns: row.columns, onConflict: row.on_conflict, master: row.master })
+  const link = checkLink({ filter: row.filter, columns: row.columns, onConflict: row.on_conflict, master: row.master, fields: row.fields })
   return {
     ...link,
     id: row.id,
@@ -189,6 +214,10 @@ function toTask(row: TaskRow): Task {
     onLeft: row.on_left,
     schedule: row.schedule,
     enabled: row.enabled,
+    maxDeletes: row.max_deletes,
+    maxChanges: row.max_changes,
+    emptyGuard: row.empty_guard,
+    canary: row.canary,
     revision: row.revision,
     createdAt: isoTime(row.created_at),
   }

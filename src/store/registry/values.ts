@@ -1,4 +1,4 @@
-import { MODES, POLICIES, type PolicyName, SynclineError } from '../../sync/index.ts'
+import { checkFieldRules, type FieldRules, MODES, POLICIES, type PolicyName, parseLimit, SynclineError } from '../../sync/index.ts'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/
@@ -10,8 +10,10 @@ export type LinkRules = {
   /** Columns that travel; null means all. */
   readonly columns: readonly string[] | null
   readonly onConflict: PolicyName
-  /** UUID of the site whose word counts; only with the policy `master`. */
+  /** UUID of the site whose word counts; with the policy `master`, and for fields with the rule `site`. */
   readonly master: string | null
+  /** Rules of single fields; only with the policy `merge`. */
+  readonly fields: FieldRules
 }
 
 export type LinkRuleSettings = {
@@ -19,6 +21,7 @@ export type LinkRuleSettings = {
   readonly columns?: readonly string[] | null | undefined
   readonly onConflict?: string | undefined
   readonly master?: string | null | undefined
+  readonly fields?: FieldRules | undefined
 }
 
 /** PostgreSQL's text of a time in ISO 8601, always with six digits of a second, so that times also sort as text. */
@@ -92,16 +95,18 @@ export function checkLink(settings: LinkRuleSettings, base?: LinkRules): LinkRul
   const columns = settings.columns === undefined ? (base?.columns ?? null) : settings.columns
   const onConflict = checkWord('on-conflict policy', settings.onConflict ?? base?.onConflict ?? 'newer', POLICIES)
   // A policy that is left behind takes its master along; one that stays keeps it.
-  const inherited = onConflict === 'master' ? (base?.master ?? null) : null
+  const inherited = onConflict === base?.onConflict ? base.master : null
   const master = settings.master === undefined ? inherited : settings.master
   if (onConflict === 'master' && master === null) {
     throw invalid('the on-conflict policy master needs the UUID of the site whose word counts')
   }
-  if (onConflict !== 'master' && master !== null)
+  const checked = master === null ? null : checkUuid('master', master)
+  const fields = settings.fields ?? (onConflict === base?.onConflict ? base.fields : {})
+  if (onConflict !== 'master' && onConflict !== 'merge' && master !== null)
     throw invalid(`a master site has no meaning with the on-conflict policy ${onConflict}`)
   if (filter !== null) checkText('the filter', filter.replace(/[\t\r\n]/g, ' '))
   if (columns !== null) checkColumns(columns)
-  return { filter, columns, onConflict, master: master === null ? null : checkUuid('master', master) }
+  return { filter, columns, onConflict, master: checked, fields: checkFieldRules(fields, onConflict, checked) }
 }
 
 function checkColumns(columns: readonly string[]): void {
@@ -109,4 +114,19 @@ function checkColumns(columns: readonly string[]): void {
   for (const column of columns) checkText('a column name', column, 63)
   const doubled = columns.find((column, n) => columns.indexOf(column) !== n)
   if (doubled !== undefined) throw invalid(`column "${doubled}" is named twice`)
+}
+
+/** Limits of what one run, or one peer that pushes, may do before a person is asked; null for the usual ones. */
+export type BrakeLimits = { readonly maxDeletes: string | null; readonly maxChanges: string | null }
+export type BrakeLimitSettings = {
+  readonly maxDeletes?: string | null | undefined
+  readonly maxChanges?: string | null | undefined
+}
+
+/** Lays limits over those that are there and checks them. Errors: SYNC_REQUEST_INVALID. */
+export function checkBrakes(settings: BrakeLimitSettings, base?: BrakeLimits): BrakeLimits {
+  const maxDeletes = settings.maxDeletes === undefined ? (base?.maxDeletes ?? null) : settings.maxDeletes
+  const maxChanges = settings.maxChanges === undefined ? (base?.maxChanges ?? null) : settings.maxChanges
+  for (const limit of [maxDeletes, maxChanges]) if (limit !== null) parseLimit(limit)
+  return { maxDeletes, maxChanges }
 }
