@@ -13,6 +13,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       deleted bool not null default false,
       record_id text collate "C" not null,
       seen jsonb,
+      fields jsonb,
       primary key (resource_id, record_id)
     );
     create index record_feed on syncline.record (resource_id, xact, record_id);
@@ -22,6 +23,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     comment on column syncline.record.born is 'The transaction that first brought the record here, by which an undo finds what a run brought new; null after a new log.';
     comment on column syncline.record.source is 'The site this version came from; null when it was made here or settled here.';
     comment on column syncline.record.seen is 'Highest clock seen of every other origin; null means none.';
+
+    comment on column syncline.record.fields is 'The writes behind single fields, by column; * for the others. Null: the version wrote every field.';
 
     create table syncline.history (
       id int8 generated always as identity primary key,
@@ -71,11 +74,13 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       first_at timestamptz not null default now(),
       last_at timestamptz not null default now(),
       retry_at timestamptz,
+      asked_at timestamptz,
       unique (peer_id, resource_id, record_id)
     );
     create index quarantine_record on syncline.quarantine (resource_id, record_id);
     create index quarantine_waits on syncline.quarantine (waits_resource_id, waits_record_id);
     comment on table syncline.quarantine is 'Records of peers that could not be applied, each alone, with the reason and what it waits for.';
+    comment on column syncline.quarantine.asked_at is 'When the record that it waits for was last asked for by id.';
 
     create table syncline.conflict (
       id int8 generated always as identity primary key,
@@ -83,10 +88,13 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       resource_id int not null references syncline.resource on delete cascade,
       record_id text collate "C" not null,
       run_id int8,
+      base jsonb,
+      base_version jsonb,
       ours jsonb,
       ours_version jsonb not null,
       theirs jsonb,
       theirs_version jsonb not null,
+      fields text[],
       header jsonb not null,
       line text not null,
       opened_at timestamptz not null default now(),
@@ -96,7 +104,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       resolution text,
       comment text
     );
-    create unique index conflict_open on syncline.conflict (resource_id, record_id) where resolved_at is null;
+    create index conflict_open on syncline.conflict (resource_id, record_id) where resolved_at is null;
+    comment on column syncline.conflict.fields is 'The fields that need a person; null for all that differ.';
 
     create table syncline.pending_ref (
       resource_id int not null references syncline.resource on delete cascade,

@@ -6,6 +6,7 @@ import * as clock from './20261121T0930-clock.ts'
 import * as proof from './20261122T0905-proof.ts'
 import * as undo from './20261122T0915-undo.ts'
 import * as brakes from './20261122T0930-brakes.ts'
+import * as merge from './20261122T0945-merge.ts'
 import * as alarms from './20261122T0940-alarms.ts'
 import * as skew from './20261122T0950-skew.ts'
 
@@ -19,5 +20,6 @@ export const MIGRATIONS: Readonly<Record<string, Migration>> = {
   '20261122T0915-undo': undo,
   '20261122T0930-brakes': brakes,
   '20261122T0940-alarms': alarms,
+  '20261122T0945-merge': merge,
   '20261122T0950-skew': skew,
 }

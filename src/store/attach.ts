@@ -3,7 +3,9 @@ import { SynclineError } from '../sync/index.ts'
 import { CAPTURE_VERSION, captureFaults, installCapture, quoteIdent, removeCapture } from './capture.ts'
 import { SENT_ID_BYTES_MAX } from './collect.ts'
 import type { Store } from './database.ts'
+import { beginDigest } from './digest-sum.ts'
 import { announceNew, unpark } from './new-columns.ts'
+import { retryResource } from './quarantine.ts'
 import { type AttachProgress, addedUuidColumn, addUuidColumn, registerRows } from './register.ts'
 import {
   type Column,
@@ -65,7 +67,10 @@ export async function attach(
       plans.push({ ...rest, key, columns: columnsOf(rest.facts, key) })
     }
     const before = await loadResources(trx)
-    for (const each of plans) await insertResource(trx, each)
+    for (const each of plans) {
+      await insertResource(trx, each)
+      await beginDigest(trx, each.name)
+    }
     const all = await loadResources(trx)
     for (const each of plans) {
       const resource = all.find((other) => other.name === each.name)
@@ -74,6 +79,8 @@ export async function attach(
       const earlier = before.find((other) => other.id === resource.id)
       if (earlier !== undefined) await announceNew(trx, resource, earlier)
       await unpark(trx, resource)
+      // What waits may fit the table as it is now.
+      await retryResource(trx, resource.id)
     }
     return plans.map((each) => each.name)
   })

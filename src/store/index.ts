@@ -82,6 +82,7 @@ export {
   serveChanges,
   writeByHand,
 } from './exchange.ts'
+export { checkFieldsOf } from './field-marks.ts'
 export { servableHeads } from './heads.ts'
 export { pruneHistory } from './housekeeping.ts'
 export { closeLeases, withLease, withPeerLease } from './lease.ts'
@@ -91,7 +92,17 @@ export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts
 export { migrate } from './migrate.ts'
 export { isDatabaseGone } from './outage.ts'
 export { changeGrant, type Joiner, type PairedPeer, pairPeer } from './pairing.ts'
-export { rolledBack } from './preview.ts'
+export {
+  type FieldDifference,
+  type PreviewedApply,
+  type PreviewedPush,
+  type PreviewedRecord,
+  type PreviewedWrites,
+  type PullPreview,
+  previewPull,
+  previewReceive,
+  rolledBack,
+} from './preview.ts'
 export {
   findQuarantined,
   type LineHeader,

@@ -3,7 +3,7 @@ import { type LineBatch, SynclineError } from '../sync/index.ts'
 import type { DatabaseError } from './explain.ts'
 import type { ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
-import { type StageCounts, stagedLinesSql, type Unreadable } from './stage.ts'
+import { type StageCounts, stagedLinesSql, targetTable, type Unreadable } from './stage.ts'
 import { incomingSql, outsideFilter, type Range, type WriteContext, writeRange } from './write.ts'
 
 /** Writing tried anew because records turned out to lie outside the grant's filter. */
@@ -93,6 +93,7 @@ async function writeHalves(trx: Transaction<Database>, tried: Attempt, range: Ra
   const span = rows[0]
   if (span === undefined || span.count === 0) throw error
   if (span.count === 1) {
+    if (error.code === '23503' && (await waitForParent(trx, tried.write, span.low))) return []
     await sql`
       update pg_temp.syncline_stage set class = 'q', code = ${error.code === '55P03' ? 'SYNC_RECORD_IN_USE' : 'SYNC_RECORD_CONSTRAINT'}, reason = ${wordsOf(error)}
        where n = ${span.low}`.execute(trx)
@@ -100,6 +101,23 @@ async function writeHalves(trx: Transaction<Database>, tried: Attempt, range: Ra
   }
   const first = await writeHalves(trx, tried, { from: span.low, to: span.mid })
   return [...first, ...(await writeHalves(trx, tried, { from: span.mid + 1, to: span.high }))]
+}
+
+/** A record whose parent was refused before it waits for that one, so that it is tried again when the parent is here. */
+async function waitForParent(trx: Transaction<Database>, write: WriteContext, n: number): Promise<boolean> {
+  for (const reference of write.resource.references) {
+    const at = write.columns.find((each) => each.column.name === reference.column.name)?.at
+    if (at === undefined || (reference.cyclic && !reference.column.notNull)) continue
+    const { numAffectedRows } = await sql`
+      update pg_temp.syncline_stage s set class = 'w', w_resource = ${reference.resourceId}, w_id = s.payload::jsonb ->> ${sql.lit(at)}, code = 'SYNC_RECORD_PARENT_MISSING',
+             reason = format('%s refers to %s %s, which is not here yet', ${reference.column.name}::text, ${reference.resource}::text, s.payload::jsonb ->> ${sql.lit(at)})
+       where s.n = ${n} and s.kind = 'p' and s.payload::jsonb ->> ${sql.lit(at)} is not null and not exists (
+         select from ${targetTable(reference)} p where p.${sql.id(reference.targetKey)} = (s.payload::jsonb ->> ${sql.lit(at)})::${sql.raw(reference.targetKeyType)})`.execute(
+      trx,
+    )
+    if (Number(numAffectedRows ?? 0) > 0) return true
+  }
+  return false
 }
 
 /** True for an error that reading a line can cause. */

@@ -20,9 +20,17 @@ export type QuarantineEntry = {
   readonly firstAt: string
   readonly lastAt: string
   readonly retryAt: string | null
+  /** Records that wait for this one, or for one that does; counted up to `DEPENDANTS_MAX`. */
+  readonly dependants: number
   readonly line: string
   readonly header: LineHeader
 }
+
+/** Counting ends here: a thousand and more is as good as all of them. */
+export const DEPENDANTS_MAX = 1_000
+
+/** Codes of what only lasts as long as a transaction of an application does: tried in every run. */
+const PASSING = ['SYNC_RECORD_IN_USE', 'SYNC_RECORD_STILL_REFERENCED']
 
 /** Moves the staged rows of the set-aside classes into quarantine, each with its reason. A newer version of a waiting record replaces it. */
 export async function quarantineStaged(
@@ -52,8 +60,11 @@ export async function quarantineStaged(
       from pg_temp.syncline_stage s
       join unnest(string_to_array(${batch.text}, e'\\n')) with ordinality l(line, n) on l.n = s.n
      -- What was refused is not kept here, unless it waited already: then the reason is another now.
-     where s.class in ('w', 'b', 'q') or s.class = 'o' and exists (
-       select from syncline.quarantine e where e.peer_id = ${place.peerId} and e.resource_id = ${place.resource.id} and e.record_id = s.id)
+     -- Nor a version that a person here has given up.
+     where (s.class in ('w', 'b', 'q') or s.class = 'o' and exists (
+       select from syncline.quarantine e where e.peer_id = ${place.peerId} and e.resource_id = ${place.resource.id} and e.record_id = s.id))
+       and not exists (select from syncline.discard d where d.peer_id = ${place.peerId} and d.resource_id = ${place.resource.id} and d.record_id = s.id
+         and d.origin = coalesce(s.in_origin, s.origin) and d.clock >= coalesce(s.in_clock, s.clock, 0))
     on conflict (peer_id, resource_id, record_id) do update set
       via = excluded.via, origin = excluded.origin, clock = excluded.clock, run_id = excluded.run_id, line = excluded.line, header = excluded.header,
       code = excluded.code, reason = excluded.reason, waits_resource_id = excluded.waits_resource_id, waits_record_id = excluded.waits_record_id,
@@ -95,7 +106,7 @@ export async function dueEntries(
   return selectEntries(
     db,
     sql`where q.id > ${after}::int8 and not p.paused and (
-          q.retry_at <= now() or q.code = 'SYNC_RECORD_STILL_REFERENCED'
+          q.retry_at <= now() or q.code = any(${PASSING}::text[])
           or exists (select from syncline.record p where p.resource_id = q.waits_resource_id and p.record_id = q.waits_record_id and not p.deleted))
         order by q.id limit ${limit}`,
   )
@@ -116,11 +127,12 @@ export async function listQuarantine(
           and (${filter.resource ?? null}::text is null or r.name = ${filter.resource ?? null})
           and (${filter.before ?? null}::int8 is null or q.id < ${filter.before ?? null}::int8)
         order by q.id desc limit ${filter.limit}`,
+    dependantsSql,
   )
 }
 
 export async function findQuarantined(db: Kysely<Database>, id: string): Promise<QuarantineEntry | null> {
-  const [entry] = await selectEntries(db, sql`where q.id = ${id}::int8`)
+  const [entry] = await selectEntries(db, sql`where q.id = ${id}::int8`, dependantsSql)
   return entry ?? null
 }
 
@@ -130,15 +142,12 @@ export async function retryNow(db: Kysely<Database>, id: string): Promise<boolea
   return Number(result.numAffectedRows ?? 0) > 0
 }
 
-/** Gives up a waiting record. The values stay in history as what was discarded here. */
-export async function discardQuarantined(db: Kysely<Database>, id: string): Promise<boolean> {
+/** Makes every entry of a resource due at once, of one peer or of all: what it could not get past has changed. Gives how many. */
+export async function retryResource(db: Kysely<Database>, resourceId: number, peerId?: number): Promise<number> {
   const result = await sql`
-    with gone as (delete from syncline.quarantine where id = ${id}::int8 returning *)
-    insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, deleted, data)
-    select resource_id, record_id, run_id, 'discarded', origin, clock, false, json_build_object('line', line, 'header', header) from gone`.execute(
-    db,
-  )
-  return Number(result.numAffectedRows ?? 0) > 0
+    update syncline.quarantine set retry_at = now()
+     where resource_id = ${resourceId} and (${peerId ?? null}::int4 is null or peer_id = ${peerId ?? null})`.execute(db)
+  return Number(result.numAffectedRows ?? 0)
 }
 
 type EntryRow = Omit<QuarantineEntry, 'waitsFor' | 'header'> & {
@@ -147,10 +156,24 @@ type EntryRow = Omit<QuarantineEntry, 'waitsFor' | 'header'> & {
   readonly waitsId: string | null
 }
 
-async function selectEntries(db: Kysely<Database>, tail: ReturnType<typeof sql>): Promise<readonly QuarantineEntry[]> {
+/** How many records wait, in one step or several, for record `q`. */
+export const dependantsSql = sql<number>`(
+  with recursive waiting as (
+    select d.resource_id, d.record_id from syncline.quarantine d
+     where d.waits_resource_id = q.resource_id and d.waits_record_id = q.record_id
+    union
+    select d.resource_id, d.record_id from waiting w join syncline.quarantine d
+        on d.waits_resource_id = w.resource_id and d.waits_record_id = w.record_id
+  ) select count(*)::int from (select from waiting limit ${sql.lit(DEPENDANTS_MAX)}) counted)`
+
+async function selectEntries(
+  db: Kysely<Database>,
+  tail: ReturnType<typeof sql>,
+  dependants = sql<number>`0`,
+): Promise<readonly QuarantineEntry[]> {
   const { rows } = await sql<EntryRow>`
     select q.id, p.name as peer, r.name as resource, q.record_id as "recordId", q.via, q.code, q.reason, w.name as "waitsResource", q.waits_record_id as "waitsId",
-           q.attempts, q.first_at as "firstAt", q.last_at as "lastAt", q.retry_at as "retryAt", q.line, q.header
+           q.attempts, q.first_at as "firstAt", q.last_at as "lastAt", q.retry_at as "retryAt", ${dependants} as dependants, q.line, q.header
       from syncline.quarantine q join syncline.peer p on p.id = q.peer_id join syncline.resource r on r.id = q.resource_id
       left join syncline.resource w on w.id = q.waits_resource_id
       ${tail}`.execute(db)

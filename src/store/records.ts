@@ -39,6 +39,17 @@ export async function readRecord(db: Kysely<Database>, resource: ResourceInfo, i
   return batch.count === 0 ? null : batch
 }
 
+/** Living records by id, as many as the bounds let through; those that do not match the filter are left out. */
+export async function readChosen(
+  db: Kysely<Database>,
+  chosen: Pick<RecordQuery, 'resource' | 'columns' | 'filter' | 'bytesMax'> & { readonly ids: readonly string[] },
+): Promise<LineBatch> {
+  const { ids, ...rest } = chosen
+  const query: RecordQuery = { ...rest, order: 'id', rowsMax: ids.length, deleted: false }
+  const wanted = ids.map((id) => storedId(rest.resource, id))
+  return (await readPage(db, query, sql`r.record_id = any(${wanted}::text[])`)).batch
+}
+
 /** Values of a record that were overwritten, deleted or lost a conflict here, or were discarded from quarantine. */
 export type HistoryEntry = {
   readonly id: string

@@ -57,7 +57,7 @@ async function onePass(
   return total
 }
 
-type Group = Pick<QuarantineEntry, 'peer' | 'resource' | 'via'> & { batch: LineBatch }
+type Group = Pick<QuarantineEntry, 'peer' | 'resource' | 'via'> & { readonly inUse: boolean; batch: LineBatch }
 
 async function tryGroup(
   store: Store,
@@ -75,16 +75,19 @@ async function tryGroup(
   }
   const choice = group.via === 'pull' ? pullChoice(task, self) : await pushChoice(store, link, resource)
   if (choice === null) return emptyReport()
-  return applyAll(store, await applyContext(store, link, resource, runId, limits, choice), [group.batch])
+  const context = await applyContext(store, link, resource, runId, limits, choice)
+  // A row that was in use a while ago is looked at once, not waited for anew in every run.
+  return applyAll(store, context, [group.batch], undefined, group.inUse ? 'once' : 'patiently')
 }
 
 /** Entries that can be applied as one batch: of one link, one resource and one form of line. */
 function groupEntries(entries: readonly QuarantineEntry[]): readonly Group[] {
   const groups = new Map<string, Group>()
-  for (const { peer, resource, via, header, line } of entries) {
-    const key = JSON.stringify([peer, resource, via, header.columns, header.origins, header.refs])
+  for (const { peer, resource, via, code, header, line } of entries) {
+    const inUse = code === 'SYNC_RECORD_IN_USE'
+    const key = JSON.stringify([peer, resource, via, inUse, header.columns, header.origins, header.refs])
     const group = groups.get(key)
-    if (group === undefined) groups.set(key, { peer, resource, via, batch: { ...header, text: line, count: 1 } })
+    if (group === undefined) groups.set(key, { peer, resource, via, inUse, batch: { ...header, text: line, count: 1 } })
     else group.batch = { ...group.batch, text: `${group.batch.text}\n${line}`, count: group.batch.count + 1 }
   }
   return [...groups.values()]

@@ -79,6 +79,7 @@ type ResourceTable = {
   added_uuid: Generated<boolean>
   registered_after: string | null
   ready: Generated<boolean>
+  marks: NullableJson<{ readonly counted: readonly string[] }>
   attached_at: DefaultTimestamp
 }
 
@@ -113,6 +114,7 @@ type PeerGrantTable = {
   columns: string[] | null
   on_conflict: Generated<string>
   master: string | null
+  fields: ColumnType<Readonly<Record<string, string>>, string | undefined, string>
   max_deletes: ColumnType<string | null, string | null | undefined, string | null>
   max_changes: ColumnType<string | null, string | null | undefined, string | null>
 }
@@ -126,6 +128,7 @@ type TaskTable = {
   columns: string[] | null
   on_conflict: Generated<string>
   master: string | null
+  fields: ColumnType<Readonly<Record<string, string>>, string | undefined, string>
   on_left: Generated<'keep' | 'remove'>
   schedule: string | null
   max_deletes: ColumnType<string | null, string | null | undefined, string | null>
@@ -171,6 +174,7 @@ type RecordTable = {
   deleted: Generated<boolean>
   record_id: string
   seen: NullableJson<Record<string, number>>
+  fields: NullableJson
   counted: ColumnType<string | null, string | null | undefined, string | null>
 }
 
@@ -320,10 +324,13 @@ type ConflictTable = {
   resource_id: number
   record_id: string
   run_id: ColumnType<string | null, string | null | undefined, string | null>
+  base: NullableJson
+  base_version: NullableJson
   ours: NullableJson
   ours_version: JsonColumn
   theirs: NullableJson
   theirs_version: JsonColumn
+  fields: string[] | null
   header: JsonColumn
   line: string
   opened_at: DefaultTimestamp

@@ -561,8 +561,8 @@ t.test(
     t.match(await waiting(b), [{ record_id: id(1) }])
     const [entry] = await listQuarantine(b.store.db, { limit: 10 })
     t.equal(await retryNow(b.store.db, entry?.id ?? ''), true)
-    t.equal(await discardQuarantined(b.store.db, entry?.id ?? ''), true)
-    t.equal(await discardQuarantined(b.store.db, entry?.id ?? ''), false)
+    t.equal(await discardQuarantined(b.store.db, entry?.id ?? '', { by: 'a person' }), true)
+    t.equal(await discardQuarantined(b.store.db, entry?.id ?? '', { by: 'a person' }), false)
     t.match(
       await b.sql(`select reason, data -> 'line' is not null as kept from syncline.history where reason = 'discarded'`),
       [{ kept: true }],

@@ -1,5 +1,6 @@
 import { Type } from 'typebox'
 import {
+  ASKED_MAX,
   findGrant,
   findResource,
   loadResources,
@@ -7,6 +8,7 @@ import {
   receiveChanges,
   redrive,
   serveChanges,
+  serveChosen,
 } from '../../store/index.ts'
 import {
   type BatchReport,
@@ -47,6 +49,13 @@ const pullQuery = closed({
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 50_000, description: 'Most records in the batch.' })),
   filter: Type.Optional(filterText),
   columns: Type.Optional(columnList),
+  ids: Type.Optional(
+    Type.String({
+      maxLength: 16_000,
+      description: `JSON list of at most ${ASKED_MAX} record ids: only these, as they are now, without a checkpoint. For records that others wait for.`,
+      examples: ['["AT","SI"]'],
+    }),
+  ),
   wait: Type.Optional(
     Type.Integer({
       minimum: 0,
@@ -89,6 +98,18 @@ const pushSchema = {
   response: { 200: answer(batchReport) },
 }
 
+/** Errors: SYNC_REQUEST_INVALID for what is no list of ids. */
+function idsOf(text: string): readonly string[] {
+  try {
+    const ids: unknown = JSON.parse(text)
+    if (Array.isArray(ids) && ids.length > 0 && ids.every((id) => typeof id === 'string' && !id.includes('\0')))
+      return ids
+  } catch {
+    // Told below, as any other text that is no list.
+  }
+  throw new SynclineError('SYNC_REQUEST_INVALID', 'ids is no JSON list of record ids, such as ["AT","SI"]')
+}
+
 /** /sync/v1/changes: pull and push. Reads and writes only what the peer is granted; the peer acknowledges by PUT /sync/v1/checkpoints. */
 export const changesRoutes =
   (deps: ExchangeDeps): Routes =>
@@ -97,31 +118,42 @@ export const changesRoutes =
 
     app.get('/changes', { schema: pullSchema, config: { access: 'peer' } }, async (request, reply) => {
       const began = performance.now()
-      const { resource, wait = 0, columns, ...rest } = request.query
+      const { resource, wait = 0, columns, ids, ...rest } = request.query
       const format = codecForAccept(request.headers.accept)
       // Nothing of a pull is written under this site's name, so what is known of it will do.
       const link = { self: await deps.self(), peer: peerOf(request) }
       const exchanged = { resource, mode: 'pull', action: 'send' } as const
+      const hidden = (error: unknown) => {
+        // Whether a resource that was not granted is there is nobody's business.
+        if (error instanceof SynclineError && error.code === 'SYNC_REQUEST_NOT_FOUND')
+          throw notGranted(link.peer.name, 'pull', resource)
+        throw error
+      }
       const serve = (after: string | undefined) =>
-        serveChanges(store, link, { ...rest, resource, after, columns: columnsOf(columns) }, limits).catch((error) => {
-          // Whether a resource that was not granted is there is nobody's business.
-          if (error instanceof SynclineError && error.code === 'SYNC_REQUEST_NOT_FOUND')
-            throw notGranted(link.peer.name, 'pull', resource)
-          throw error
-        })
-      const batch = await loggingFailure(deps, request, exchanged, () =>
-        pullWaiting(serve, {
+        serveChanges(store, link, { ...rest, resource, after, columns: columnsOf(columns) }, limits).catch(hidden)
+      const chosen = () => {
+        const { filter } = rest
+        return serveChosen(
+          store,
+          link,
+          { resource, ids: idsOf(ids ?? ''), filter, columns: columnsOf(columns) },
+          limits,
+        ).catch(hidden)
+      }
+      const batch = await loggingFailure(deps, request, exchanged, () => {
+        if (ids !== undefined) return chosen()
+        return pullWaiting(serve, {
           resource,
           after: rest.after,
           waitMs: wait * 1000,
           signal: hangup(reply, closing),
           peerId: link.peer.id,
-        }),
-      )
+        })
+      })
       const pieces =
         format.name === 'lines' ? encodeLines(batch) : format.encode({ ...batch, changes: changesOfLines(batch) })
       const { body, encoding } = await pack(Buffer.from([...pieces].join('')), request.headers['accept-encoding'])
-      const { checkpoint = '', more = false } = batch.next ?? {}
+      const { checkpoint, more = false } = batch.next ?? {}
       const durationMs = Math.round(performance.now() - began)
       if (batch.count > 0) {
         const message = `${batch.count} ${batch.count === 1 ? 'change' : 'changes'} sent`
@@ -130,8 +162,7 @@ export const changesRoutes =
         observe.events.pullServed({ peer: link.peer.name, resource, more, ...facts })
       }
       reply.headers({
-        'syncline-checkpoint': checkpoint,
-        'syncline-more': String(more),
+        ...(checkpoint !== undefined && { 'syncline-checkpoint': checkpoint, 'syncline-more': String(more) }),
         'content-digest': contentDigest(body),
         vary: 'Accept, Accept-Encoding',
         ...(encoding !== undefined && { 'content-encoding': encoding }),

@@ -20,6 +20,7 @@ import { settingRoutes } from './settings.ts'
 import { peerSiteRoutes, siteRoutes } from './site.ts'
 import { taskRoutes } from './tasks.ts'
 import { tokenRoutes } from './tokens.ts'
+import { waitingRoutes } from './waiting.ts'
 
 /** /sync/v1: what peers ask. */
 export const exchange =
@@ -34,7 +35,15 @@ export const exchange =
       seats: createSeats(limits.waitersMax ?? 500, limits.waitersPerPeerMax ?? 16),
       closing: closing.signal,
     }
-    for (const routes of [peerSiteRoutes, pairingRoutes, changesRoutes, checkpointRoutes, digestRoutes, eventRoutes]) {
+    for (const routes of [
+      peerSiteRoutes,
+      pairingRoutes,
+      changesRoutes,
+      checkpointRoutes,
+      digestRoutes,
+      eventRoutes,
+      waitingRoutes,
+    ]) {
       app.register(routes(shared))
     }
   }

@@ -1,5 +1,8 @@
+import { createHash } from 'node:crypto'
 import { Type } from 'typebox'
 import {
+  countTold,
+  type Grant,
   horizon,
   keyFingerprint,
   listGrants,
@@ -44,10 +47,24 @@ const seenByPeer = closed(
           fingerprint: text('Changes with any column that travels.'),
           pull: flag('The peer may pull it.'),
           push: flag('The peer may push it.'),
+          terms: text(
+            'Changes with what the peer may push, and with the columns: what was refused may be offered again.',
+          ),
         },
         { title: 'OfferedResource', description: 'A resource that the peer may pull or push.' },
       ),
     ),
+    waiting: closed(
+      {
+        quarantined: count('Records of the peer that wait here.'),
+        discarded: count('Those that a person here gave up.'),
+      },
+      { title: 'ToldCounts', description: 'Of all, also of those that are not listed.' },
+    ),
+    heldMs: Type.Number({
+      minimum: 0,
+      description: 'How long an open transaction has held back what this site sends; 0 when none does.',
+    }),
   },
   { title: 'PeerView', description: 'A site as a peer sees it.' },
 )
@@ -74,6 +91,10 @@ export const peerSiteRoutes =
           fingerprint: resource.fingerprint,
           pull: may(resource.name, 'pull'),
           push: may(resource.name, 'push'),
+          terms: termsOf(
+            resource.fingerprint,
+            grants.filter((grant) => grant.resource === resource.name),
+          ),
         }))
         .filter(({ pull, push }) => pull || push)
       // Codings that a push may come in (RFC 9110, 12.5.3).
@@ -86,9 +107,18 @@ export const peerSiteRoutes =
           batchRowsMax: limits.batchRowsMax,
         },
         resources,
+        waiting: await countTold(store.db, peerOf(request).id),
+        heldMs: (await horizon(store.db)).ageSeconds * 1000,
       }
     })
   }
+
+/** A mark of what decides whether a pushed record is taken, without telling what it is. */
+function termsOf(fingerprint: string, grants: readonly Grant[]): string {
+  const push = grants.find(({ direction }) => direction === 'push')
+  const text = JSON.stringify([fingerprint, push === undefined ? null : [push.filter, push.columns]])
+  return createHash('sha256').update(text).digest('base64url').slice(0, 22)
+}
 
 const site = closed(
   {
