@@ -49,6 +49,7 @@ export type ResourceInfo = {
   readonly tableName: string
   readonly tableOid: number
   readonly keyColumn: string
+  /** To cast a record id to, with the collation of the column where it has one. */
   readonly keyType: string
   readonly columns: readonly Column[]
   readonly references: readonly ResolvedReference[]
@@ -60,9 +61,19 @@ export type ResourceInfo = {
   readonly attachedAt: string
 }
 
+/** Record ids are compared by bytes; without the collation of the key, its index would be of no use for looking one up. */
+const keyCollation = sql<string | null>`(
+  select a.attcollation::regcollation::text from pg_attribute a
+   where a.attrelid = table_oid and a.attname = key_column and a.attcollation <> 0)`
+
 /** Every attached resource, parents before those that refer to them; members of a cycle in name order. */
 export async function loadResources(db: Kysely<Database>): Promise<readonly ResourceInfo[]> {
-  const rows = await db.selectFrom('syncline.resource').selectAll().orderBy('name').execute()
+  const rows = await db
+    .selectFrom('syncline.resource')
+    .selectAll()
+    .select(keyCollation.as('key_collation'))
+    .orderBy('name')
+    .execute()
   const bare = rows.map((row) => {
     const columns = row.columns as unknown as readonly Column[]
     return {
@@ -72,7 +83,7 @@ export async function loadResources(db: Kysely<Database>): Promise<readonly Reso
       tableName: row.table_name,
       tableOid: Number(row.table_oid),
       keyColumn: row.key_column,
-      keyType: columns.find((column) => column.name === row.key_column)?.type ?? 'text',
+      keyType: `${columns.find((column) => column.name === row.key_column)?.type ?? 'text'}${row.key_collation === null ? '' : ` collate ${row.key_collation}`}`,
       columns,
       references: [],
       fingerprint: row.fingerprint,
