@@ -53,6 +53,8 @@ export type PullQuery = {
   readonly columns?: readonly string[] | null | undefined
   /** Seconds that the peer may wait for something to come. */
   readonly waitSeconds?: number | undefined
+  /** Asks for the deletions whose tombstones were purged since, instead of changes. */
+  readonly purged?: boolean | undefined
   /** Reference columns of the resource here; only for peers that do not speak in lines. */
   readonly refs?: Readonly<Record<string, string>> | undefined
   readonly signal?: AbortSignal | undefined
@@ -65,6 +67,8 @@ export type Pulled = {
   readonly checkpoint: string
   readonly more: boolean
   readonly bytes: number
+  /** Tombstones were purged that this site has not heard of: see LineBatch. */
+  readonly purges?: number | undefined
 }
 
 export type Pushed = { readonly report: BatchReport; readonly bytes: number }
@@ -132,6 +136,7 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
           limit: String(limit),
           filter: filter ?? undefined,
           columns: columns?.join(','),
+          purged: query.purged ? 'true' : undefined,
           wait: waitSeconds === undefined ? undefined : String(waitSeconds),
         },
         headers: { accept: ACCEPT_LINES },

@@ -30,6 +30,7 @@ import type { Pulled, Pushed } from './peer-client.ts'
 import { PeerError, wasStale } from './peer-error.ts'
 import type { RunEvents, RunProgress } from './runner.ts'
 import { countPulled, countPushed, type RunCounts, sentence } from './tally.ts'
+import { pullPurged, pushPurged } from './purged.ts'
 
 /** Everything the effects of one run work on. */
 export type RunSession = {
@@ -142,6 +143,14 @@ async function apply(run: RunSession, resource: string, number: number): Promise
   const found = run.fetched.get(number)
   assert(found !== undefined, `batch ${number} was fetched`)
   run.fetched.delete(number)
+  // Before anything behind the place we come from is applied, with which that place would be forgotten.
+  if (pulled.purges !== undefined && pulled.purges !== run.purges.get(resource)) {
+    const query = { resource, filter, columns, purged: true, limit: run.limits.batchRowsMax, signal: run.signal }
+    await pullPurged({ run, task: taskOf(run, resource), resource: known }, after, (from) =>
+      retrying(run, run.signal, () => run.peer.client.pull({ ...query, after: from })),
+    )
+    run.purges.set(resource, pulled.purges)
+  }
   const { pulled, fetchMs } = found
   const task = taskOf(run, resource)
   const began = performance.now()
@@ -210,6 +219,13 @@ async function push(run: RunSession, resource: string): Promise<RunEvent> {
     // Its failure counts when it is waited for.
     next?.catch(() => {})
     const began = performance.now()
+    if (batch.purges !== undefined && batch.purges !== run.purges.get(`push ${resource}`)) {
+      const known = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
+      await pushPurged({ run, task: taskOf(run, resource), resource: known }, state.after, (page) =>
+        retrying(run, run.lateSignal, () => run.peer.client.push(page, run.lateSignal)),
+      )
+      run.purges.set(`push ${resource}`, batch.purges)
+    }
     const sent = await send(run, resource, batch)
     if (sent === null) {
       run.pushes.set(resource, { ...state, next: null })

@@ -4,6 +4,7 @@ import { closeSettledConflicts } from './conflict-close.ts'
 import { explain } from './explain.ts'
 import { attempt, findUnreadable, isReadingFault, writeWithoutFaulty } from './isolate.ts'
 import { quarantineStaged, releaseApplied } from './quarantine.ts'
+import { raisePurged } from './purged.ts'
 import { siteIds } from './registry/index.ts'
 import { emptyReport, reportStaged } from './report.ts'
 import type { ResourceInfo } from './resources.ts'
@@ -116,6 +117,7 @@ async function applyStaged(
       policy: context.policy,
       clockAheadMaxMicros: context.clockAheadMaxMicros,
     }
+  await raisePurged(trx, resource)
     await markOutsideFilter(trx, write)
     if ((counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx))) await settleConflicts(trx, settling, batch)
     if (context.onLeft === 'remove') await markRemovals(trx, write)

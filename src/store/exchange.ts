@@ -15,7 +15,7 @@ import { collect } from './collect.ts'
 import type { Store } from './database.ts'
 import { explain } from './explain.ts'
 import { tidyAfter } from './housekeeping.ts'
-import { namePurged, purgedSince, servePurged } from './purged.ts'
+import { namePurged, passPurged, purgedSince, servePurged } from './purged.ts'
 import { touchRefiltered } from './refilter.ts'
 import { findGrant, findTaskFor, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
 import { findResource, loadResources, type ResourceInfo } from './resources.ts'
@@ -43,6 +43,8 @@ export type PullRequest = Scope & {
   readonly resource: string
   readonly after?: string | undefined
   readonly limit?: number | undefined
+  /** Asks for the deletions whose tombstones were purged since, instead of changes. */
+  readonly purged?: boolean | undefined
   /** Only looks: nothing is taken note of, here or about the peer. */
   readonly quiet?: boolean | undefined
   /** Versions without values, quietly: enough to tell what the changes would do. */
@@ -103,11 +105,16 @@ async function collectScoped(
   const text = joinFilters(request.filters)
   const filter = text === null ? undefined : await compileFilter(store, resource, text)
   const scope = scopeMark(text, request.columns)
+  const sharedWith = filter === undefined ? null : peer.id
+  if (request.purged) {
+    const rowsMax = request.limit ?? limits.batchRowsMax
+    return servePurged(store, { resource, logId, scope, after: request.after, rowsMax, sharedWith })
+  }
   const after = await startOf(store, request.after, logId, scope)
   const quiet = request.quiet === true || request.heads === true
   if (text !== null && filter !== undefined && !quiet)
     await touchRefiltered(store.db, { resource, peerId: peer.id, filter, text, after })
-  const purges = await purgedSince(store.db, resource.id, after)
+  const missed = await purgedSince(store.db, resource.id, after)
   const batch = await collect(store.db, {
     resource,
     logId: `${logId}${scope}`,
@@ -121,7 +128,7 @@ async function collectScoped(
   }).catch((error: unknown) => {
     throw explain(error)
   })
-  return purges === null ? batch : { ...batch, purges }
+  return missed === null ? batch : passPurged(batch, missed)
 }
 
 /**

@@ -42,7 +42,7 @@ export async function steadyPlans(trx: Transaction<Database>, lockWaitMs: number
 }
 
 /** Classes of what is known of a record here, `l`, against a staged version, `p`. The dot look-ups of src/sync/version.ts, as one expression. */
-const CLASSIFY = `case
+export const CLASSIFY = `case
   when p.kind = 'l' then 'l'
   when l.origin is null then 'n'
   when p.clock is null then 'u'

@@ -192,6 +192,7 @@ export async function pullAll(
         { resource: name, after, filter: options.filter, columns: options.columns },
         limits,
       )
+      await pullPurged(here, there, { name, after, purges: batch.purges, task, options, limits })
       for (let times = options.twice ? 2 : 1; times > 0; times--) {
         travelled.reports.push(await applyPull(here.store, linkOf(here, there), { task, batch, runId: null }, limits))
       }
@@ -202,6 +203,29 @@ export async function pullAll(
   }
   travelled.reports.push(await redrive(here.store, here.self, null, limits))
   return travelled
+}
+
+/** What a run does before it goes on from a place behind which tombstones were purged. */
+async function pullPurged(
+  here: Site,
+  there: Site,
+  pull: {
+    readonly name: string
+    readonly after: string | undefined
+    readonly purges: number | undefined
+    readonly task: PullTask
+    readonly options: SyncOptions
+    readonly limits: ExchangeLimits
+  },
+): Promise<void> {
+  const { name, purges, task, options, limits } = pull
+  for (let after = pull.after, left = purges !== undefined; left; ) {
+    const request = { resource: name, after, filter: options.filter, columns: options.columns, purged: true }
+    const batch = await serveChanges(there.store, linkOf(there, here), request, limits)
+    await applyPull(here.store, linkOf(here, there), { task, batch, runId: null }, limits)
+    left = batch.next?.more === true
+    after = batch.next?.checkpoint
+  }
 }
 
 export async function pushAll(
@@ -216,6 +240,18 @@ export async function pushAll(
       const after = (await readCheckpoint(here.store.db, peerOf(here, there).id, id, 'push')) ?? undefined
       const request = { resource: name, after, filter: options.filter, columns: options.columns }
       const batch = await collectPush(here.store, linkOf(here, there), request, limits)
+      for (let from: string | undefined = after, left = batch.purges !== undefined; left; ) {
+        const page = await collectPush(
+          here.store,
+          linkOf(here, there),
+          { ...request, after: from, purged: true },
+          limits,
+        )
+        const push = { resource: name, batches: [page], byHand: false, runId: null }
+        await receiveChanges(there.store, linkOf(there, here), push, limits)
+        left = page.next?.more === true
+        from = page.next?.checkpoint
+      }
       for (let times = options.twice ? 2 : 1; times > 0; times--) {
         const push = { resource: name, batches: [batch], byHand: false, runId: null }
         travelled.reports.push(await receiveChanges(there.store, linkOf(there, here), push, limits))

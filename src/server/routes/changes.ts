@@ -66,6 +66,13 @@ const pullQuery = closed({
 })
 
 const pullSchema = {
+  purged: Type.Optional(
+    Type.Boolean({
+      description:
+        'Instead of changes: the deletions whose tombstones were purged behind `after`, each named by a hash of its record id. Only in lines.',
+    }),
+  ),
+  ...weighQuery,
   operationId: 'pullChanges',
   tags: ['sync'],
   summary: 'Pull one batch of changes',
@@ -131,6 +138,8 @@ export const changesRoutes =
       }
       const serve = (after: string | undefined) =>
         serveChanges(store, link, { ...rest, resource, after, columns: columnsOf(columns) }, limits).catch(hidden)
+      if (rest.purged === true && format.name !== 'lines')
+        throw new SynclineError('SYNC_FORMAT_UNSUPPORTED', `purged deletions are served as ${LINES_MEDIA_TYPE} only`)
       const chosen = () => {
         const { filter } = rest
         return serveChosen(

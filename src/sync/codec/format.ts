@@ -108,7 +108,12 @@ export function checkColumns(count: number): void {
 }
 
 /** The last line of a body in lines: how many records came before it, and where the next batch begins. */
-export type Trailer = { readonly count: number; readonly next?: NonNullable<Batch['next']> }
+export type Trailer = {
+  readonly count: number
+  readonly next?: NonNullable<Batch['next']>
+  /** Only in lines: see LineBatch. */
+  readonly purges?: number
+}
 
 /** True for an object that can only be meant as a trailer. */
 export function looksLikeTrailer(value: unknown): boolean {
@@ -119,11 +124,17 @@ export function looksLikeTrailer(value: unknown): boolean {
 /** Checks a trailer. Throws SYNC_FORMAT_INVALID. */
 export function readTrailer(value: unknown): Trailer {
   if (!isJsonObject(value)) return fault('a trailer is an object with count, checkpoint and more')
-  refuseUnknown(value, ['count', 'checkpoint', 'more'], 'a trailer')
-  const { count } = value
+  refuseUnknown(value, ['count', 'checkpoint', 'more', 'purges'], 'a trailer')
+  const { count, purges } = value
   if (!Number.isSafeInteger(count) || (count as number) < 0) fault(`count must be a whole number, not ${quoted(count)}`)
+  if (purges !== undefined && (!Number.isSafeInteger(purges) || (purges as number) < 0))
+    fault(`purges must be a whole number, not ${quoted(purges)}`)
   const next = readNext(value)
-  return { count: count as number, ...(next && { next }) }
+  return {
+    count: count as number,
+    ...(next && { next }),
+    ...(purges !== undefined && { purges: purges as number }),
+  }
 }
 
 /** `checkpoint` and `more` of a trailer or root: both or neither. */

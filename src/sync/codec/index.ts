@@ -3,5 +3,13 @@ export { codecForAccept, codecForContentType, type LinesFormat } from './codec.t
 export { isJsonObject, JSON_DEPTH_MAX, numberText, parseJson } from './exact-json.ts'
 export type { BodyLimits, Codec, DecodeContext, WritingCodec } from './format.ts'
 export { changesOfLines, linesOfChanges } from './line-changes.ts'
-export { decodeLines, encodeLines, LINES_MEDIA_TYPE, type LineBatch, linesHeader, linesTrailer } from './lines.ts'
+export {
+  decodeLines,
+  encodeLines,
+  LINES_MEDIA_TYPE,
+  type LineBatch,
+  linesHeader,
+  linesTrailer,
+  splitSets,
+} from './lines.ts'
 export { type S3xmlBatch, s3xml } from './s3xml.ts'

@@ -94,7 +94,7 @@ export function changesOfLines(batch: LineBatch): Change[] {
 }
 
 function changeOf(line: string, batch: LineBatch): Change {
-  const [id = '', clock = '', origin = '', seen = '', kind = '', payload = ''] = line.split('\t')
+  const [id = '', clock = '', origin = '', seen = '', kind = '', payload = '', set = ''] = line.split('\t')
   const identity = {
     id: readId(JSON.parse(id)),
     ...(clock !== '' && {
@@ -104,9 +104,10 @@ function changeOf(line: string, batch: LineBatch): Change {
   if (kind === 'd') return { kind: 'delete', ...identity }
   if (kind === 'l') return { kind: 'left', ...identity }
   const values = parseJson(payload)
-  if (!Array.isArray(values) || values.length !== batch.columns.length)
-    return fault(`the payload must be a list of ${batch.columns.length} values`)
-  const cells = batch.columns.map((column, index) => [column, values[index] as Json] as const)
+  const columns = set === '' ? batch.columns : [...batch.columns, ...(batch.sets?.[Number(set)] ?? [])]
+  if (!Array.isArray(values) || values.length !== columns.length)
+    return fault(`the payload must be a list of ${columns.length} values`)
+  const cells = columns.map((column, index) => [column, values[index] as Json] as const)
   return makePut(identity.id, identity.version, Object.fromEntries(cells), {}, batch.refs)
 }
 

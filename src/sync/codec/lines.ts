@@ -27,7 +27,8 @@ const LINES_VERSION = 1
  * clock TAB origin TAB seen TAB kind TAB payload`: id is a JSON string; clock is microseconds; origin an index into
  * `origins`; seen empty or `{"<origin index>": clock}`; kind p (put), d (delete) or l (left); payload a JSON array in
  * column order for p, else empty. A change without a version has clock, origin and seen empty. JSON holds no raw
- * control characters, so TAB and newline separate safely.
+ * control characters, so TAB and newline separate safely. A put that carries fields beside the columns ends with
+ * `TAB set`, an index into `sets`; their values follow those of the columns.
  */
 export type LineBatch = {
   readonly resource: string
@@ -40,17 +41,26 @@ export type LineBatch = {
   readonly text: string
   readonly count: number
   readonly next?: NonNullable<Batch['next']>
+  /** Fields that the sender keeps for others without having columns for them: the sets of names that lines refer to. */
+  readonly sets?: readonly (readonly string[])[]
+  /** The lines are deletions whose tombstones were purged: each id is the hash of a record id, in decimal digits. */
+  readonly purged?: true
+  /**
+   * Tombstones behind the place that was asked from were purged: this many times until now. Whoever comes from there
+   * asks for them before it goes on.
+   */
+  readonly purges?: number
 }
 
 /** The first line of a body, without its newline. */
 export function linesHeader(batch: LineBatch): string {
-  const { resource, columns, refs, origins } = batch
-  return JSON.stringify({ syncline: LINES_VERSION, resource, columns, refs, origins })
+  const { resource, columns, refs, origins, sets, purged } = batch
+  return JSON.stringify({ syncline: LINES_VERSION, resource, columns, refs, origins, sets, purged })
 }
 
 /** The last line of a body: a body without it, or with another count, is incomplete. */
 export function linesTrailer(batch: LineBatch): string {
-  return JSON.stringify({ count: batch.count, ...batch.next })
+  return JSON.stringify({ count: batch.count, ...batch.next, purges: batch.purges })
 }
 
 /** The body of a batch in pieces to be sent one after the other; the lines are one piece, as they came. */
@@ -77,12 +87,45 @@ export function decodeLines(body: Uint8Array | string, limits: BodyLimits): Line
   const header = readHeader(text.slice(0, headerEnd), limits.depthMax)
   const lines = text.slice(headerEnd + 1, Math.max(headerEnd + 1, text.lastIndexOf('\n', end - 1)))
   checkCount(trailer.count, limits.recordsMax)
-  const count = checkLines(lines, header.origins.length, limits)
+  const count = checkLines(lines, header.origins.length, header.sets?.length ?? 0, limits)
   if (count !== trailer.count) throw incomplete(`the trailer counts ${trailer.count} records, the body has ${count}`)
-  return { ...header, text: lines, count, ...(trailer.next && { next: trailer.next }) }
+  const { next, purges } = trailer
+  return { ...header, text: lines, count, ...(next && { next }), ...(purges !== undefined && { purges }) }
 }
 
-function readHeader(text: string, depthMax: number): Pick<LineBatch, 'resource' | 'columns' | 'refs' | 'origins'> {
+/**
+ * A batch without `sets`, as one batch for each set of fields that its lines carry: from there on such a field is a
+ * column like any other. Records keep their order within a batch; only the last one has `next`.
+ */
+export function splitSets(batch: LineBatch): readonly LineBatch[] {
+  const { sets, next, ...rest } = batch
+  if (sets === undefined) return [batch]
+  const plain: string[] = []
+  const bySet = new Map<number, string[]>()
+  for (const line of batch.text === '' ? [] : batch.text.split('\n')) {
+    const parts = line.split('\t')
+    if (parts.length <= TABS + 1) plain.push(line)
+    else {
+      const at = Number(parts.pop())
+      const lines = bySet.get(at) ?? []
+      bySet.set(at, lines)
+      lines.push(parts.join('\t'))
+    }
+  }
+  const groups = [{ columns: batch.columns, lines: plain }]
+  for (const [at, lines] of bySet) groups.push({ columns: [...batch.columns, ...(sets[at] ?? [])], lines })
+  return groups.map(({ columns, lines }, n) => ({
+    ...rest,
+    columns,
+    text: lines.join('\n'),
+    count: lines.length,
+    ...(n === groups.length - 1 && next && { next }),
+  }))
+}
+
+type Header = Pick<LineBatch, 'resource' | 'columns' | 'refs' | 'origins' | 'sets' | 'purged'>
+
+function readHeader(text: string, depthMax: number): Header {
   try {
     const header = parseJson(text, depthMax)
     if (!isJsonObject(header)) return fault('it must be an object')
@@ -92,7 +135,7 @@ function readHeader(text: string, depthMax: number): Pick<LineBatch, 'resource' 
         `form ${quoted(header.syncline)} of ${LINES_MEDIA_TYPE}; this site reads form ${LINES_VERSION}`,
       )
     }
-    refuseUnknown(header, ['syncline', 'resource', 'columns', 'refs', 'origins'], 'a header')
+    refuseUnknown(header, ['syncline', 'resource', 'columns', 'refs', 'origins', 'sets', 'purged'], 'a header')
     const columns = readNames(header.columns, 'columns')
     checkColumns(columns.length)
     const origins = readNames(header.origins, 'origins')
@@ -103,10 +146,31 @@ function readHeader(text: string, depthMax: number): Pick<LineBatch, 'resource' 
       if (!columns.includes(column)) fault(`refs names ${quoted(column)}, which is not among the columns`)
       readResource(resource, `refs[${quoted(column)}]`)
     }
-    return { resource: readResource(header.resource), columns, refs: refs as Record<string, string>, origins }
+    const sets = readSets(header.sets, columns)
+    if (header.purged !== undefined && header.purged !== true) fault('purged is true or absent')
+    return {
+      resource: readResource(header.resource),
+      columns,
+      refs: refs as Record<string, string>,
+      origins,
+      ...(sets !== undefined && { sets }),
+      ...(header.purged === true && { purged: true as const }),
+    }
   } catch (error) {
     throw placed(error, 'header (line 1)')
   }
+}
+
+function readSets(value: unknown, columns: readonly string[]): LineBatch['sets'] {
+  if (value === undefined) return undefined
+  if (!Array.isArray(value)) return fault('sets must be a list of lists of names')
+  return value.map((set: unknown, n) => {
+    const names = readNames(set, `sets[${n}]`)
+    checkColumns(columns.length + names.length)
+    const known = names.find((name) => columns.includes(name))
+    if (known !== undefined) fault(`sets[${n}] names ${quoted(known)}, which is among the columns`)
+    return names
+  })
 }
 
 function readNames(value: unknown, what: string): readonly string[] {
@@ -131,7 +195,7 @@ const CONTROL = /[\0-\x08\x0b-\x1f]/
  * Checks every line and returns their number. The cost is a few searches a line; the figures are in the bench of the
  * wire.
  */
-function checkLines(lines: string, origins: number, limits: BodyLimits): number {
+function checkLines(lines: string, origins: number, sets: number, limits: BodyLimits): number {
   if (lines === '') return 0
   const control = CONTROL.exec(lines)
   const tabs = counter(lines, '\t')
@@ -148,12 +212,14 @@ function checkLines(lines: string, origins: number, limits: BodyLimits): number 
       if (control !== null && control.index < end) fault('a control character stands outside an escape')
       ENVELOPE.lastIndex = start
       const envelope = ENVELOPE.exec(lines)
-      if (envelope === null || tabs(end) !== TABS) {
+      const parts = tabs(end)
+      if (envelope === null || (parts !== TABS && (parts !== TABS + 1 || sets === 0))) {
         return fault('a line is id, clock, origin, seen, kind and payload with a TAB between')
       }
       const payload = ENVELOPE.lastIndex
+      const stop = parts === TABS ? end : checkSet(lines, end, sets)
       if (envelope[5] === 'p') {
-        if (lines[payload] !== '[' || lines[end - 1] !== ']') fault('the payload of a put is a list')
+        if (lines[payload] !== '[' || lines[stop - 1] !== ']') fault('the payload of a put is a list')
       } else if (payload !== end) fault('only a put has a payload')
       if (squares(end) + braces(end) > limits.depthMax) assertDepth(lines.slice(start, end), limits.depthMax)
       checkVersion(envelope[2], envelope[3], envelope[4], origins)
@@ -167,6 +233,15 @@ function checkLines(lines: string, origins: number, limits: BodyLimits): number 
     start = end + 1
   }
   return count
+}
+
+/** The end of the payload of a line that names a set of further fields. */
+function checkSet(lines: string, end: number, sets: number): number {
+  const tab = lines.lastIndexOf('\t', end - 1)
+  const set = lines.slice(tab + 1, end)
+  if (!/^(?:0|[1-9]\d{0,8})$/.test(set) || Number(set) >= sets)
+    fault(`set ${quoted(set)} is not among the ${sets} sets of the header`)
+  return tab
 }
 
 /** What an id is known by. Ids come from PostgreSQL in one spelling unless they hold an escape. */
