@@ -9,6 +9,9 @@ import { createItem, fillItem, ITEM_COLUMNS } from './table.ts'
 const COPY_ROUNDS = 3
 const IDLE_RUNS = 20
 const MEMORY_SAMPLE_MS = 100
+/** Pauses between two looks at a run: short for one that has nothing to do. */
+const POLL_MIN_MS = 3
+const POLL_MAX_MS = 25
 
 type Pair = {
   readonly hub: BenchSite
@@ -131,7 +134,8 @@ async function run(field: BenchSite): Promise<number> {
         if (entry.result !== 'success') throw new Error(`run ${runId} ended with ${entry.result}: ${entry.message}`)
         break
       }
-      await sleep(5)
+      // Looked at more seldom the longer it takes: every look costs the site that is measured.
+      await sleep(Math.min(POLL_MAX_MS, Math.max(POLL_MIN_MS, (performance.now() - begin) / 20)))
     }
   }
   return (performance.now() - begin) / 1000

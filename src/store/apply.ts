@@ -1,10 +1,11 @@
 import { sql, type Transaction } from 'kysely'
 import type { BatchReport, LineBatch, Policy } from '../sync/index.ts'
+import { writeAllNew } from './all-new.ts'
 import { closeSettledConflicts } from './conflict-close.ts'
 import { explain } from './explain.ts'
 import { attempt, findUnreadable, isReadingFault, writeWithoutFaulty } from './isolate.ts'
-import { quarantineStaged, releaseApplied } from './quarantine.ts'
 import { raisePurged } from './purged.ts'
+import { quarantineStaged, releaseApplied } from './quarantine.ts'
 import { siteIds } from './registry/index.ts'
 import { emptyReport, reportStaged } from './report.ts'
 import type { ResourceInfo } from './resources.ts'
@@ -42,6 +43,8 @@ export type ApplyContext = {
   readonly unknownFields: 'refuse' | 'park'
   /** What a pushing peer may write; absent for a pull, which is our own choice. */
   readonly grant?: { readonly columns: readonly string[] | null; readonly filter: WriteContext['filter'] }
+  /** Looks at what is classified before any of it is written, and throws to stop it. Batches that only add are not shown. */
+  readonly guard?: ((trx: Transaction<Database>, counts: StageCounts) => Promise<void>) | undefined
   /** What to do with records that left the filter of the link. */
   readonly onLeft: 'keep' | 'remove'
   readonly recordBytesMax: number
@@ -66,9 +69,17 @@ export async function applyLines(
   // One batch of a resource at a time: two links never wait for each other in the middle of a batch.
   await sql`select pg_advisory_xact_lock(hashtextextended('syncline.apply', ${context.resource.id}))`.execute(trx)
   await steadyPlans(trx, context.lockWaitMs)
+  const write = writeContext(context, batch)
+  const origins = await siteIds(trx, batch.origins)
+  const allNew = await writeAllNew(trx, context, write, batch, origins)
+  if (allNew !== null) {
+    if (context.runId !== null)
+      await noteRunBatch(trx, context.resource.id, context.runId, write.source, allNew.counts.applied)
+    return allNew
+  }
   await prepareStage(trx)
   try {
-    return await applyReadable(trx, context, batch)
+    return await applyReadable(trx, context, batch, write, origins)
   } catch (error) {
     throw explain(error)
   }
@@ -79,17 +90,18 @@ async function applyReadable(
   trx: Transaction<Database>,
   context: ApplyContext,
   batch: LineBatch,
+  write: WriteContext,
+  origins: readonly number[],
 ): Promise<BatchReport> {
-  const write = writeContext(context, batch)
   await sql`savepoint syncline_batch`.execute(trx)
   try {
-    return await applyStaged(trx, context, batch, write, [])
+    return await applyStaged(trx, context, batch, write, origins, [])
   } catch (error) {
     if (!isReadingFault(error)) throw error
     await sql`rollback to savepoint syncline_batch`.execute(trx)
     const unreadable = await findUnreadable(trx, context.resource, batch, write)
     if (unreadable.length === 0) throw error
-    return await applyStaged(trx, context, batch, write, unreadable)
+    return await applyStaged(trx, context, batch, write, origins, unreadable)
   }
 }
 
@@ -98,12 +110,14 @@ async function applyStaged(
   context: ApplyContext,
   batch: LineBatch,
   write: WriteContext,
+  origins: readonly number[],
   unreadable: readonly Unreadable[],
 ): Promise<BatchReport> {
   const { resource } = context
   const writer = context.peer?.siteId ?? context.selfSiteId
-  await stageLines(trx, resource, batch, await siteIds(trx, batch.origins), writer, unreadable)
+  await stageLines(trx, resource, batch, origins, writer, unreadable)
   await refuseDoubles(trx, resource)
+  await raisePurged(trx, resource)
   await stampUnversioned(trx)
   await refuseOversize(trx, context.recordBytesMax)
   await markClockAhead(trx, context.clockAheadMaxMicros)
@@ -117,12 +131,12 @@ async function applyStaged(
       policy: context.policy,
       clockAheadMaxMicros: context.clockAheadMaxMicros,
     }
-  await raisePurged(trx, resource)
     await markOutsideFilter(trx, write)
     if ((counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx))) await settleConflicts(trx, settling, batch)
     if (context.onLeft === 'remove') await markRemovals(trx, write)
     counts = await stageCounts(trx)
   }
+  await context.guard?.(trx, counts)
   await writeStaged(trx, context, write, batch, counts)
   if (context.runId !== null) await noteRunBatch(trx, resource.id, context.runId, write.source)
   return await reportStaged(trx, context.peer === null)

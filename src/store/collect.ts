@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import { formatCheckpoint, type LineBatch, type Position, RECORD_ID_BYTES_MAX, SynclineError } from '../sync/index.ts'
 import { quoteIdent } from './capture.ts'
+import { canTellPlain, plainQuery } from './collect-plain.ts'
 import { linesSql, originsSql } from './lines-sql.ts'
 import { type Column, liveTable, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -36,7 +37,9 @@ const HELD_MAX_MS = 200
 
 const START: Position = { xact: '0', recordId: '' }
 
-type BatchRow = {
+export type BatchRow = {
+  /** Most rows that were looked at. */
+  readonly limit: number
   readonly text: string | null
   readonly lines: number
   readonly scanned: number
@@ -66,7 +69,7 @@ export async function collect(db: Kysely<Database>, request: CollectRequest): Pr
   }
   if (request.filter !== undefined && request.quiet !== true) await rememberShared(db, request, row)
   const last: Position = row.last_xact === null ? after : { xact: row.last_xact, recordId: placeOf(row.last_id ?? '') }
-  const more = row.kept < row.scanned || row.scanned === request.rowsMax
+  const more = row.kept < row.scanned || row.scanned === row.limit
   const siteIds = row.origins ?? []
   return {
     resource: request.resource.name,
@@ -94,12 +97,30 @@ async function readBatch(
   after: Position,
 ): Promise<BatchRow> {
   for (let waitedMs = 0; ; waitedMs += HELD_STEP_MS) {
-    const { rows } = await batchQuery(request, columns, after).execute(db)
-    const [row] = rows
-    if (row === undefined) throw new SynclineError('SYNC_INTERNAL', 'the batch query returned no row')
+    const row =
+      (await readPlain(db, request, columns, after)) ?? (await only(carefulQuery(request, columns, after), db))
     if (row.scanned > 0 || !row.held || waitedMs >= HELD_MAX_MS) return row
     await sleep(HELD_STEP_MS)
   }
+}
+
+/** Null where the link or the table asks for more care. */
+async function readPlain(
+  db: Kysely<Database>,
+  request: CollectRequest,
+  columns: readonly Column[],
+  after: Position,
+): Promise<BatchRow | null> {
+  if (request.filter !== undefined || !(await canTellPlain(db, columns))) return null
+  const row = await only(plainQuery(request, columns, after, SENT_ID_BYTES_MAX), db)
+  return row.usable ? row : null
+}
+
+async function only<T>(query: RawBuilder<T>, db: Kysely<Database>): Promise<T> {
+  const { rows } = await query.execute(db)
+  const [row] = rows
+  if (row === undefined) throw new SynclineError('SYNC_INTERNAL', 'the batch query returned no row')
+  return row
 }
 
 /** An id that is too long for a checkpoint stands behind everything that begins as it does: none of that travels either. */
@@ -114,10 +135,10 @@ function placeOf(id: string): string {
 }
 
 /**
- * The query of one batch. `scan` is an index range over (resource, xact, record_id); sizes come from the stored rows, so JSON is made only
+ * The query of one batch for any table and link. `scan` is an index range over (resource, xact, record_id); sizes come from the stored rows, so JSON is made only
  * for what is kept; nested loops are forced by `offset 0` laterals, because a hash join over the whole table would be chosen for small limits.
  */
-export function batchQuery(request: CollectRequest, columns: readonly Column[], after: Position): RawBuilder<BatchRow> {
+function carefulQuery(request: CollectRequest, columns: readonly Column[], after: Position): RawBuilder<BatchRow> {
   const { resource, peer } = request
   const key = sql.id(resource.keyColumn)
   const matches = request.filter === undefined ? sql`true` : sql`coalesce(${request.filter}, false)`
@@ -155,7 +176,7 @@ export function batchQuery(request: CollectRequest, columns: readonly Column[], 
     ), ${originsSql()}
     select ${linesSql(resource, columns)} as text,
            (select count(*) from kept where kind is not null)::int as lines,
-           (select count(*) from scan)::int as scanned,
+           (select count(*) from scan)::int as scanned, ${request.rowsMax}::int as limit,
            exists (select from syncline.record r where r.resource_id = ${sql.lit(resource.id)}
                      and r.xact >= pg_snapshot_xmin(pg_current_snapshot())) as held,
            (select count(*) from kept)::int as kept,

@@ -24,7 +24,7 @@ export type Unreadable = { readonly n: number; readonly reason: string }
 export async function prepareStage(trx: Transaction<Database>): Promise<void> {
   await sql`create temporary table if not exists syncline_stage (
     n int not null, class "char" not null, kind "char" not null, id text collate "C" not null,
-    clock int8, origin int4, seen jsonb, payload text,
+    clock int8, origin int4, seen jsonb, fields jsonb, payload text,
     l_clock int8, l_origin int4, l_seen jsonb, l_deleted bool, announce bool not null default false, in_clock int8, in_origin int4,
     w_resource int4, w_id text, code text, reason text
   ) on commit delete rows`.execute(trx)
@@ -55,15 +55,28 @@ export const CLASSIFY = `case
   end
 end`
 
-const field = (n: number) => `split_part(line, e'\\t', ${n})`
+const field = (n: number) => sql.raw(`split_part(line, e'\\t', ${n})`)
 
 /** Lines as rows: n, id, payload and the line itself. */
 export function stagedLinesSql(resource: ResourceInfo, text: string): RawBuilder<unknown> {
-  const bare = `case when strpos(${field(1)}, '\\') = 0 then substr(${field(1)}, 2, length(${field(1)}) - 2) else ('[' || ${field(1)} || ']')::jsonb ->> 0 end`
-  const id = sql.raw(resource.keyType.endsWith('.uuid') ? `(${bare})::uuid::text` : bare)
+  // A spelled out id is a JSON string; nearly none holds an escape.
+  const bare = sql`case when strpos(first, '\\') = 0 then substr(first, 2, length(first) - 2) else ('[' || first || ']')::jsonb ->> 0 end`
+  const id = resource.keyType.endsWith('.uuid') ? sql`(${bare})::uuid::text` : bare
   return sql`
-    select n, ${id} collate "C" as id, ${sql.raw(field(6))} as payload, line
-      from unnest(string_to_array(${text}, e'\\n')) with ordinality as u(line, n)`
+    select n, ${id} collate "C" as id, ${field(6)} as payload, line
+      from (select n, ${field(1)} as first, line
+              from unnest(string_to_array(${text}, e'\\n')) with ordinality as u(line, n) offset 0) u`
+}
+
+/** The number here of the site that wrote a line's version; of `writer` where a line has no version. */
+export function originSql(origins: readonly number[], writer: number): RawBuilder<unknown> {
+  return sql`coalesce((${origins}::int4[])[nullif(${field(3)}, '')::int4 + 1], ${writer}::int4)`
+}
+
+/** What a line's version has seen, by numbers of this site; null for nothing. */
+export function seenSql(origins: readonly number[]): RawBuilder<unknown> {
+  return sql`case when ${field(4)} = '' then null else (
+    select jsonb_object_agg((${origins}::int4[])[key::int4 + 1], value::int8) from jsonb_each_text((${field(4)})::jsonb)) end`
 }
 
 /**
@@ -78,8 +91,7 @@ export async function stageLines(
   writer: number,
   unreadable: readonly Unreadable[] = [],
 ): Promise<void> {
-  const part = (n: number) => sql.raw(field(n))
-  const origin = sql`coalesce((${origins}::int4[])[nullif(${part(3)}, '')::int4 + 1], ${writer})`
+  const origin = originSql(origins, writer)
   const skipped = new Set(unreadable.map((each) => each.n))
   const lines = skipped.size === 0 ? [] : batch.text.split('\n')
   // An empty line keeps the place of one that cannot be read.
@@ -88,11 +100,8 @@ export async function stageLines(
     insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, seen, payload, l_clock, l_origin, l_seen, l_deleted)
     select p.n, ${sql.raw(CLASSIFY)}::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.payload, l.clock, l.origin, l.seen, l.deleted
       from (
-        select n, id, nullif(${part(2)}, '')::int8 as clock, ${origin} as origin,
-               case when ${part(4)} = '' then null else (
-                 select jsonb_object_agg((${origins}::int4[])[key::int4 + 1], value::int8)
-                   from jsonb_each_text((${part(4)})::jsonb)) end as seen,
-               (${part(5)})::"char" as kind, payload
+        select n, id, nullif(${field(2)}, '')::int8 as clock, ${origin} as origin, ${seenSql(origins)} as seen,
+               (${field(5)})::"char" as kind, payload
           from (${stagedLinesSql(resource, text)} where line <> '') staged offset 0
       ) p
       left join lateral (
@@ -105,7 +114,7 @@ export async function stageLines(
     const id = (JSON.parse(line.slice(0, line.indexOf('\t'))) as string).replaceAll('\0', '\ufffd').toWellFormed()
     await sql`
       insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, payload, code, reason)
-      select ${n}, 'q', (${part(5)})::"char", ${id}, nullif(${part(2)}, '')::int8, ${origin}, ${part(6)}, 'SYNC_RECORD_INVALID', ${reason}
+      select ${n}, 'q', (${field(5)})::"char", ${id}, nullif(${field(2)}, '')::int8, ${origin}, ${field(6)}, 'SYNC_RECORD_INVALID', ${reason}
         from (select ${line}::text as line) l`.execute(trx)
   }
 }
@@ -255,7 +264,7 @@ export async function markRemovals(
 }
 
 /** ON DELETE SET NULL and SET DEFAULT. */
-const EMPTYING = new Set(['n', 'd'])
+export const EMPTYING = new Set(['n', 'd'])
 
 type IncomingKey = {
   readonly child: string
@@ -265,7 +274,10 @@ type IncomingKey = {
   readonly action: string
 }
 
-async function incomingKeys(trx: Transaction<Database>, resource: ResourceInfo): Promise<readonly IncomingKey[]> {
+export async function incomingKeys(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+): Promise<readonly IncomingKey[]> {
   const { rows } = await sql<IncomingKey>`
     select format('%I.%I', n.nspname, c.relname) as child, c.oid as child_oid, f.confdeltype::text as action,
            array(select a.attname::text from unnest(f.conkey) with ordinality k(num, at) join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.num order by k.at) as child_columns,

@@ -1,0 +1,127 @@
+import { sql, type Transaction } from 'kysely'
+import { type BatchReport, type LineBatch, SynclineError } from '../sync/index.ts'
+import type { ApplyContext } from './apply.ts'
+import type { DatabaseError } from './explain.ts'
+import { emptyReport } from './report.ts'
+import { liveTable } from './resources.ts'
+import type { Database } from './schema.ts'
+import { originSql, seenSql, stagedLinesSql, targetTable } from './stage.ts'
+import { incomingSql, type WriteContext } from './write.ts'
+
+/** Below this the usual way costs as little. */
+const ROWS_MIN = 100
+/** Memory for the lines of a batch while one statement reads them three times. */
+const WORK_MEM = '32MB'
+
+/**
+ * Writes a batch that consists of nothing but records that are new here, as most of a first copy does, without staging it: one statement makes
+ * the version rows and the live rows. That is a bet. Whenever a line turns out to be anything else (known, deleted, refused by the database,
+ * too large …) nothing of it stays and null is returned: the batch then takes the usual way, which knows what to do about it.
+ */
+export async function writeAllNew(
+  trx: Transaction<Database>,
+  context: ApplyContext,
+  write: WriteContext,
+  batch: LineBatch,
+  origins: readonly number[],
+): Promise<BatchReport | null> {
+  if (!mayBeAllNew(context, write, batch) || !(await looksNew(trx, context, batch))) return null
+  await sql`savepoint syncline_all_new`.execute(trx)
+  try {
+    await sql`select set_config('work_mem', ${WORK_MEM}, true), set_config('syncline.apply', ${String(context.resource.id)}, true)`.execute(
+      trx,
+    )
+    const written = await writeLines(trx, context, write, batch, origins)
+    await sql`select set_config('syncline.apply', '', true)`.execute(trx)
+    await sql`set constraints all immediate`.execute(trx)
+    if (written) {
+      await sql`release savepoint syncline_all_new`.execute(trx)
+      return { ...emptyReport(), counts: { ...emptyReport().counts, applied: batch.count } }
+    }
+  } catch (error) {
+    // Whatever the database refused: the usual way finds out which record it is. What it can mend by waiting is not this function's to judge.
+    if ((error as DatabaseError).code?.length !== 5) throw error
+  }
+  await sql`rollback to savepoint syncline_all_new`.execute(trx)
+  return null
+}
+
+/** What the batch and its table say by themselves. References inside cycles may have to be filled in later; grants look at single rows. */
+function mayBeAllNew(context: ApplyContext, write: WriteContext, batch: LineBatch): boolean {
+  const { resource, grant } = context
+  return (
+    batch.count >= ROWS_MIN &&
+    context.peer !== null &&
+    write.unknown.length === 0 &&
+    (grant === undefined || (grant.columns === null && grant.filter === undefined)) &&
+    resource.references.every((reference) => !reference.cyclic)
+  )
+}
+
+/** Nothing of this resource waits for a record to arrive, and three records of the batch are unknown. */
+async function looksNew(trx: Transaction<Database>, { resource }: ApplyContext, batch: LineBatch): Promise<boolean> {
+  const { text } = batch
+  const starts = [0, text.indexOf('\n', text.length / 2) + 1, text.lastIndexOf('\n') + 1]
+  const probe = starts.map((start) => text.slice(start, text.indexOf('\t', start)))
+  const { rows } = await sql<{ fresh: boolean }>`
+    select not exists (select from syncline.quarantine where resource_id = ${resource.id})
+       and not exists (select from syncline.pending_ref where target_resource_id = ${resource.id})
+       and not exists (select from syncline.conflict where resource_id = ${resource.id} and resolved_at is null)
+       and not exists (select from syncline.record r where r.resource_id = ${resource.id}
+             and r.record_id = any (array(select e ->> 0 from unnest(${probe.map((id) => `[${id}]`)}::jsonb[]) e))) as fresh`.execute(
+    trx,
+  )
+  return rows[0]?.fresh ?? false
+}
+
+/** False when a line was not a new record. */
+async function writeLines(
+  trx: Transaction<Database>,
+  context: ApplyContext,
+  write: WriteContext,
+  batch: LineBatch,
+  origins: readonly number[],
+): Promise<boolean> {
+  const { resource } = context
+  if (context.peer === null) throw new SynclineError('SYNC_INTERNAL', 'records written by hand are staged')
+  const limit = sql`(extract(epoch from clock_timestamp()) * 1000000)::int8 + ${context.clockAheadMaxMicros}::int8`
+  const names = [resource.keyColumn, ...write.columns.map(({ column }) => column.name)].map((name) => sql.id(name))
+  const values = write.columns.map((each) => sql.raw(incomingSql(write, each)))
+  // Only columns of type json are read from the text itself.
+  const payload = write.columns.some(({ column }) => column.baseType.endsWith('json')) ? sql`payload` : sql`null::text`
+  const { rows } = await sql<{ versions: number; living: number; plain: boolean | null }>`
+    with line as materialized (
+      select id, clock, origin, seen, ${payload} as payload, payload::jsonb as v,
+             coalesce(kind = 'p' and clock <= limit_us and octet_length(payload) <= ${context.recordBytesMax}::int8
+               and (seen is null or not exists (select from jsonb_each_text(seen) e where e.value::int8 > limit_us)), false) as plain
+        from (
+          select id, nullif(split_part(line, e'\\t', 2), '')::int8 as clock, ${originSql(origins, context.peer.siteId)} as origin,
+                 ${seenSql(origins)} as seen, split_part(line, e'\\t', 5) as kind, payload, now.limit_us
+            from (${stagedLinesSql(resource, batch.text)}) staged, (select ${limit} as limit_us) now offset 0
+        ) read
+    ), version as (
+      insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, deleted, source)
+      select ${resource.id}, id, pg_current_xact_id(), origin, clock, seen, false, ${write.source}::int4 from line
+      returning 1
+    ), living as (
+      insert into ${sql.raw(liveTable(resource))} (${sql.join(names)})
+      select ${sql.join([sql`s.id::${sql.raw(resource.keyType)}`, ...values])} from line s returning 1
+    )
+    select (select count(*) from version)::int as versions, (select count(*) from living)::int as living,
+           (select bool_and(plain) ${parentsFound(write)} from line s) as plain`.execute(trx)
+  const [row] = rows
+  return row !== undefined && row.plain === true && row.versions === batch.count && row.living === batch.count
+}
+
+/** A reference by local key is null where its target is missing, which the database does not refuse. */
+function parentsFound(write: WriteContext) {
+  const tests = write.resource.references.flatMap((reference) => {
+    const at = write.columns.find(({ column }) => column.name === reference.column.name)?.at
+    if (at === undefined || reference.direct) return []
+    return [
+      sql`and bool_and(s.v ->> ${sql.lit(at)} is null or exists (select from ${targetTable(reference)} p
+            where p.${sql.id(reference.targetKey)} = (s.v ->> ${sql.lit(at)})::${sql.raw(reference.targetKeyType)}))`,
+    ]
+  })
+  return tests.length === 0 ? sql`` : sql.join(tests, sql` `)
+}
