@@ -14,6 +14,7 @@ import { writeCheckpoint } from './checkpoints.ts'
 import { collect } from './collect.ts'
 import type { Store } from './database.ts'
 import { explain } from './explain.ts'
+import { type Guard, receiveBrake } from './guard.ts'
 import { tidyAfter } from './housekeeping.ts'
 import { namePurged, passPurged, purgedSince, servePurged } from './purged.ts'
 import { touchRefiltered } from './refilter.ts'
@@ -21,7 +22,6 @@ import { findGrant, findTaskFor, type Peer, readSelf, type SelfEntry } from './r
 import { findResource, loadResources, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { checkDisclosure, compileFilter, joinFilters, narrow, scopeMark, startOf } from './scope.ts'
-import { type Guard, receiveBrake } from './weigh.ts'
 
 /** Both ends of a link as this site knows them. */
 export type Link = { readonly self: SelfEntry; readonly peer: Peer }

@@ -101,8 +101,8 @@ export {
   type PullPreview,
   previewPull,
   previewReceive,
-  rolledBack,
 } from './preview.ts'
+export { rolledBack } from './rolled-back.ts'
 export {
   findQuarantined,
   type LineHeader,
@@ -170,18 +170,16 @@ export type { Database } from './schema.ts'
 export { compileFilter, joinFilters } from './scope.ts'
 export { type UndoReport, type UndoRequest, type UndoSample, undoRun } from './undo.ts'
 export type { ChangedSince, UndoMissing } from './undo-plan.ts'
+export { Braked, type Counted, createGuard, type Guard, livingCount, type Meter } from './guard.ts'
 export {
-  Braked,
+  addClassified,
   type Classified,
-  type Counted,
   classifyLines,
-  createGuard,
   type Due,
-  type Guard,
   heldFrom,
-  livingCount,
-  type Meter,
+  NOTHING,
   type ServedWeight,
   weighPush,
+  weighReceived,
   weighServed,
 } from './weigh.ts'

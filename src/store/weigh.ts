@@ -1,57 +1,21 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
-import {
-  type BrakePlace,
-  type Brakes,
-  brakesOf,
-  type CanaryState,
-  judgeBrakes,
-  type LineBatch,
-  type Pass,
-  type Position,
-  SynclineError,
-  surelyWithin,
-  type Trip,
-} from '../sync/index.ts'
-import {
-  addToMeter,
-  type Brake,
-  type BrakeFacts,
-  brakesWith,
-  openBrake,
-  passOf,
-  readMeter,
-  useBrake,
-} from './brakes.ts'
+import type { BatchReport, CanaryState, LineBatch, Position } from '../sync/index.ts'
 import type { Store } from './database.ts'
-import type { Link, PullRequest } from './exchange.ts'
-import { findGrant, type Grant, readSelf } from './registry/index.ts'
+import { type Link, type PullRequest, readyResource } from './exchange.ts'
+import { type Counted, livingCount, SAMPLES_MAX } from './guard.ts'
+import { findGrant, findTaskFor, readSelf } from './registry/index.ts'
+import { emptyReport } from './report.ts'
 import { liveTable, type ResourceInfo } from './resources.ts'
+import { rolledBack } from './rolled-back.ts'
 import type { Database } from './schema.ts'
 import { compileFilter, joinFilters, scopeMark, startOf } from './scope.ts'
-import { prepareStage, type StageCounts, stageLines } from './stage.ts'
+import { prepareStage, stageLines } from './stage.ts'
 
 /** What is due after a place in the change order: changes that would travel at most, whatever the filter leaves out. */
 export type Due = { readonly puts: number; readonly deletes: number }
 
-/** What a batch, or all that is due, would do to records that live here. */
-export type Counted = { readonly deletes: number; readonly changes: number }
-
-export type Classified = Counted & { readonly samples: readonly string[] }
-
-/** Ids that are shown to whoever is asked. */
-const SAMPLES_MAX = 10
-
-/** A batch that went beyond what is allowed: nothing of its transaction stays. */
-export class Braked extends SynclineError {
-  readonly trips: readonly Trip[]
-  readonly facts: BrakeFacts
-
-  constructor(trips: readonly Trip[], facts: BrakeFacts) {
-    super('SYNC_RUN_BRAKED', trips.map(({ reason }) => reason).join('; '))
-    this.trips = trips
-    this.facts = facts
-  }
-}
+/** What changes would do to records that live here, with the ids of some. */
+export type Classified = Counted & { readonly inserts: number; readonly samples: readonly string[] }
 
 /** What a peer is told with the first batch of a run about all that follows: how much is due, whether anything is left, and its canary. */
 export type ServedWeight = { readonly due: Due | null; readonly empty: boolean; readonly canary: CanaryState | null }
@@ -132,13 +96,6 @@ async function canaryState(
   return row.living ? 'living' : 'missing'
 }
 
-/** Records of a resource that live here. */
-export async function livingCount(db: Kysely<Database>, resource: ResourceInfo): Promise<number> {
-  const { rows } = await sql<{ living: number }>`
-    select count(*)::int as living from syncline.record where resource_id = ${resource.id} and not deleted`.execute(db)
-  return rows[0]?.living ?? 0
-}
-
 /** Of these, those that came from a site as they are now. */
 export async function heldFrom(db: Kysely<Database>, resource: ResourceInfo, siteId: number): Promise<number> {
   const { rows } = await sql<{ held: number }>`
@@ -159,18 +116,48 @@ export async function classifyLines(
   batch: LineBatch,
   onLeft: 'keep' | 'remove',
 ): Promise<Classified> {
-  if (batch.count === 0) return { deletes: 0, changes: 0, samples: [] }
+  if (batch.count === 0) return NOTHING
   await prepareStage(trx)
   await stageLines(trx, resource, batch, await knownSites(trx, batch.origins), peerSiteId)
   const gone = sql`not l_deleted and (kind = 'd' and class in ('f', 'c', 'u')${onLeft === 'remove' ? sql` or class = 'l' and l_origin is not null` : sql``})`
   const changed = sql`not l_deleted and kind = 'p' and class in ('f', 'c', 'u')`
-  const { rows } = await sql<Counted & { gone: string[] | null; changed: string[] | null }>`
+  const fresh = sql`kind = 'p' and (class = 'n' or l_deleted and class in ('f', 'c', 'u'))`
+  const { rows } = await sql<Counted & { inserts: number; gone: string[] | null; changed: string[] | null }>`
     select count(*) filter (where ${gone})::int as deletes, count(*) filter (where ${changed})::int as changes,
+           count(*) filter (where ${fresh})::int as inserts,
            (select array_agg(id) from (select id from pg_temp.syncline_stage where ${gone} order by n limit ${SAMPLES_MAX}) s) as gone,
            (select array_agg(id) from (select id from pg_temp.syncline_stage where ${changed} order by n limit ${SAMPLES_MAX}) s) as changed
       from pg_temp.syncline_stage`.execute(trx)
-  const { deletes = 0, changes = 0, gone: lost = null, changed: other = null } = rows[0] ?? {}
-  return { deletes, changes, samples: [...(lost ?? []), ...(other ?? [])].slice(0, SAMPLES_MAX) }
+  const { deletes = 0, changes = 0, inserts = 0, gone: lost = null, changed: other = null } = rows[0] ?? {}
+  return { deletes, changes, inserts, samples: [...(lost ?? []), ...(other ?? [])].slice(0, SAMPLES_MAX) }
+}
+
+/** What a peer's push would do here, by versions alone; it may leave values out. Within its grant. Nothing stays. */
+export async function weighReceived(
+  store: Store,
+  link: Link,
+  push: { readonly resource: string; readonly batches: readonly LineBatch[] },
+): Promise<Classified & { readonly living: number; readonly report: BatchReport }> {
+  const resource = await readyResource(store, push.resource)
+  const task = await findTaskFor(store.db, link.peer.id, resource.name)
+  const found = await rolledBack(store, async (trx) => {
+    const parts: Classified[] = []
+    for (const batch of push.batches)
+      parts.push(await classifyLines(trx, resource, link.peer.siteId, batch, task?.onLeft ?? 'keep'))
+    return { total: parts.reduce(addClassified, NOTHING), living: await livingCount(trx, resource) }
+  })
+  return { ...found.total, living: found.living, report: emptyReport() }
+}
+
+export const NOTHING: Classified = { deletes: 0, changes: 0, inserts: 0, samples: [] }
+
+export function addClassified(a: Classified, b: Classified): Classified {
+  return {
+    deletes: a.deletes + b.deletes,
+    changes: a.changes + b.changes,
+    inserts: a.inserts + b.inserts,
+    samples: [...a.samples, ...b.samples].slice(0, SAMPLES_MAX),
+  }
 }
 
 /** Numbers of origins without making any: one that nobody here has heard of gets a number that no record has. */
@@ -179,97 +166,4 @@ async function knownSites(trx: Transaction<Database>, origins: readonly string[]
     select id, origin from syncline.site where origin = any(${[...origins]}::text[])`.execute(trx)
   const known = new Map(rows.map(({ id, origin }) => [origin, id]))
   return origins.map((origin, at) => known.get(origin) ?? -1 - at)
-}
-
-/** Called when a batch is classified and nothing of it is written yet. Throws to have all of its transaction rolled back. */
-export type Guard = (trx: Transaction<Database>, counts: StageCounts) => Promise<void>
-
-/** What was done before in the same run, or the same hour, and taking note of what is done now. */
-export type Meter = {
-  readonly read: (trx: Transaction<Database>) => Promise<Counted>
-  readonly add: (trx: Transaction<Database>, counted: Counted) => Promise<void>
-}
-
-/**
- * The brake in the transaction that writes (I10): whatever was counted before, no more than is allowed is ever committed. Costs one look at the
- * staging table, and nothing for batches that only add.
- */
-export function createGuard(
-  resource: ResourceInfo,
-  brakes: Pick<Brakes, 'maxDeletes' | 'maxChanges'>,
-  place: BrakePlace,
-  meter: Meter,
-  pass: () => Pass | null,
-): Guard {
-  return async (trx, counts) => {
-    if ((counts.f ?? 0) + (counts.r ?? 0) === 0) return
-    const now = await stagedWeight(trx)
-    if (now.deletes + now.changes === 0) return
-    const before = await meter.read(trx)
-    const deletes = before.deletes + now.deletes
-    const changes = before.changes + now.changes
-    if (!surelyWithin(brakes.maxDeletes, deletes) || !surelyWithin(brakes.maxChanges, changes)) {
-      const living = (await livingCount(trx, resource)) + before.deletes
-      const weight = { deletes, changes, living, empty: false, held: 0, canary: null }
-      const trips = judgeBrakes(weight, { ...brakes, emptyGuard: false, canary: null }, place, pass())
-      if (trips.length > 0) throw new Braked(trips, { deletes, changes, living, samples: await stagedSamples(trx) })
-    }
-    await meter.add(trx, now)
-  }
-}
-
-const GONE = sql`(class = 'r' or class = 'f' and kind = 'd' and not l_deleted)`
-const CHANGED = sql`(class = 'f' and kind = 'p' and not l_deleted)`
-
-async function stagedWeight(trx: Transaction<Database>): Promise<Counted> {
-  const { rows } = await sql<Counted>`
-    select count(*) filter (where ${GONE})::int as deletes, count(*) filter (where ${CHANGED})::int as changes from pg_temp.syncline_stage`.execute(
-    trx,
-  )
-  return rows[0] ?? { deletes: 0, changes: 0 }
-}
-
-async function stagedSamples(trx: Transaction<Database>): Promise<readonly string[]> {
-  const { rows } = await sql<{ id: string }>`
-    select id from pg_temp.syncline_stage where ${GONE} or ${CHANGED} order by class = 'f' and kind = 'p', n limit ${SAMPLES_MAX}`.execute(
-    trx,
-  )
-  return rows.map(({ id }) => id)
-}
-
-/** The brake on what a peer pushes: by its grant, over an hour. `announced` is how many deletions it says to have still to send. */
-export function receiveBrake(
-  store: Store,
-  { peer }: Link,
-  resource: ResourceInfo,
-  grant: Grant,
-  announced: number,
-): { readonly guard: Guard; readonly stopped: (error: unknown) => Promise<never> } {
-  const brakes = brakesOf({ ...grant, emptyGuard: false, canary: null })
-  const place: BrakePlace = { direction: 'receive', peer: peer.name, resource: grant.resource }
-  let brake: Brake | undefined
-  const meter: Meter = {
-    read: async (trx) => {
-      ;[brake] = await brakesWith(trx, peer.id, { resource: resource.name, direction: 'receive' })
-      return readMeter(trx, peer.id, resource.id)
-    },
-    add: async (trx, counted) => {
-      await addToMeter(trx, peer.id, resource.id, counted)
-      if (brake !== undefined && brake.releasedAt !== null && brake.usedAt === null) await useBrake(trx, brake.id)
-    },
-  }
-  return {
-    guard: createGuard(resource, brakes, place, meter, () => passOf(brake)),
-    // Written down outside of the transaction, which was rolled back.
-    stopped: async (error) => {
-      if (!(error instanceof Braked)) throw error
-      const { trips, message } = error
-      const still = announced > error.facts.deletes ? `; it announces ${announced} deletions in all` : ''
-      const facts = { ...error.facts, announced: Math.max(announced, error.facts.deletes) }
-      const rules = trips.map(({ rule }) => rule)
-      const place = { peerId: peer.id, resourceId: resource.id, direction: 'receive' } as const
-      await openBrake(store.db, { ...place, rules, reason: `${message}${still}`, facts, runId: null })
-      throw new SynclineError('SYNC_RUN_BRAKED', `${message}. An administrator of this site can let it pass`)
-    },
-  }
 }

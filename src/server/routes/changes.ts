@@ -16,6 +16,7 @@ import {
   codecForAccept,
   codecForContentType,
   encodeLines,
+  LINES_MEDIA_TYPE,
   type LineBatch,
   SynclineError,
 } from '../../sync/index.ts'
@@ -33,7 +34,16 @@ import {
   sentenceOf,
 } from '../exchange.ts'
 import { recordsIn } from '../records-in.ts'
-import { answer, batchReport, closed, columnList, columnsOf, filterText, resourceName } from '../schemas.ts'
+import { answer, closed, columnList, columnsOf, filterText, resourceName } from '../schemas.ts'
+import {
+  announcedDeletes,
+  previewPush,
+  pushPreviewQuery,
+  pushReport,
+  WEIGHT_HEADERS,
+  weighQuery,
+  weightHeaders,
+} from '../weighing.ts'
 import { pulledAs, pushedAs } from '../wire.ts'
 
 /** Longest time that a pull may wait for something to come, in seconds. */
@@ -56,6 +66,13 @@ const pullQuery = closed({
       examples: ['["AT","SI"]'],
     }),
   ),
+  purged: Type.Optional(
+    Type.Boolean({
+      description:
+        'Instead of changes: the deletions whose tombstones were purged behind `after`, each named by a hash of its record id. Only in lines.',
+    }),
+  ),
+  ...weighQuery,
   wait: Type.Optional(
     Type.Integer({
       minimum: 0,
@@ -66,13 +83,6 @@ const pullQuery = closed({
 })
 
 const pullSchema = {
-  purged: Type.Optional(
-    Type.Boolean({
-      description:
-        'Instead of changes: the deletions whose tombstones were purged behind `after`, each named by a hash of its record id. Only in lines.',
-    }),
-  ),
-  ...weighQuery,
   operationId: 'pullChanges',
   tags: ['sync'],
   summary: 'Pull one batch of changes',
@@ -87,12 +97,13 @@ const pullSchema = {
         'Syncline-Checkpoint': 'Where the next batch begins; acknowledge it when the batch is applied.',
         'Syncline-More': '`true` when more follows at once.',
         'Content-Digest': 'SHA-256 of the bytes sent (RFC 9530).',
+        ...WEIGHT_HEADERS,
       },
     },
   },
 }
 
-const pushQuery = closed({ resource: resourceName })
+const pushQuery = closed({ resource: resourceName, preview: pushPreviewQuery })
 
 const pushSchema = {
   operationId: 'pushChanges',
@@ -102,7 +113,7 @@ const pushSchema = {
     'Applies changes as far as the peer is granted, all in one transaction, each record with its own outcome. A body that cannot be read counts for nothing. Without versions it is the peer’s own write at the time of arrival. May be repeated.',
   querystring: pushQuery,
   'x-body': pushedAs,
-  response: { 200: answer(batchReport) },
+  response: { 200: answer(pushReport) },
 }
 
 /** Errors: SYNC_REQUEST_INVALID for what is no list of ids. */
@@ -125,8 +136,10 @@ export const changesRoutes =
 
     app.get('/changes', { schema: pullSchema, config: { access: 'peer' } }, async (request, reply) => {
       const began = performance.now()
-      const { resource, wait = 0, columns, ids, ...rest } = request.query
+      const { resource, wait = 0, columns, ids, weigh = false, canary, preview: quiet, ...rest } = request.query
       const format = codecForAccept(request.headers.accept)
+      if (rest.purged === true && format.name !== 'lines')
+        throw new SynclineError('SYNC_FORMAT_UNSUPPORTED', `purged deletions are served as ${LINES_MEDIA_TYPE} only`)
       // Nothing of a pull is written under this site's name, so what is known of it will do.
       const link = { self: await deps.self(), peer: peerOf(request) }
       const exchanged = { resource, mode: 'pull', action: 'send' } as const
@@ -137,9 +150,9 @@ export const changesRoutes =
         throw error
       }
       const serve = (after: string | undefined) =>
-        serveChanges(store, link, { ...rest, resource, after, columns: columnsOf(columns) }, limits).catch(hidden)
-      if (rest.purged === true && format.name !== 'lines')
-        throw new SynclineError('SYNC_FORMAT_UNSUPPORTED', `purged deletions are served as ${LINES_MEDIA_TYPE} only`)
+        serveChanges(store, link, { ...rest, quiet, resource, after, columns: columnsOf(columns) }, limits).catch(
+          hidden,
+        )
       const chosen = () => {
         const { filter } = rest
         return serveChosen(
@@ -164,13 +177,15 @@ export const changesRoutes =
       const { body, encoding } = await pack(Buffer.from([...pieces].join('')), request.headers['accept-encoding'])
       const { checkpoint, more = false } = batch.next ?? {}
       const durationMs = Math.round(performance.now() - began)
-      if (batch.count > 0) {
+      if (batch.count > 0 && quiet !== true && rest.heads !== true) {
         const message = `${batch.count} ${batch.count === 1 ? 'change' : 'changes'} sent`
         const facts = { changes: batch.count, bytes: body.length, durationMs }
         await logExchange(deps, request, exchanged, { result: 'success', message, ...facts })
         observe.events.pullServed({ peer: link.peer.name, resource, more, ...facts })
       }
+      const weight = weigh ? await weightHeaders(store, link, { ...rest, resource, columns, canary }, more) : {}
       reply.headers({
+        ...weight,
         ...(checkpoint !== undefined && { 'syncline-checkpoint': checkpoint, 'syncline-more': String(more) }),
         'content-digest': contentDigest(body),
         vary: 'Accept, Accept-Encoding',
@@ -233,12 +248,17 @@ export const changesRoutes =
           },
         },
         async (request) => {
-          const { resource: name } = request.query
+          const { resource: name, preview } = request.query
           return loggingFailure(deps, request, { resource: name, mode: 'push', action: 'apply' }, async () => {
             const resource = await findResource(store.db, name)
             const bytes = await readBody(request, limits.bodyBytesMax)
             const { batches, byHand, count } = recordsIn(bytes, request.headers['content-type'], resource, limits)
-            return receive(request, resource, batches, byHand, count)
+            const announced = announcedDeletes(request.headers['syncline-due'])
+            if (preview !== undefined) {
+              const push = { resource: name, batches, byHand, announced }
+              return previewPush(store, await linkOf(deps, request), push, preview, limits)
+            }
+            return receive(request, resource, batches, byHand, count, announced)
           })
         },
       )
@@ -251,13 +271,14 @@ export const changesRoutes =
       batches: readonly LineBatch[],
       byHand: boolean,
       changes: number,
+      announced: number,
     ): Promise<BatchReport> {
       const began = performance.now()
       const link = await linkOf(deps, request)
       const report = await receiveChanges(
         store,
         link,
-        { resource: resource.name, batches, byHand, runId: null },
+        { resource: resource.name, batches, byHand, runId: null, announced },
         limits,
       )
       const { applied, merged, conflict: conflicts, quarantined, refused } = report.counts
