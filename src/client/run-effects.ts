@@ -59,6 +59,8 @@ export type RunSession = {
   doing: string
   lagMs: number | undefined
 }
+  /** Purges that this run has caught up with, by resource; with `push` before its name those that it told the peer of. */
+  readonly purges: Map<string, number>
 
 export type PushState = {
   readonly after: string | undefined
@@ -134,15 +136,13 @@ async function pull(run: RunSession, resource: string, after: string | null): Pr
     ),
   )
   if (pulled.count === 0 && pulled.checkpoint === after && !pulled.more) return { type: 'pullEnded' }
+  const known = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
   const batch = ++run.batches
   run.fetched.set(batch, { pulled, fetchMs: performance.now() - began })
   return { type: 'batchFetched', batch, checkpoint: pulled.checkpoint, more: pulled.more }
 }
 
 async function apply(run: RunSession, resource: string, number: number): Promise<RunEvent> {
-  const found = run.fetched.get(number)
-  assert(found !== undefined, `batch ${number} was fetched`)
-  run.fetched.delete(number)
   // Before anything behind the place we come from is applied, with which that place would be forgotten.
   if (pulled.purges !== undefined && pulled.purges !== run.purges.get(resource)) {
     const query = { resource, filter, columns, purged: true, limit: run.limits.batchRowsMax, signal: run.signal }
@@ -151,6 +151,9 @@ async function apply(run: RunSession, resource: string, number: number): Promise
     )
     run.purges.set(resource, pulled.purges)
   }
+  const found = run.fetched.get(number)
+  assert(found !== undefined, `batch ${number} was fetched`)
+  run.fetched.delete(number)
   const { pulled, fetchMs } = found
   const task = taskOf(run, resource)
   const began = performance.now()
@@ -216,9 +219,6 @@ async function push(run: RunSession, resource: string): Promise<RunEvent> {
       continue
     }
     const next = more ? collectNext(run, resource, checkpoint) : null
-    // Its failure counts when it is waited for.
-    next?.catch(() => {})
-    const began = performance.now()
     if (batch.purges !== undefined && batch.purges !== run.purges.get(`push ${resource}`)) {
       const known = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
       await pushPurged({ run, task: taskOf(run, resource), resource: known }, state.after, (page) =>
@@ -226,6 +226,9 @@ async function push(run: RunSession, resource: string): Promise<RunEvent> {
       )
       run.purges.set(`push ${resource}`, batch.purges)
     }
+    // Its failure counts when it is waited for.
+    next?.catch(() => {})
+    const began = performance.now()
     const sent = await send(run, resource, batch)
     if (sent === null) {
       run.pushes.set(resource, { ...state, next: null })

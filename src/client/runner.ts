@@ -168,6 +168,7 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
       lagMs: undefined,
     }
     const runTasks = ordered.map((task): RunTask => {
+      purges: new Map(),
       const { resource, mode } = task
       return {
         resource,
