@@ -48,10 +48,13 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       added_uuid bool not null default false,
       registered_after text,
       ready bool not null default false,
+      marks jsonb,
       attached_at timestamptz not null default now(),
       unique (table_schema, table_name)
     );
     comment on column syncline.resource.registered_after is 'Last key registered while existing rows are being registered; null before and after.';
+
+    comment on column syncline.resource.marks is 'What the triggers keep of single fields: null where nothing merges, else the columns that are counted.';
 
     create table syncline.peer (
       id int generated always as identity primary key,
@@ -85,6 +88,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       columns text[],
       on_conflict text not null default 'newer',
       master uuid,
+      fields jsonb not null default '{}',
       primary key (peer_id, resource_id, direction)
     );
     comment on table syncline.peer_grant is 'What a peer may ask of this site: pull from it, or push to it.';
@@ -98,6 +102,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       columns text[],
       on_conflict text not null default 'newer',
       master uuid,
+      fields jsonb not null default '{}',
       on_left text not null default 'keep' check (on_left in ('keep', 'remove')),
       schedule text,
       enabled bool not null default true,

@@ -1,4 +1,4 @@
-import { compileFilter, findResource, type GrantOffer, type LinkRuleSettings, type Store } from '../store/index.ts'
+import { checkFieldsOf, compileFilter, findResource, type GrantOffer, type LinkRuleSettings, type Store } from '../store/index.ts'
 import { type PolicyName, parseFilter, SynclineError } from '../sync/index.ts'
 
 /**
@@ -13,6 +13,7 @@ export async function checkRules(
   where: 'here' | 'there',
 ): Promise<void> {
   const resource = await findResource(store.db, resourceName)
+  if (rules.fields !== undefined) checkFieldsOf(resource, rules.fields)
   if (rules.filter != null) {
     if (where === 'here') await compileFilter(store, resource, rules.filter)
     else parseFilter(rules.filter)
@@ -28,6 +29,6 @@ export async function checkRules(
 
 /** An offer with every rule named. Its policy was checked when the invitation was made. */
 export function offerView(offer: GrantOffer) {
-  const { resource, filter = null, columns = null, onConflict = 'newer', master = null } = offer
-  return { resource, filter, columns, onConflict: onConflict as PolicyName, master }
+  const { resource, filter = null, columns = null, onConflict = 'newer', master = null, fields = {} } = offer
+  return { resource, filter, columns, onConflict: onConflict as PolicyName, master, fields }
 }

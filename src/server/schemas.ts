@@ -1,5 +1,5 @@
 import { type Static, type TSchema, Type } from 'typebox'
-import { MODES, POLICIES } from '../sync/index.ts'
+import { FIELD_RULES, MODES, POLICIES } from '../sync/index.ts'
 
 /** Pieces that several routes describe their requests and answers with. */
 
@@ -87,6 +87,11 @@ export function pageOf<T extends TSchema>(item: T, title: string) {
   )
 }
 
+const fieldRules = Type.Record(Type.String(), Type.String({ minLength: 1, maxLength: 60 }), {
+  description: `For the policy merge: what becomes of a field that both sides changed, by column; * for the others. One of ${FIELD_RULES.join(', ')}, or site:UUID.`,
+  examples: [{ price: 'greatest', stock: 'sum', '*': 'newer' }],
+})
+
 /** What a link may carry, as grants and tasks have it in common. */
 export const linkRules = {
   filter: Type.Optional(nullable(filterText)),
@@ -96,7 +101,8 @@ export const linkRules = {
     }),
   ),
   onConflict: Type.Optional(words(POLICIES, { description: 'How concurrent changes of one record are settled.' })),
-  master: Type.Optional(nullable(uuid('Site whose word counts; for the policy master.'))),
+  master: Type.Optional(nullable(uuid('Site whose word counts; for the policy master and the rule site.'))),
+  fields: Type.Optional(fieldRules),
 }
 
 export const linkRulesRead = {
@@ -104,6 +110,7 @@ export const linkRulesRead = {
   columns: nullable(Type.Array(Type.String()), { description: 'Columns that travel; null for all.' }),
   onConflict: words(POLICIES, { description: 'How concurrent changes of one record are settled.' }),
   master: nullable(Type.String(), { description: 'UUID of the site whose word counts.' }),
+  fields: fieldRules,
 }
 
 export const mode = words(MODES, { description: 'Direction as seen from this site.' })

@@ -58,6 +58,8 @@ export type ResourceInfo = {
   readonly managed: boolean
   readonly addedUuid: boolean
   readonly ready: boolean
+  /** What the triggers keep of single fields: null where nothing merges, else the columns that are counted. */
+  readonly marks: { readonly counted: readonly string[] } | null
   readonly attachedAt: string
 }
 
@@ -91,6 +93,7 @@ export async function loadResources(db: Kysely<Database>): Promise<readonly Reso
       managed: row.managed,
       addedUuid: row.added_uuid,
       ready: row.ready,
+      marks: row.marks,
       attachedAt: row.attached_at,
     } satisfies ResourceInfo
   })

@@ -1,38 +1,30 @@
 import { sql, type Transaction } from 'kysely'
-import { decide, mintVersion, type Policy, type Seen, unionSeen, type Version } from '../sync/index.ts'
-import { payloadSql, referenceSql } from './lines-sql.ts'
+import {
+  decide,
+  type FieldMark,
+  fieldsOf,
+  type Json,
+  mintVersion,
+  parseJson,
+  type Seen,
+  unionSeen,
+  type Values,
+  type Version,
+} from '../sync/index.ts'
+import { openConflicts } from './conflict-open.ts'
+import {
+  type ConflictRow,
+  conflictPage,
+  incomingVersion,
+  localVersion,
+  PAGE,
+  type SettleContext,
+} from './conflict-page.ts'
 import type { LineHeader } from './quarantine.ts'
 import { siteIds } from './registry/index.ts'
-import { liveTable } from './resources.ts'
 import type { Database } from './schema.ts'
-import { incomingSql, type WriteContext } from './write.ts'
 
-/** Conflicts fetched at once: their values pass through memory. */
-const PAGE = 500
-
-export type SettleContext = WriteContext & {
-  readonly peerId: number | null
-  readonly policy: Policy
-  readonly clockAheadMaxMicros: number
-}
-
-type ConflictRow = {
-  readonly n: number
-  readonly id: string
-  readonly kind: string
-  readonly class: 'c' | 'u'
-  readonly clock: string | null
-  readonly origin: string | null
-  readonly seen: Record<string, string> | null
-  readonly l_clock: string
-  readonly l_origin: string
-  readonly l_seen: Record<string, string> | null
-  readonly l_deleted: boolean
-  readonly equal: boolean | null
-  readonly ours: string | null
-  readonly theirs: string | null
-  readonly now_us: string
-}
+export type { SettleContext } from './conflict-page.ts'
 
 export type Settled = {
   readonly taken: number
@@ -43,8 +35,9 @@ export type Settled = {
 }
 
 /**
- * Settles the staged records that are concurrent with what is here, and those pushed without a version over a living record.
- * Whatever is decided, the losing values go to history, and what a decision changed is announced on every link.
+ * Settles the staged records that are concurrent with what is here, and those pushed without a version over a living record: a page at a time,
+ * each with a fixed number of statements. Whatever is decided, the losing values go to history, and what a decision changed is announced on
+ * every link.
  */
 export async function settleConflicts(
   trx: Transaction<Database>,
@@ -54,12 +47,12 @@ export async function settleConflicts(
   const total = { taken: 0, kept: 0, rewritten: 0, asked: 0, equal: 0 }
   for (let after = -1; ; ) {
     const rows = await conflictPage(trx, context, after)
-    const sites = await siteNumbers(trx, context, rows)
-    for (const row of rows) {
-      const verdict = row.class === 'u' ? settlePush(row, context) : settleOne(row, context)
-      total[verdict.tally] += 1
-      await carryOut(trx, context, header, row, verdict, sites)
-    }
+    const verdicts = rows.map((row) => (row.class === 'u' ? settlePush(row, context) : settleOne(row, context, header)))
+    for (const { tally } of verdicts) total[tally] += 1
+    await keepLosers(trx, context, header, verdicts)
+    const asked = verdicts.filter((verdict) => verdict.class === 'a')
+    if (asked.length > 0) await openConflicts(trx, context, header, asked)
+    await carryOut(trx, context, verdicts)
     const last = rows.at(-1)
     if (last === undefined || rows.length < PAGE) return total
     after = last.n
@@ -67,20 +60,26 @@ export async function settleConflicts(
 }
 
 type Verdict = {
+  readonly row: ConflictRow
   readonly tally: keyof Settled
-  /** f: write the incoming content · v: only the version changes · s: nothing to do · a: a person decides. */
+  /** f: write the incoming content, or `payload` · v: only the version changes · s: nothing to do · a: a person decides. */
   readonly class: 'f' | 'v' | 's' | 'a'
   readonly version?: Version
   readonly announce: boolean
-  /** Whose values lost and go to history. */
-  readonly loser?: 'local' | 'incoming'
+  /** True when values of the incoming version are not in what is here afterwards. */
+  readonly loses?: boolean
+  /** What two versions made together, as a put in the order of the batch. */
+  readonly payload?: string
+  /** Fields that need a person, where not all do. */
+  readonly fields?: readonly string[]
 }
 
 /** A push without a version is the peer's own write at the time of arrival: it has seen what is here. Equal content is no write. */
 function settlePush(row: ConflictRow, context: SettleContext): Verdict {
-  if (row.equal) return { tally: 'equal', class: 's', announce: false }
+  if (row.equal) return { row, tally: 'equal', class: 's', announce: false }
   const local = localVersion(row)
   return {
+    row,
     tally: 'rewritten',
     class: 'f',
     version: mint(row, context, row.origin ?? context.policy.here, unionSeen(local, local)),
@@ -88,162 +87,149 @@ function settlePush(row: ConflictRow, context: SettleContext): Verdict {
   }
 }
 
-function settleOne(row: ConflictRow, context: SettleContext): Verdict {
-  const local = localVersion(row)
-  const incoming = version(row.clock ?? '0', row.origin ?? '', row.seen)
+function settleOne(row: ConflictRow, context: SettleContext, header: LineHeader): Verdict {
+  const values = context.policy.name === 'merge' ? valuesOf(row, context, header) : undefined
   const decision = decide(
-    { version: local, deleted: row.l_deleted, content: row.equal ? 'equal' : 'local' },
-    { version: incoming, deleted: row.kind === 'd', content: row.equal ? 'equal' : 'incoming' },
+    { version: localVersion(row), deleted: row.l_deleted, content: values?.local ?? (row.equal ? 'equal' : 'local') },
+    {
+      version: incomingVersion(row),
+      deleted: row.kind === 'd',
+      content: values?.incoming ?? (row.equal ? 'equal' : 'incoming'),
+    },
     context.policy,
   )
   switch (decision.kind) {
     case 'take':
       return row.equal
-        ? { tally: 'equal', class: 'v', version: decision.version, announce: true }
-        : { tally: 'taken', class: 'f', version: decision.version, announce: true }
+        ? { row, tally: 'equal', class: 'v', version: decision.version, announce: true }
+        : { row, tally: 'taken', class: 'f', version: decision.version, announce: true }
     case 'keep':
       return {
-        tally: row.equal ? 'equal' : 'kept',
-        class: 'v',
-        version: decision.version,
-        announce: true,
-        ...(row.equal ? {} : { loser: 'incoming' as const }),
+        ...{ row, tally: row.equal ? 'equal' : 'kept', class: 'v', version: decision.version, announce: true },
+        loses: !row.equal,
       }
     case 'rewrite': {
       const mine = decision.content === 'local'
-      const next = mint(row, context, decision.origin, decision.seen)
-      return {
-        tally: 'rewritten',
-        class: mine ? 'v' : 'f',
-        version: next,
-        announce: true,
-        ...(mine ? { loser: 'incoming' as const } : {}),
-      }
+      const version = mint(row, context, decision.origin, decision.seen)
+      return { row, tally: 'rewritten', class: mine ? 'v' : 'f', version, announce: true, loses: mine }
+    }
+    case 'merge': {
+      const version = withFields(mint(row, context, decision.origin, decision.seen), decision.marks)
+      const payload = JSON.stringify(mergedPayload(row, header, decision.data))
+      return { row, tally: 'rewritten', class: 'f', version, announce: true, loses: true, payload }
     }
     case 'ask':
-      return { tally: 'asked', class: 'a', announce: false }
+      return { row, tally: 'asked', class: 'a', announce: false, ...(decision.fields && { fields: decision.fields }) }
     default:
       return decision satisfies never
   }
+}
+
+function withFields(version: Version, marks: Readonly<Record<string, FieldMark | 'own'>>): Version {
+  const fields = fieldsOf(marks, version)
+  return fields === undefined ? version : { ...version, fields }
+}
+
+/**
+ * Both contents by column, for a merge. A value that reads the same as the one here is taken for it, however the peer spells it. Columns that
+ * did not travel are only named, so that what stands behind them is kept.
+ */
+function valuesOf(
+  row: ConflictRow,
+  { columns, resource }: SettleContext,
+  header: LineHeader,
+): { readonly local: Values; readonly incoming: Values } | undefined {
+  if (row.ours === null || row.theirs === null) return undefined
+  const [ours, theirs] = [parseJson(row.ours) as readonly Json[], parseJson(row.theirs) as readonly Json[]]
+  const untold = resource.columns.filter(({ name, sent }) => sent && !header.columns.includes(name))
+  const local = columns.map(({ column }, n): [string, Json] => [column.name, ours[n] ?? null])
+  const incoming = columns.map(({ column, at }, n): [string, Json] => {
+    return [column.name, (row.alike?.[n] ? ours[n] : theirs[at]) ?? null]
+  })
+  return {
+    local: Object.fromEntries([...local, ...untold.map(({ name }): [string, Json] => [name, null])]),
+    incoming: Object.fromEntries(incoming),
+  }
+}
+
+/** The incoming values where nothing was decided: of columns that this site has not. */
+function mergedPayload(row: ConflictRow, header: LineHeader, data: Values): readonly Json[] {
+  const theirs = parseJson(row.theirs ?? '[]') as readonly Json[]
+  return header.columns.map((column, at) => (Object.hasOwn(data, column) ? data[column] : theirs[at]) ?? null)
 }
 
 function mint(row: ConflictRow, context: SettleContext, origin: string, seen: Seen): Version {
   return mintVersion({ origin, seen, nowMicros: Number(row.now_us), aheadMaxMicros: context.clockAheadMaxMicros })
 }
 
+async function keepLosers(
+  trx: Transaction<Database>,
+  context: SettleContext,
+  header: LineHeader,
+  verdicts: readonly Verdict[],
+): Promise<void> {
+  const lost = verdicts.filter(({ loses }) => loses === true).map(({ row }) => row.n)
+  if (lost.length === 0) return
+  await sql`
+    insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, source, rule, data)
+    select ${context.resource.id}, s.id, ${context.runId}::int8, 'lost a conflict', s.origin, s.clock, s.seen, s.kind = 'd', ${context.source}::int4, ${context.rule},
+           (select json_object_agg(name, nullif(s.payload, '')::jsonb -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality c(name, at))
+      from unnest(${lost}::int4[]) l(n) join pg_temp.syncline_stage s on s.n = l.n order by s.n`.execute(trx)
+}
+
 async function carryOut(
   trx: Transaction<Database>,
   context: SettleContext,
-  header: LineHeader,
-  row: ConflictRow,
-  verdict: Verdict,
-  sites: Map<string, number>,
+  verdicts: readonly Verdict[],
 ): Promise<void> {
-  if (verdict.loser === 'incoming') {
-    await sql`
-      insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, source, rule, data)
-      select ${context.resource.id}, s.id, ${context.runId}::int8, 'lost a conflict', s.origin, s.clock, s.seen, s.kind = 'd', ${context.source}::int4, ${context.rule},
-             (select json_object_agg(name, nullif(s.payload, '')::jsonb -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality c(name, at))
-        from pg_temp.syncline_stage s where s.n = ${row.n}`.execute(trx)
-  }
-  if (verdict.class === 'a') await openConflict(trx, context, header, row)
-  const next = verdict.version
-  const seen =
-    next?.seen === undefined || Object.keys(next.seen).length === 0
-      ? null
-      : JSON.stringify(
-          Object.fromEntries(Object.entries(next.seen).map(([origin, clock]) => [String(sites.get(origin)), clock])),
-        )
+  if (verdicts.length === 0) return
+  const sites = await siteNumbers(trx, context, verdicts)
+  const number = (origin: string) => sites.get(origin) as number
+  const rows = verdicts.map(({ row, version, payload = null, ...verdict }) => ({
+    n: row.n,
+    class: verdict.class,
+    announce: verdict.announce,
+    decided: version !== undefined,
+    clock: version?.clock ?? null,
+    origin: version === undefined ? null : number(version.origin),
+    seen: version?.seen === undefined || Object.keys(version.seen).length === 0 ? null : numbered(version.seen, number),
+    fields: version?.fields === undefined ? null : numberedFields(version.fields, number),
+    payload,
+  }))
   await sql`
-    update pg_temp.syncline_stage set class = ${verdict.class}::"char", announce = ${verdict.announce}, in_clock = clock, in_origin = origin,
-           clock = coalesce(${next?.clock ?? null}::int8, clock), origin = coalesce(${next === undefined ? null : sites.get(next.origin)}::int4, origin),
-           seen = case when ${next !== undefined} then ${seen}::jsonb else seen end
-     where n = ${row.n}`.execute(trx)
+    update pg_temp.syncline_stage s set class = v.class::"char", announce = v.announce, in_clock = s.clock, in_origin = s.origin,
+           clock = coalesce(v.clock, s.clock), origin = coalesce(v.origin, s.origin), seen = case when v.decided then v.seen else s.seen end,
+           fields = case when v.decided then v.fields else s.fields end, payload = coalesce(v.payload, s.payload)
+      from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
+           v(n int4, class text, announce bool, decided bool, clock int8, origin int4, seen jsonb, fields jsonb, payload text)
+     where s.n = v.n`.execute(trx)
 }
 
-/** Keeps both sides of a conflict for a person. A later change of the same record updates the open entry. */
-async function openConflict(
-  trx: Transaction<Database>,
-  context: SettleContext,
-  header: LineHeader,
-  row: ConflictRow,
-): Promise<void> {
-  const line = await sql<{ line: string }>`
-    select to_json(id)::text || e'\\t' || coalesce(clock::text, '') || e'\\t0\\t\\t' || kind::text || e'\\t' || coalesce(payload, '') as line from pg_temp.syncline_stage where n = ${row.n}`.execute(
-    trx,
-  )
-  const theirs = version(row.clock ?? '0', row.origin ?? '', row.seen)
-  await sql`
-    insert into syncline.conflict as c (peer_id, resource_id, record_id, run_id, ours, ours_version, theirs, theirs_version, header, line)
-    values (${context.peerId}, ${context.resource.id}, ${row.id}, ${context.runId}::int8, ${row.ours}::jsonb, ${JSON.stringify(localVersion(row))}::jsonb,
-            ${row.theirs}::jsonb, ${JSON.stringify(theirs)}::jsonb, ${JSON.stringify({ resource: header.resource, columns: header.columns, refs: header.refs, origins: [theirs.origin] })}::jsonb, ${line.rows[0]?.line ?? ''})
-    on conflict (resource_id, record_id) where resolved_at is null do update set
-      peer_id = excluded.peer_id, run_id = excluded.run_id, ours = excluded.ours, ours_version = excluded.ours_version,
-      theirs = excluded.theirs, theirs_version = excluded.theirs_version, header = excluded.header, line = excluded.line, updated_at = now()`.execute(
-    trx,
-  )
+function numbered<T>(byOrigin: Readonly<Record<string, T>>, number: (origin: string) => number): Record<string, T> {
+  return Object.fromEntries(Object.entries(byOrigin).map(([origin, value]) => [String(number(origin)), value]))
 }
 
-async function conflictPage(
-  trx: Transaction<Database>,
-  context: SettleContext,
-  after: number,
-): Promise<readonly ConflictRow[]> {
-  const { resource, columns } = context
-  const key = sql.id(resource.keyColumn)
-  const sent = columns.map((each) => each.column)
-  const all = (parts: readonly string[]) => (parts.length === 0 ? 'true' : parts.join(' and '))
-  // Two versions have the same content only if they read the same: 1.0 and 1.00 would stay different. A person who sends 1.0 again changes nothing.
-  const alike = all(columns.map((each) => sameSql(context, each, '::text')))
-  const equal = all(columns.map((each) => sameSql(context, each, textual(each.column.baseType))))
-  const origin = (site: string) => sql`(select o.origin from syncline.site o where o.id = ${sql.raw(site)})`
-  const named = (seen: string) =>
-    sql`(select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(${sql.raw(seen)}) e join syncline.site o on o.id = e.key::int4)`
-  const { rows } = await sql<ConflictRow>`
-    select s.n, s.id, s.kind::text, s.class::text, s.clock, ${origin('s.origin')} as origin, ${named('s.seen')} as seen,
-           s.l_clock, ${origin('s.l_origin')} as l_origin, ${named('s.l_seen')} as l_seen, s.l_deleted,
-           case when s.l_deleted then s.kind = 'd' when s.kind = 'd' then false when s.class = 'u' then ${sql.raw(equal)} else ${sql.raw(alike)} end as equal,
-           case when s.l_deleted then null else ${sql.raw(payloadSql(resource, sent))} end as ours, nullif(s.payload, '') as theirs,
-           (extract(epoch from clock_timestamp()) * 1000000)::int8 as now_us
-      from (select x.*, nullif(x.payload, '')::jsonb as v from pg_temp.syncline_stage x where x.class in ('c', 'u') and x.n > ${after} order by x.n limit ${PAGE}) s
-      left join ${sql.raw(liveTable(resource))} t on t.${key} = s.id::${sql.raw(resource.keyType)}
-     order by s.n`.execute(trx)
-  return rows
+/** Every part of a mark is an object by origin. */
+function numberedFields(fields: NonNullable<Version['fields']>, number: (origin: string) => number) {
+  const parts = (mark: FieldMark) =>
+    Object.entries(mark).map(([part, byOrigin]) => [part, numbered(byOrigin as Record<string, Json>, number)])
+  return Object.fromEntries(Object.entries(fields).map(([column, mark]) => [column, Object.fromEntries(parts(mark))]))
 }
 
-/** A reference is compared by the record that it names: one whose target is not here yet would look like none. */
-function sameSql(context: SettleContext, each: SettleContext['columns'][number], cast: string): string {
-  const { resource } = context
-  const reference = resource.references.find((other) => other.column.name === each.column.name)
-  if (reference !== undefined) return `${referenceSql(resource, reference)} is not distinct from (s.v ->> ${each.at})`
-  return `t.${quote(each.column.name)}${cast} is not distinct from (${incomingSql(context, each)})${cast}`
-}
-
-const quote = (name: string) => `"${name.replaceAll('"', '""')}"`
-const textual = (typeName: string) =>
-  ['json', '_json', 'xml', 'point', 'polygon', 'box', 'line', 'lseg', 'path', 'circle'].includes(typeName)
-    ? '::text'
-    : ''
-
-function localVersion(row: ConflictRow): Version {
-  return version(row.l_clock, row.l_origin, row.l_seen)
-}
-
-function version(clock: string, origin: string, seen: Record<string, string> | null): Version {
-  const entries = Object.entries(seen ?? {}).map(([site, at]) => [site, Number(at)])
-  return { origin, clock: Number(clock), seen: Object.fromEntries(entries) }
-}
-
-/** Numbers of the origins that the versions of these rows, or what is decided of them, can name. There may be many others. */
+/** Numbers of the origins that the versions to be written name. There may be many others. */
 async function siteNumbers(
   trx: Transaction<Database>,
   context: SettleContext,
-  rows: readonly ConflictRow[],
+  verdicts: readonly Verdict[],
 ): Promise<Map<string, number>> {
   const named = new Set([context.policy.here])
-  for (const row of rows) {
-    for (const origin of [row.origin, row.l_origin]) if (origin !== null) named.add(origin)
-    for (const seen of [row.seen, row.l_seen]) for (const origin of Object.keys(seen ?? {})) named.add(origin)
+  for (const { version } of verdicts) {
+    if (version === undefined) continue
+    named.add(version.origin)
+    for (const origin of Object.keys(version.seen ?? {})) named.add(origin)
+    for (const mark of Object.values(version.fields ?? {})) {
+      for (const part of Object.values(mark)) for (const origin of Object.keys(part)) named.add(origin)
+    }
   }
   const origins = [...named]
   const ids = await siteIds(trx, origins)

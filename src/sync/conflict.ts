@@ -42,7 +42,8 @@ export type Decision =
       readonly origin: string
       readonly seen: Seen
     }
-  | { readonly kind: 'ask' }
+  /** `fields`: only these need a person; absent for the record as a whole. */
+  | { readonly kind: 'ask'; readonly fields?: readonly string[] }
 
 /**
  * Settles two versions of one record (I7). Total, and causality comes first: a policy decides only what is concurrent.
@@ -102,7 +103,7 @@ function merged(local: Contender, incoming: Contender, policy: Policy, outcomes:
     case 'incoming':
       return outcomes.take()
     case 'ask':
-      return { kind: 'ask' }
+      return { kind: 'ask', fields: merge.fields }
     case 'new': {
       const { data, marks } = merge
       return { kind: 'merge', data, marks, origin: policy.here, seen: unionSeen(local.version, incoming.version) }

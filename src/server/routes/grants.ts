@@ -79,6 +79,6 @@ export const grantRoutes =
     )
   }
 
-function view({ direction, resource, filter, columns, onConflict, master }: Grant): Static<typeof grant> {
-  return { direction, resource, filter, columns: columns === null ? null : [...columns], onConflict, master }
+function view({ direction, resource, filter, columns, onConflict, master, fields }: Grant): Static<typeof grant> {
+  return { direction, resource, filter, columns: columns === null ? null : [...columns], onConflict, master, fields }
 }

@@ -1,0 +1,42 @@
+import { type Kysely, sql } from 'kysely'
+
+/** What the triggers and apply need to keep the writes behind single fields (src/sync/merge.ts). */
+export async function up(db: Kysely<unknown>): Promise<void> {
+  await sql`
+    create function syncline.map_fields(fields jsonb, origins int4[]) returns jsonb
+    language sql immutable as $$
+      select jsonb_object_agg(f.key, (
+        select jsonb_object_agg(p.key, (
+          select jsonb_object_agg(origins[e.key::int4 + 1]::text, e.value) from jsonb_each(p.value) e))
+          from jsonb_each(f.value) p))
+        from jsonb_each(fields) f
+    $$
+  `.execute(db)
+  await sql`
+    comment on function syncline.map_fields is 'The origins in the writes behind fields, from places in a list to its members.'
+  `.execute(db)
+  await sql`
+    create function syncline.field_origins(fields jsonb) returns setof int4
+    language sql immutable as $$
+      select distinct e.key::int4 from jsonb_each(fields) f, jsonb_each(f.value) p, jsonb_each(p.value) e
+    $$
+  `.execute(db)
+  // Mirrors `edit` in test/sync/merge.test.ts: unchanged fields keep what stood behind them, a counter counts on, the rest is written anew.
+  await sql`
+    create function syncline.next_fields(fields jsonb, origin int4, clock int8, me int4, now int8, changed jsonb) returns jsonb
+    language sql immutable as $$
+      select jsonb_build_object('*', coalesce(fields -> '*', jsonb_build_object('dots', jsonb_build_object(origin::text, clock))))
+             || coalesce(fields, '{}') || coalesce((
+        select jsonb_object_agg(c.key, case
+          when c.value is null or m.mark ? 'values' or not m.mark ? 'base' and (select count(*) from jsonb_object_keys(m.mark -> 'dots')) <> 1
+            then jsonb_build_object('dots', jsonb_build_object(me::text, now))
+          when m.mark ? 'base' then m.mark || jsonb_build_object(
+            'dots', m.mark -> 'dots' || jsonb_build_object(me::text, now),
+            'sums', m.mark -> 'sums' || jsonb_build_object(me::text, (coalesce((m.mark -> 'sums' ->> me::text)::numeric, 0) + c.value::numeric)::text))
+          else jsonb_build_object('base', m.mark -> 'dots', 'dots', jsonb_build_object(me::text, now), 'sums', jsonb_build_object(me::text, c.value)) end)
+          from jsonb_each_text(changed) c,
+               lateral (select coalesce(fields -> c.key, fields -> '*', jsonb_build_object('dots', jsonb_build_object(origin::text, clock))) as mark) m
+      ), '{}')
+    $$
+  `.execute(db)
+}
