@@ -152,12 +152,13 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
         )
       }
       const count = batches.reduce((sum, batch) => sum + batch.count, 0)
-      return { batches, count, checkpoint: next.checkpoint, more: next.more, bytes: answer.body.travelled }
+      const purges = batches.at(-1)?.purges
+      return { batches, count, checkpoint: next.checkpoint, more: next.more, bytes: answer.body.travelled, purges }
     },
 
     /** Sends a batch of our changes; the answer tells of every record that was not simply applied. */
     async push(batch: LineBatch, signal?: AbortSignal): Promise<Pushed> {
-      const { next: _, ...sent } = batch
+      const { next: _, purges: _purges, ...sent } = batch
       const plain = Buffer.from(encodeLines(sent).join(''))
       const coded = !transport.local && plain.length >= COMPRESS_FROM_BYTES
       const body = coded ? await compress(plain) : plain
@@ -195,6 +196,21 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
       signal?: AbortSignal,
     ): Promise<Record<string, unknown>> {
       return json({ method: 'GET', path: `/digests/${encodeURIComponent(resource)}`, query, signal })
+    },
+
+    /** Tells the peer what this site counts of a resource; it answers with its own count and what follows. src/client/compare.ts reads it. */
+    async compare(
+      resource: string,
+      body: Readonly<Record<string, unknown>>,
+      signal?: AbortSignal,
+    ): Promise<Record<string, unknown>> {
+      return json({
+        method: 'POST',
+        path: `/digests/${encodeURIComponent(resource)}`,
+        headers: { 'content-type': JSON_TYPE },
+        body: Buffer.from(JSON.stringify(body)),
+        signal,
+      })
     },
 
     /** Redeems a pairing code. */

@@ -10,6 +10,7 @@ import {
   emptyReport,
   type NewLogEntry,
   notePeerSeen,
+  type Proof,
   peerLogChanged,
   type ResourceInfo,
   type Store,
@@ -25,12 +26,13 @@ import {
   retryDelayMs,
   SynclineError,
 } from '../sync/index.ts'
+import { compareBoth } from './compare.ts'
 import type { PeerLink } from './connections.ts'
 import type { Pulled, Pushed } from './peer-client.ts'
 import { PeerError, wasStale } from './peer-error.ts'
+import { pullPurged, pushPurged } from './purged.ts'
 import type { RunEvents, RunProgress } from './runner.ts'
 import { countPulled, countPushed, type RunCounts, sentence } from './tally.ts'
-import { pullPurged, pushPurged } from './purged.ts'
 
 /** Everything the effects of one run work on. */
 export type RunSession = {
@@ -53,14 +55,16 @@ export type RunSession = {
   readonly fetched: Map<number, { readonly pulled: Pulled; readonly fetchMs: number }>
   /** How far our own changes were sent, by resource. */
   readonly pushes: Map<string, PushState>
+  /** What earlier comparisons found, by resource. */
+  readonly proofs: ReadonlyMap<string, Proof>
   /** Records in one batch, lowered when a batch was too large for one of the two sides. */
   readonly rows: Map<string, number>
+  /** Purges that this run has caught up with, by resource; with `push` before its name those that it told the peer of. */
+  readonly purges: Map<string, number>
   batches: number
   doing: string
   lagMs: number | undefined
 }
-  /** Purges that this run has caught up with, by resource; with `push` before its name those that it told the peer of. */
-  readonly purges: Map<string, number>
 
 export type PushState = {
   readonly after: string | undefined
@@ -90,6 +94,8 @@ export async function perform(run: RunSession, effect: Exclude<Effect, { do: 'fi
       return ack(run, effect.resource, effect.checkpoint)
     case 'push':
       return push(run, effect.resource)
+    case 'compare':
+      return compareBoth(run, effect.resource)
     default:
       return effect satisfies never
   }
@@ -130,19 +136,13 @@ async function pull(run: RunSession, resource: string, after: string | null): Pr
     (run.resources.get(resource)?.references ?? []).map((each) => [each.column.name, each.resource]),
   )
   const began = performance.now()
+  const known = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
   const pulled = await fewerRows(run, `pull ${resource}`, run.limits.batchRowsMax, (limit) =>
     retrying(run, run.signal, () =>
       run.peer.client.pull({ resource, after, limit, filter, columns, refs, signal: run.signal }),
     ),
   )
   if (pulled.count === 0 && pulled.checkpoint === after && !pulled.more) return { type: 'pullEnded' }
-  const known = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
-  const batch = ++run.batches
-  run.fetched.set(batch, { pulled, fetchMs: performance.now() - began })
-  return { type: 'batchFetched', batch, checkpoint: pulled.checkpoint, more: pulled.more }
-}
-
-async function apply(run: RunSession, resource: string, number: number): Promise<RunEvent> {
   // Before anything behind the place we come from is applied, with which that place would be forgotten.
   if (pulled.purges !== undefined && pulled.purges !== run.purges.get(resource)) {
     const query = { resource, filter, columns, purged: true, limit: run.limits.batchRowsMax, signal: run.signal }
@@ -151,6 +151,12 @@ async function apply(run: RunSession, resource: string, number: number): Promise
     )
     run.purges.set(resource, pulled.purges)
   }
+  const batch = ++run.batches
+  run.fetched.set(batch, { pulled, fetchMs: performance.now() - began })
+  return { type: 'batchFetched', batch, checkpoint: pulled.checkpoint, more: pulled.more }
+}
+
+async function apply(run: RunSession, resource: string, number: number): Promise<RunEvent> {
   const found = run.fetched.get(number)
   assert(found !== undefined, `batch ${number} was fetched`)
   run.fetched.delete(number)
@@ -213,12 +219,6 @@ async function push(run: RunSession, resource: string): Promise<RunEvent> {
     if (state.ended || run.signal.aborted) return state.ended ? { type: 'pushEnded' } : { type: 'aborted' }
     const batch = await (state.next ?? collectNext(run, resource, state.after))
     const { checkpoint, more } = nextOf(batch)
-    if (batch.count === 0) {
-      if (checkpoint !== state.after) await moveOn(run, resource, checkpoint, null)
-      run.pushes.set(resource, { after: checkpoint, ended: !more, next: null })
-      continue
-    }
-    const next = more ? collectNext(run, resource, checkpoint) : null
     if (batch.purges !== undefined && batch.purges !== run.purges.get(`push ${resource}`)) {
       const known = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
       await pushPurged({ run, task: taskOf(run, resource), resource: known }, state.after, (page) =>
@@ -226,6 +226,12 @@ async function push(run: RunSession, resource: string): Promise<RunEvent> {
       )
       run.purges.set(`push ${resource}`, batch.purges)
     }
+    if (batch.count === 0) {
+      if (checkpoint !== state.after) await moveOn(run, resource, checkpoint, null)
+      run.pushes.set(resource, { after: checkpoint, ended: !more, next: null })
+      continue
+    }
+    const next = more ? collectNext(run, resource, checkpoint) : null
     // Its failure counts when it is waited for.
     next?.catch(() => {})
     const began = performance.now()

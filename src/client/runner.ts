@@ -12,6 +12,7 @@ import {
   markInterruptedRuns,
   notePeerFailure,
   notePeerSuccess,
+  proofsOf,
   type Peer,
   redrive,
   type Self,
@@ -36,6 +37,7 @@ import {
   type TaskResult,
 } from '../sync/index.ts'
 import { notGreen, reportBroken } from './capture-check.ts'
+import { stillKnown } from './compare.ts'
 import type { Connections } from './connections.ts'
 import { failureOf } from './failure.ts'
 import { PeerError } from './peer-error.ts'
@@ -54,6 +56,7 @@ export type RunEvents = Pick<
   | 'internalError'
   | 'peerUnreachable'
   | 'recordQuarantined'
+  | 'resourceCompared'
   | 'runFinished'
   | 'runStarted'
 >
@@ -123,11 +126,12 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
     const began = performance.now()
     const { db } = deps.store
     // Under the lease nobody else can be at work with this peer: a run that is still open lost its process.
-    const [tasks, resources, checkpoints, broken] = await Promise.all([
+    const [tasks, resources, checkpoints, broken, proofs] = await Promise.all([
       everyItem((page) => listTasks(db, { ...page, peerId: peer.id, enabled: true })),
       loadResources(db),
       checkpointsOf(db, peer.id),
       brokenCaptures(db),
+      proofsOf(db, peer.id),
       markInterruptedRuns(db, { peerId: peer.id }),
     ])
     const ordered = inOrder(
@@ -162,19 +166,21 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
       lateSignal: after(signal, GRACE_MS),
       fetched: new Map(),
       pushes: new Map(names.map((name) => [name, { after: checkpoints.get(name)?.push, ended: false, next: null }])),
+      proofs,
       rows: new Map(),
+      purges: new Map(),
       batches: 0,
       doing: 'begin',
       lagMs: undefined,
     }
     const runTasks = ordered.map((task): RunTask => {
-      purges: new Map(),
       const { resource, mode } = task
       return {
         resource,
         mode,
         after: checkpoints.get(resource)?.pull ?? null,
         acked: connection.told.get(resource) ?? null,
+        proved: stillKnown(proofs.get(resource), Date.now()),
       }
     })
     return obey(deps, session, runTasks, broken, options.cause, began)
@@ -321,7 +327,7 @@ async function logFailures(
 
 /** What went into quarantine and out of it again within the run needs nobody's attention. */
 async function settled({ store, link, counts }: RunSession, { result }: RunResult): Promise<ResultName> {
-  const others = counts.conflicts + counts.refused + counts.pushConflicts + counts.pushQuarantined + counts.pushRefused
+  const others = counts.conflicts + counts.refused + counts.pushConflicts + counts.pushQuarantined + counts.pushRefused + counts.different
   if (result !== 'warning' || others > 0) return result
   const waiting = await listQuarantine(store.db, { peer: link.peer.name, limit: 1 })
   return waiting.length === 0 ? 'success' : 'warning'

@@ -1,4 +1,4 @@
-import type { BatchReport, Outcome } from '../sync/index.ts'
+import type { BatchReport, Outcome, Verdict } from '../sync/index.ts'
 
 /** What one run did, as it is kept with the run. The counts of `pushed` are the peer's answers. */
 export type RunCounts = {
@@ -16,11 +16,14 @@ export type RunCounts = {
   pushRefused: number
   bytesIn: number
   bytesOut: number
+  /** Resources that were compared, and those of them that differ without a reason. */
+  compared: number
+  different: number
 }
 
 export function emptyCounts(): RunCounts {
   const pulled = { pulled: 0, applied: 0, merged: 0, known: 0, conflicts: 0, quarantined: 0, refused: 0, bytesIn: 0 }
-  return { ...pulled, pushed: 0, pushApplied: 0, pushConflicts: 0, pushQuarantined: 0, pushRefused: 0, bytesOut: 0 }
+  return { ...pulled, pushed: 0, pushApplied: 0, pushConflicts: 0, pushQuarantined: 0, pushRefused: 0, bytesOut: 0, compared: 0, different: 0 }
 }
 
 export function countPulled(counts: RunCounts, report: BatchReport, changes: number, bytes: number): void {
@@ -43,6 +46,11 @@ export function countPushed(counts: RunCounts, report: BatchReport, changes: num
   counts.pushQuarantined += quarantined
   counts.pushRefused += refused
   counts.bytesOut += bytes
+}
+
+export function countCompared(counts: RunCounts, verdict: Verdict): void {
+  counts.compared += 1
+  if (verdict === 'different') counts.different += 1
 }
 
 const WORDS: Readonly<Record<Outcome, string>> = {

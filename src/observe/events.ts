@@ -78,6 +78,17 @@ export type RunFinished = {
   readonly retryAt?: string
 }
 
+export type ResourceCompared = {
+  readonly runId?: string
+  readonly peer: string
+  readonly resource: string
+  readonly verdict: 'equal' | 'waiting' | 'different' | 'unknown'
+  /** Living records here that were compared. */
+  readonly records?: number
+  readonly reason?: string
+  readonly durationMs: number
+}
+
 type AboutRecord = {
   readonly runId?: string
   readonly peer: string
@@ -207,6 +218,14 @@ export function createEvents(log: Log, meters: Meters) {
       if (result === 'success') log.info(line)
       else if (result === 'warning' || retryAt !== undefined) log.warn(line)
       else log.error(line)
+    },
+
+    resourceCompared(event: ResourceCompared): void {
+      const { peer, resource, verdict } = event
+      if (verdict === 'equal') meters.agreedAt.setToCurrentTime({ peer, resource })
+      const line = { event: 'resource.compared', ...event }
+      if (verdict === 'different') log.warn(line)
+      else log.debug(line)
     },
 
     recordQuarantined(event: RecordQuarantined): void {

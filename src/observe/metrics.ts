@@ -41,6 +41,7 @@ export function createMeters(registry: Registry) {
       'peer',
       'result',
     ]),
+    agreedAt: gauge('agreed_timestamp_seconds', 'When both sites were last found equal.', ['peer', 'resource']),
     changes: counter('changes_total', 'Changes by what became of them.', ['peer', 'resource', 'direction', 'outcome']),
     bytes: counter('bytes_total', 'Bytes of batches as they travelled.', ['peer', 'direction']),
     requestSeconds: histogram(

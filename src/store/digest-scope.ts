@@ -5,6 +5,17 @@ import { findGrant, type Peer } from './registry/index.ts'
 import { findResource } from './resources.ts'
 import { checkDisclosure, compileFilter, joinFilters } from './scope.ts'
 
+export type GrantedScope = DigestScope & {
+  /** Filter of the grant; null without one. */
+  readonly granted: string | null
+  /** Whether the peer may see that filter: it names only columns that the peer may see. */
+  readonly shown: boolean
+  /** Columns that the peer may see; null for all. */
+  readonly columns: readonly string[] | null
+  /** Whether the peer may pull the resource. */
+  readonly pulls: boolean
+}
+
 /**
  * What a peer may compare of a resource: what it may pull, or where it may only push, what it may push.
  * Errors: SYNC_AUTH_FORBIDDEN without a grant or for a filter on what it may not see, SYNC_FILTER_INVALID.
@@ -13,10 +24,9 @@ export async function grantedDigestScope(
   store: Store,
   peer: Peer,
   request: { readonly resource: string; readonly filter?: string | undefined },
-): Promise<DigestScope> {
-  const grant =
-    (await findGrant(store.db, peer.id, request.resource, 'pull')) ??
-    (await findGrant(store.db, peer.id, request.resource, 'push'))
+): Promise<GrantedScope> {
+  const pull = await findGrant(store.db, peer.id, request.resource, 'pull')
+  const grant = pull ?? (await findGrant(store.db, peer.id, request.resource, 'push'))
   if (grant === null) {
     throw new SynclineError(
       'SYNC_AUTH_FORBIDDEN',
@@ -24,7 +34,17 @@ export async function grantedDigestScope(
     )
   }
   const resource = await findResource(store.db, request.resource)
-  if (request.filter !== undefined) await checkDisclosure(store, peer, resource, grant.columns, request.filter)
+  const disclosed = (text: string) => checkDisclosure(store, peer, resource, grant.columns, text)
+  if (request.filter !== undefined) await disclosed(request.filter)
   const text = joinFilters([grant.filter, request.filter])
-  return { resource, filter: text === null ? undefined : await compileFilter(store, resource, text) }
+  const shown =
+    grant.filter === null ||
+    (await disclosed(grant.filter).then(
+      () => true,
+      () => false,
+    ))
+  return {
+    ...{ resource, granted: grant.filter, shown, columns: grant.columns, pulls: pull !== null, keptFrom: peer.id },
+    filter: text === null ? undefined : await compileFilter(store, resource, text),
+  }
 }

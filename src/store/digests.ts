@@ -1,24 +1,26 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
+import { RECORD_HASH } from './digest-sum.ts'
 import { liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
 export type DigestScope = {
   readonly resource: ResourceInfo
-  /** Condition on the live row `t`. With it only living records count: nobody can say whether a deleted one matched. */
+  /** Condition on the live row `t`. */
   readonly filter?: RawBuilder<boolean> | undefined
+  /** Peer of the link. Records that left the filter there and were kept here do not count. */
+  readonly keptFrom?: number | undefined
 }
 
 /** Record ids after `from` up to and with `to`, by bytes (collation "C"); null is open. */
 export type KeyRange = { readonly from: string | null; readonly to: string | null }
 
-/** How many records lie in a range, and the sum of the hashes of their versions in decimal digits. */
+/** How many living records lie in a range, and the sum of the hashes of their versions in decimal digits. */
 export type Digest = KeyRange & { readonly count: number; readonly sum: string }
 
 /**
- * Digest of a range in at most `buckets` pieces of about equal count, which together cover it. Two sites that hold the same versions get the
- * same digests for the same ranges. Hashes are added, never XORed: with XOR a record that is there twice would vanish. A hash covers record id,
- * dot and deletion; what a version has seen may differ between sites that agree.
+ * Digest of a range in at most `buckets` pieces of about equal count, which together cover it. Two sites that hold the same living records in
+ * the same versions get the same digests for the same ranges. Hashes are added, never XORed: with XOR two equal differences would cancel.
  */
 export async function digestOf(
   db: Kysely<Database>,
@@ -66,17 +68,23 @@ export function digestQuery(scope: DigestScope, range: KeyRange, buckets: number
     select max(record_id) as last, count(*)::int as count, sum(hash)::text as sum from hashed group by bucket order by bucket`
 }
 
-function hashedRecords({ resource, filter }: DigestScope, range: KeyRange): RawBuilder<unknown> {
+function hashedRecords({ resource, filter, keptFrom }: DigestScope, range: KeyRange): RawBuilder<unknown> {
   const from = range.from === null ? sql`` : sql`and r.record_id > ${range.from} collate "C"`
   const to = range.to === null ? sql`` : sql`and r.record_id <= ${range.to} collate "C"`
   const matches =
     filter === undefined
       ? sql``
-      : sql`and not r.deleted and exists (
+      : sql`and exists (
           select from ${sql.raw(liveTable(resource))} t
            where t.${sql.id(resource.keyColumn)} = r.record_id::${sql.raw(resource.keyType)} and coalesce(${filter}, false))`
+  const kept =
+    filter === undefined || keptFrom === undefined
+      ? sql``
+      : sql`and not exists (
+          select from syncline.kept k where k.peer_id = ${keptFrom} and k.resource_id = ${resource.id} and k.record_id = r.record_id
+             and k.origin = r.origin and k.clock = r.clock)`
   return sql`
-    select r.record_id, hashtextextended(concat_ws(e'\\n', r.record_id, o.origin, r.clock, r.deleted), 0)::numeric as hash
+    select r.record_id, ${sql.raw(RECORD_HASH)}::numeric as hash
       from syncline.record r join syncline.site o on o.id = r.origin
-     where r.resource_id = ${resource.id} ${from} ${to} ${matches}`
+     where r.resource_id = ${resource.id} and not r.deleted ${from} ${to} ${matches} ${kept}`
 }

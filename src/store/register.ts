@@ -1,5 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import { quoteIdent } from './capture.ts'
+import { countingInsert, RECORD_HASH } from './digest-sum.ts'
 import type { ResourceInfo, TableFacts } from './resources.ts'
 import type { Database } from './schema.ts'
 import { alteringTables } from './table-lock.ts'
@@ -43,18 +44,23 @@ export async function registerRows(
     const step = await db.transaction().execute(async (trx) => {
       const from = after === null ? sql`` : sql`where t.${key} > ${after}::text::${sql.raw(resource.keyType)}`
       const { rows: last } = await sql<{ last: string | null; rows: number }>`
-        with page as materialized (select t.${key} as key from ${table} t ${from} order by t.${key} limit ${STEP_ROWS}),
-        made as (
-          insert into syncline.record (resource_id, record_id, xact, origin, clock)
-          select ${resource.id}, page.key::text collate "C", pg_current_xact_id(), (select site_id from syncline.self),
-                 (extract(epoch from clock_timestamp()) * 1000000)::int8
-            from page order by 2
-          on conflict (resource_id, record_id) do nothing
-        )
+        with page as materialized (select t.${key} as key from ${table} t ${from} order by t.${key} limit ${STEP_ROWS})
         select (select key::text from page order by page.key desc limit 1) as last, count(*)::int as rows from page`.execute(
         trx,
       )
       const page = last[0] ?? { last: null, rows: 0 }
+      const to = sql`${after === null ? sql`where` : sql`and`} t.${key} <= ${page.last}::text::${sql.raw(resource.keyType)}`
+      await countingInsert(
+        resource.id,
+        sql`insert into syncline.record (resource_id, record_id, xact, origin, clock, counted)
+          select ${resource.id}, r.record_id, pg_current_xact_id(), r.origin, r.clock, ${sql.raw(RECORD_HASH)}
+            from (
+              select t.key::text collate "C" as record_id, self.site_id as origin, (extract(epoch from clock_timestamp()) * 1000000)::int8 as clock
+                from (select t.${key} as key from ${table} t ${from} ${to}) t, syncline.self
+               offset 0
+            ) r join syncline.site o on o.id = r.origin order by r.record_id
+          on conflict (resource_id, record_id) do nothing`,
+      ).execute(trx)
       await trx
         .updateTable('syncline.resource')
         .set(page.rows < STEP_ROWS ? { ready: true, registered_after: null } : { registered_after: page.last })

@@ -1,6 +1,7 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { quoteIdent, quoteLiteral } from './capture.ts'
 import { referenceSql } from './lines-sql.ts'
+import { COUNTED, countingInsert, notWhole } from './digest-sum.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { emptyOwnReferences, type StageCounts } from './stage.ts'
@@ -212,10 +213,14 @@ async function writeVersions(
 ): Promise<void> {
   const { resource } = context
   if ((counts.n ?? 0) > 0) {
-    await sql`
-      insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, deleted, source)
-      select ${resource.id}, s.id, pg_current_xact_id(), s.origin, s.clock, s.seen, s.kind = 'd', ${context.source}::int4
-        from pg_temp.syncline_stage s where s.class = 'n' and ${within(range)} order by s.id`.execute(trx)
+    await countingInsert(
+      resource.id,
+      sql`insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, deleted, source, counted)
+        select ${resource.id}, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, r.deleted, ${context.source}::int4, ${sql.raw(COUNTED)}
+          from (select s.id as record_id, s.origin, s.clock, s.seen, s.kind = 'd' as deleted from pg_temp.syncline_stage s
+                 where s.class = 'n' and ${within(range)} offset 0) r
+          join syncline.site o on o.id = r.origin order by r.record_id`,
+    ).execute(trx)
   }
   if ((counts.f ?? 0) + (counts.v ?? 0) > 0) {
     await sql`
@@ -226,6 +231,7 @@ async function writeVersions(
              source = case when s.announce then null else ${context.source}::int4 end
         from (select * from pg_temp.syncline_stage s where s.class in ('f', 'v') and ${within(range)} order by s.id offset 0) s
        where r.resource_id = ${sql.lit(resource.id)} and r.record_id = s.id`.execute(trx)
+    await notWhole(trx, resource.id)
   }
 }
 

@@ -3,7 +3,7 @@ import type { ErrorCode } from './errors.ts'
 import type { BatchReport, Mode } from './record.ts'
 
 /**
- * One run with one peer as a state machine: greet, then for each task in turn pull, acknowledge, push.
+ * One run with one peer as a state machine: greet, then for each task in turn pull, acknowledge, push, compare.
  * It decides and does nothing; whoever runs it performs the effects and feeds back one answer for each:
  *
  *     let { state, effects } = startRun({ expected, tasks })
@@ -17,6 +17,7 @@ import type { BatchReport, Mode } from './record.ts'
  * | apply     | batchApplied            | apply a fetched batch and commit its checkpoint with it                   |
  * | ack       | acked                   | tell the peer up to where we have everything                              |
  * | push      | pushSent, pushEnded     | collect and send the next batch; pushEnded: nothing was left to send      |
+ * | compare   | compared                | find out by digests whether both sites hold the same now                  |
  * | finish    | nothing                 | write the result down; the run is over                                    |
  *
  * Every effect but finish may also be answered by `failed` (after the retries of whoever performs it) or, once the run
@@ -32,6 +33,7 @@ import type { BatchReport, Mode } from './record.ts'
  * | applying    | apply          | the last batch is being applied                                               |
  * | acking      | ack            | everything fetched is applied                                                 |
  * | pushing     | push           | one batch is being sent; the pull of this resource has ended                  |
+ * | comparing   | compare        | the pull and the push of this resource have ended                             |
  * | settling    | one or two     | the task failed or the run was cancelled: begin nothing, wait for the answers |
  * | finished    | nothing        | finish was given out, once                                                    |
  *
@@ -63,6 +65,8 @@ export type RunTask = {
   readonly after: string | null
   /** Checkpoint that the peer is known to have been told; the same one is not acknowledged again. */
   readonly acked: string | null
+  /** True when both sides were found equal and nothing was written here since: without a change on its way they still are. */
+  readonly proved: boolean
 }
 
 export type Failure = { readonly code: ErrorCode; readonly retryable: boolean; readonly detail: string }
@@ -74,11 +78,12 @@ export type Effect =
   | { readonly do: 'apply'; readonly resource: string; readonly batch: number }
   | { readonly do: 'ack'; readonly resource: string; readonly checkpoint: string }
   | { readonly do: 'push'; readonly resource: string }
+  | { readonly do: 'compare'; readonly resource: string }
   | { readonly do: 'finish'; readonly result: RunResult }
 
 /**
  * `batch` is a number that whoever fetches gives to a batch to find it again. `attention` is needsAttention of the
- * report.
+ * report; of a comparison, that it found a difference which nothing explains.
  */
 export type RunEvent =
   | { readonly type: 'greeted'; readonly uuid: string; readonly logId: string }
@@ -89,6 +94,7 @@ export type RunEvent =
   | { readonly type: 'acked' }
   | { readonly type: 'pushSent'; readonly attention: boolean }
   | { readonly type: 'pushEnded' }
+  | { readonly type: 'compared'; readonly attention: boolean }
   | ({ readonly type: 'failed' } & Failure)
   | { readonly type: 'aborted' }
   | { readonly type: 'cancelled' }
@@ -120,6 +126,7 @@ export type StateName =
   | 'applying'
   | 'acking'
   | 'pushing'
+  | 'comparing'
   | 'settling'
   | 'finished'
 export type EventName = RunEvent['type']
@@ -133,6 +140,8 @@ type Work = {
   readonly held: FetchedBatch | null
   /** True once the pull began again from zero because the peer did not know our checkpoint. */
   readonly restarted: boolean
+  /** True once anything went over the link: what was proved before says nothing about it. */
+  readonly moved: boolean
   readonly attention: boolean
   readonly failure: Failure | null
 }
@@ -156,25 +165,27 @@ export const ENDS_RUN: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
 // biome-ignore format: a grid is read by its columns
 const TABLE: Table = {
   greeting: {    greeted: meet,   logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
   following: {   greeted: no,     logFollowed: restart, batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
   fetching: {    greeted: no,     logFollowed: no,      batchFetched: apply,  pullEnded: ack,     batchApplied: no,
-    acked: no,     pushSent: no,     pushEnded: no,     failed: refetch, aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: refetch, aborted: no,     cancelled: cancel },
   overlapping: { greeted: no,     logFollowed: no,      batchFetched: hold,   pullEnded: lastOne, batchApplied: wait,
-    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
   holding: {     greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: applyOn,
-    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
   applying: {    greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: pulled,
-    acked: no,     pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
   acking: {      greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: push,   pushSent: no,     pushEnded: no,     failed: fail,    aborted: no,     cancelled: cancel },
+    acked: push,   pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
   pushing: {     greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: no,     pushSent: pushOn, pushEnded: next,   failed: fail,    aborted: no,     cancelled: cancel },
+    acked: no,     pushSent: sent,   pushEnded: compare, compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  comparing: {   greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: proved, failed: fail,    aborted: no,     cancelled: cancel },
   settling: {    greeted: settle, logFollowed: settle,  batchFetched: settle, pullEnded: settle,  batchApplied: settle,
-    acked: settle, pushSent: settle, pushEnded: settle, failed: fail,    aborted: settle, cancelled: cancel },
+    acked: settle, pushSent: settle, pushEnded: settle,  compared: settle, failed: fail,    aborted: settle, cancelled: cancel },
   finished: {    greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: no,     pushSent: no,     pushEnded: no,     failed: no,      aborted: no,     cancelled: stay },
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: no,      aborted: no,     cancelled: stay },
 }
 
 /** The first step of a run. */
@@ -213,7 +224,7 @@ function meet(run: RunState, { uuid, logId }: Event<'greeted'>): RunStep {
 }
 
 function restart(run: RunState): RunStep {
-  return next({ ...run, todo: run.todo.map((task) => ({ ...task, after: null, acked: null })) })
+  return next({ ...run, todo: run.todo.map((task) => ({ ...task, after: null, acked: null, proved: false })) })
 }
 
 /** Goes on to the next task; when there is none or none may begin, the run is over. */
@@ -224,7 +235,7 @@ function next(run: RunState): RunStep {
     const finished = { ...run, work: null, done }
     return go(finished, 'finished', { do: 'finish', result: runResult(finished) })
   }
-  const none = { held: null, restarted: false, attention: false, failure: null }
+  const none = { held: null, restarted: false, moved: false, attention: false, failure: null }
   const work: Work = { task, reached: task.after, ...none }
   const begun = { ...run, todo, done, work }
   return task.mode === 'push' ? pushOn(begun) : fetch(begun, work, 'fetching')
@@ -235,7 +246,7 @@ function apply(run: RunState, batch: Event<'batchFetched'>): RunStep {
 }
 
 function hold(run: RunState, batch: Event<'batchFetched'>): RunStep {
-  return stalled(run, batch) ?? go({ ...run, work: { ...atWork(run), held: batch } }, 'holding')
+  return stalled(run, batch) ?? go({ ...run, work: { ...atWork(run), held: batch, moved: true } }, 'holding')
 }
 
 /** The batch that was to follow turned out to be empty. */
@@ -264,19 +275,32 @@ function ack(run: RunState): RunStep {
 }
 
 function push(run: RunState): RunStep {
-  return atWork(run).task.mode === 'both' ? pushOn(run) : next(run)
+  return atWork(run).task.mode === 'both' ? pushOn(run) : compare(run)
 }
 
-function pushOn(run: RunState, event?: Event<'pushSent'>): RunStep {
-  const work = noting(atWork(run), event?.attention ?? false)
-  return go({ ...run, work }, 'pushing', { do: 'push', resource: work.task.resource })
+function pushOn(run: RunState): RunStep {
+  return go(run, 'pushing', { do: 'push', resource: atWork(run).task.resource })
+}
+
+function sent(run: RunState, { attention }: Event<'pushSent'>): RunStep {
+  return pushOn({ ...run, work: { ...noting(atWork(run), attention), moved: true } })
+}
+
+/** Where nothing moved on either side since both were found equal, they are equal still, and nobody has to ask. */
+function compare(run: RunState): RunStep {
+  const { task, moved } = atWork(run)
+  return task.proved && !moved ? next(run) : go(run, 'comparing', { do: 'compare', resource: task.resource })
+}
+
+function proved(run: RunState, { attention }: Event<'compared'>): RunStep {
+  return next({ ...run, work: noting(atWork(run), attention) })
 }
 
 /** The peer does not know our checkpoint: ask for everything, versions tell what is here already (I2). */
 function refetch(run: RunState, event: Event<'failed'>): RunStep {
   const work = atWork(run)
   if (event.code !== 'SYNC_CHECKPOINT_GONE' || work.restarted || work.reached === null) return fail(run, event)
-  return fetch(run, { ...work, restarted: true, reached: null }, 'fetching')
+  return fetch(run, { ...work, restarted: true, moved: true, reached: null }, 'fetching')
 }
 
 /** The first failure of a task is its reason; those that follow are mostly its consequences. */
@@ -311,7 +335,7 @@ function fetch(run: RunState, work: Work, at: StateName, ...before: readonly Eff
 /** Applies one batch and, when more follow, fetches the next at the same time. */
 function applyBatch(run: RunState, work: Work, batch: FetchedBatch): RunStep {
   const effect = { do: 'apply', resource: work.task.resource, batch: batch.batch } as const
-  const busy = { ...work, reached: batch.checkpoint }
+  const busy = { ...work, reached: batch.checkpoint, moved: true }
   return batch.more ? fetch(run, busy, 'overlapping', effect) : go({ ...run, work: busy }, 'applying', effect)
 }
 

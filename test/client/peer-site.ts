@@ -6,6 +6,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import {
+  answerComparison,
   findResource,
   type Peer,
   receiveChanges,
@@ -69,6 +70,8 @@ export async function servePeer(t: Test, store: Store, self: () => Self, caller:
       if (report.counts.applied > 0) await redrive(store, self(), null, LIMITS)
       return json(report)
     }
+    if (noun === 'digests')
+      return json(await answerComparison(store, caller(), { resource: name, ...JSON.parse(body.toString()) }))
     const { id } = await findResource(store.db, name)
     await writeCheckpoint(
       store.db,

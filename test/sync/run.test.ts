@@ -26,6 +26,7 @@ const task = (resource: string, mode: Mode, given: Partial<RunTask> = {}): RunTa
   mode,
   after: null,
   acked: null,
+  proved: true,
   ...given,
 })
 
@@ -38,6 +39,7 @@ const fetched = (batch: number, more: boolean, checkpoint = `c${batch}`): RunEve
 })
 const applied = (attention = false): RunEvent => ({ type: 'batchApplied', attention })
 const sent = (attention = false): RunEvent => ({ type: 'pushSent', attention })
+const compared = (attention = false): RunEvent => ({ type: 'compared', attention })
 const failed = (code: ErrorCode = 'SYNC_PEER_REFUSED', retryable = false): RunEvent => ({
   type: 'failed',
   code,
@@ -65,6 +67,8 @@ function word(effect: Effect): string {
       return `ack ${effect.resource} ${effect.checkpoint}`
     case 'push':
       return `push ${effect.resource}`
+    case 'compare':
+      return `compare ${effect.resource}`
     case 'finish':
       return `finish ${effect.result.result}`
   }
@@ -83,7 +87,7 @@ function play(tasks: readonly RunTask[], events: readonly RunEvent[], peer: RunS
   return { steps, result, state }
 }
 
-t.test('a run pulls, applies, acknowledges and pushes, one resource after the other', (t) => {
+t.test('a run pulls, applies, acknowledges, pushes and compares, one resource after the other', (t) => {
   const { steps, result } = play(
     [task('country', 'both'), task('city', 'pull', { after: 'c9' }), task('visit', 'push')],
     [
@@ -93,11 +97,14 @@ t.test('a run pulls, applies, acknowledges and pushes, one resource after the ot
       acked,
       sent(),
       pushEnded,
+      compared(),
       fetched(2, false),
       applied(),
       acked,
+      compared(),
       sent(),
       pushEnded,
+      compared(),
     ],
   )
   t.strictSame(steps, [
@@ -107,11 +114,14 @@ t.test('a run pulls, applies, acknowledges and pushes, one resource after the ot
     'ack country c1',
     'push country',
     'push country',
+    'compare country',
     'pull city c9',
     'apply city 2',
     'ack city c2',
+    'compare city',
     'push visit',
     'push visit',
+    'compare visit',
     'finish success',
   ])
   t.strictSame(result, {
@@ -135,6 +145,35 @@ t.test('a run with nothing to do asks once for each resource and writes nothing'
   t.end()
 })
 
+t.test('I9: both sides are compared after whatever moved, and until they were found equal', (t) => {
+  const unproved = { after: 'c9', acked: 'c9', proved: false }
+  for (const [mode, events] of [
+    ['both', [pullEnded, pushEnded]],
+    ['pull', [pullEnded]],
+    ['push', [pushEnded]],
+  ] as const) {
+    const { steps } = play([task('city', mode, unproved)], [greeted, ...events, compared()])
+    t.strictSame(steps.slice(-2), ['compare city', 'finish success'], mode)
+    const known = play([task('city', mode, { ...unproved, proved: true })], [greeted, ...events])
+    t.equal(known.steps.at(-1), 'finish success', `${mode}, proved and unmoved`)
+  }
+  const proved = task('city', 'both', { after: 'c9', acked: 'c9' })
+  t.equal(play([proved], [greeted, fetched(1, false), applied(), acked, pushEnded]).steps.at(-1), 'compare city')
+  t.equal(play([proved], [greeted, pullEnded, sent(), pushEnded]).steps.at(-1), 'compare city')
+  t.equal(
+    play([proved], [greeted, failed('SYNC_CHECKPOINT_GONE'), pullEnded, pushEnded]).steps.at(-1),
+    'compare city',
+    'a peer that lost our place may have lost more',
+  )
+  const other: RunEvent = { type: 'greeted', uuid: UUID, logId: 'log-2' }
+  t.equal(play([proved], [other, logFollowed, pullEnded, pushEnded]).steps.at(-1), 'compare city', 'a new log')
+  const different = play([proved], [greeted, pullEnded, sent(), pushEnded, compared(true)])
+  t.match(different.result, { result: 'warning', tasks: [{ resource: 'city', result: 'warning' }] })
+  const broken = play([proved, task('visit', 'push')], [greeted, pullEnded, sent(), pushEnded, failed()])
+  t.equal(broken.steps.at(-1), 'push visit', 'a comparison that fails does not stop the others')
+  t.end()
+})
+
 t.test('an acknowledgement that got lost is given again although nothing new was pulled', (t) => {
   const { steps } = play([task('city', 'pull', { after: 'c9', acked: 'c8' })], [greeted, pullEnded, acked])
   t.strictSame(steps, ['greet', 'pull city c9', 'ack city c9', 'finish success'])
@@ -151,6 +190,7 @@ t.test('the next batch is fetched while one is applied, and no further one', (t)
     fetched(3, false),
     applied(),
     acked,
+    compared(),
   ]
   t.strictSame(play([task('city', 'pull')], events).steps, [
     'greet',
@@ -161,11 +201,12 @@ t.test('the next batch is fetched while one is applied, and no further one', (t)
     '',
     'apply city 3',
     'ack city c3',
+    'compare city',
     'finish success',
   ])
   t.strictSame(
-    play([task('city', 'pull')], [greeted, fetched(1, true), pullEnded, applied(), acked]).steps.slice(3),
-    ['', 'ack city c1', 'finish success'],
+    play([task('city', 'pull')], [greeted, fetched(1, true), pullEnded, applied(), acked, compared()]).steps.slice(3),
+    ['', 'ack city c1', 'compare city', 'finish success'],
     'more was announced, but nothing came',
   )
   t.end()
@@ -174,12 +215,13 @@ t.test('the next batch is fetched while one is applied, and no further one', (t)
 t.test('a peer with a new log is followed before anything else, and every pull begins from zero', (t) => {
   const tasks = [task('city', 'pull', { after: 'c9', acked: 'c9' })]
   const other: RunEvent = { type: 'greeted', uuid: UUID, logId: 'log-2' }
-  t.strictSame(play(tasks, [other, logFollowed, fetched(1, false), applied(), acked]).steps, [
+  t.strictSame(play(tasks, [other, logFollowed, fetched(1, false), applied(), acked, compared()]).steps, [
     'greet',
     'followLog log-2',
     'pull city from zero',
     'apply city 1',
     'ack city c1',
+    'compare city',
     'finish success',
   ])
   t.strictSame(
@@ -289,8 +331,8 @@ t.test('a checkpoint that the peer no longer knows starts the pull again from ze
   ])
   t.strictSame(play(tasks, [greeted, gone, gone]).steps.slice(3), ['finish error'])
   t.strictSame(
-    play(tasks, [greeted, gone, pullEnded]).steps.slice(3),
-    ['finish success'],
+    play(tasks, [greeted, gone, pullEnded, compared()]).steps.slice(3),
+    ['compare city', 'finish success'],
     'there is nothing to acknowledge',
   )
   t.strictSame(play([task('city', 'pull')], [greeted, gone]).steps.slice(2), ['finish error'], 'it was asked for none')
@@ -312,10 +354,10 @@ t.test('a peer that announces more but stays at one checkpoint fails the resourc
 t.test('a run in which something waits for a person ends with a warning', (t) => {
   const pulled = play(
     [task('city', 'pull'), task('visit', 'push')],
-    [greeted, fetched(1, true), applied(true), fetched(2, false), applied(), acked, pushEnded],
+    [greeted, fetched(1, true), applied(true), fetched(2, false), applied(), acked, compared(), pushEnded],
   )
   t.match(pulled.result, { result: 'warning', tasks: [{ result: 'warning' }, { result: 'success' }] })
-  const pushed = play([task('visit', 'push')], [greeted, sent(true), sent(), pushEnded])
+  const pushed = play([task('visit', 'push')], [greeted, sent(true), sent(), pushEnded, compared()])
   t.match(pushed.result, { result: 'warning', tasks: [{ result: 'warning' }] })
   t.end()
 })
@@ -323,7 +365,7 @@ t.test('a run in which something waits for a person ends with a warning', (t) =>
 t.test('the result of a run is the worst of its resources', (t) => {
   const outcome: Record<ResultName, readonly RunEvent[]> = {
     success: [pushEnded],
-    warning: [sent(true), pushEnded],
+    warning: [sent(true), pushEnded, compared()],
     error: [failed('SYNC_STORE_BUSY', true)],
     fatal: [failed()],
   }
@@ -371,7 +413,8 @@ type Row = { readonly [E in EventName]: string }
 const nowhere = 'impossible'
 const impossible = {
   ...{ greeted: nowhere, logFollowed: nowhere, batchFetched: nowhere, pullEnded: nowhere, batchApplied: nowhere },
-  ...{ acked: nowhere, pushSent: nowhere, pushEnded: nowhere, failed: nowhere, aborted: nowhere, cancelled: nowhere },
+  ...{ acked: nowhere, pushSent: nowhere, pushEnded: nowhere, compared: nowhere },
+  ...{ failed: nowhere, aborted: nowhere, cancelled: nowhere },
 } satisfies Row
 const next = 'fetching finished pushing'
 const begun = { ...impossible, cancelled: 'settling' }
@@ -383,7 +426,7 @@ const GRID: Readonly<Record<StateName, Row>> = {
     ...begun,
     // A stalled peer fails the task, so the next one begins.
     batchFetched: `applying fetching finished overlapping pushing`,
-    pullEnded: `acking ${next}`,
+    pullEnded: `acking comparing ${next}`,
     failed: next,
   },
   overlapping: {
@@ -394,9 +437,10 @@ const GRID: Readonly<Record<StateName, Row>> = {
     failed: 'settling',
   },
   holding: { ...begun, batchApplied: 'applying overlapping', failed: next },
-  applying: { ...begun, batchApplied: `acking ${next}`, failed: next },
-  acking: { ...begun, acked: next, failed: next },
-  pushing: { ...begun, pushSent: 'pushing', pushEnded: next, failed: next },
+  applying: { ...begun, batchApplied: `acking comparing pushing`, failed: next },
+  acking: { ...begun, acked: 'comparing finished pushing', failed: next },
+  pushing: { ...begun, pushSent: 'pushing', pushEnded: `comparing ${next}`, failed: next },
+  comparing: { ...begun, compared: next, failed: next },
   settling: {
     ...{
       greeted: settling,
@@ -405,7 +449,8 @@ const GRID: Readonly<Record<StateName, Row>> = {
       pullEnded: settling,
       batchApplied: settling,
     },
-    ...{ acked: settling, pushSent: settling, pushEnded: settling, failed: settling, aborted: settling },
+    ...{ acked: settling, pushSent: settling, pushEnded: settling, compared: settling },
+    ...{ failed: settling, aborted: settling },
     cancelled: 'settling',
   },
   finished: { ...impossible, cancelled: 'finished' },
@@ -433,6 +478,8 @@ t.test('every event in every state leads where the table says, or is impossible'
       applied(true),
       sent(),
       sent(true),
+      compared(),
+      compared(true),
     ],
     ...[failed(), failed('SYNC_CHECKPOINT_GONE'), failed('SYNC_PEER_UNREACHABLE', true)],
   ]
@@ -440,7 +487,7 @@ t.test('every event in every state leads where the table says, or is impossible'
   const visited = new Set<string>()
   const starts = [
     [task('a', 'both', { after: 'c1', acked: 'c1' }), task('b', 'push'), task('c', 'pull', { after: 'c1' })],
-    [task('a', 'pull', { acked: 'c1' }), task('b', 'both', { after: 'c1' })],
+    [task('a', 'pull', { acked: 'c1' }), task('b', 'both', { after: 'c1', proved: false })],
     [task('a', 'push')],
     [task('a', 'pull', { acked: 'c1' })],
     [],
@@ -489,6 +536,9 @@ class World {
   waiting: { readonly batch: number; readonly checkpoint: string; readonly more: boolean }[] = []
   committed: string | null = null
   pullOver = false
+  pushOver = false
+  compared = false
+  moved = false
   taskFailed = false
   runFailed = false
   attention = false
@@ -552,6 +602,14 @@ class World {
           'a push after its pull',
         )
         break
+      case 'compare':
+        assert(busy.length === 0 && !this.compared, 'a comparison is alone, and there is one')
+        assert(
+          task.mode === 'pull' ? this.pullOver && this.waiting.length === 0 : this.pushOver,
+          'at the end of its task',
+        )
+        assert(this.moved || !this.#proved(task), 'nobody asks what is known')
+        break
     }
   }
 
@@ -565,6 +623,9 @@ class World {
       committed: after,
       waiting: [],
       pullOver: false,
+      pushOver: false,
+      compared: false,
+      moved: false,
       taskFailed: false,
       attention: false,
     })
@@ -572,7 +633,16 @@ class World {
 
   #closeTask(): void {
     if (this.at === -1) return
+    const task = this.tasks[this.at]
+    assert(
+      this.taskFailed || this.cancelled || this.compared || (task !== undefined && this.#proved(task) && !this.moved),
+      'no task ends well without a proof',
+    )
     if (!this.taskFailed) this.expectedResults.push(this.cancelled ? 'error' : this.attention ? 'warning' : 'success')
+  }
+
+  #proved(task: RunTask): boolean {
+    return task.proved && !this.follow
   }
 
   /** Answers one effect that is under way. `dice` chooses which and how; without it everything ends well and soon. */
@@ -605,7 +675,13 @@ class World {
         return acked
       case 'push':
         if (how % 3 !== 0 && how % 8 === 7) this.attention = true
+        if (how % 3 === 0) this.pushOver = true
+        else this.moved = true
         return how % 3 === 0 ? pushEnded : sent(how % 8 === 7)
+      case 'compare':
+        this.compared = true
+        if (how % 8 === 7) this.attention = true
+        return compared(how % 8 === 7)
       case 'finish':
         return assert.fail('finish is not answered')
     }
@@ -625,6 +701,7 @@ class World {
     this.#batch += 1
     const batch = { batch: this.#batch, checkpoint: `c${this.#batch}`, more }
     this.waiting.push(batch)
+    this.moved = true
     this.last = batch.checkpoint
     if (!more) this.pullOver = true
     return { type: 'batchFetched', ...batch }
@@ -636,7 +713,7 @@ class World {
       this.#gone = true
       // The pull starts again only when nothing else is under way and nothing had gone wrong.
       if (this.outstanding.length === 0 && !this.taskFailed && !this.cancelled)
-        Object.assign(this, { last: null, committed: null })
+        Object.assign(this, { last: null, committed: null, moved: true })
       else this.#noteFailure(true, false)
       return failed('SYNC_CHECKPOINT_GONE')
     }
@@ -657,9 +734,11 @@ class World {
 t.test('whatever happens, a run keeps its rules and ends once', (t) => {
   const mode = fc.constantFrom<Mode>('pull', 'push', 'both')
   const after = fc.constantFrom(null, 'old')
-  const tasks = fc.array(fc.record({ mode, after, acked: after }), { maxLength: 3 }).map((list) => {
-    return list.map((each, index): RunTask => ({ ...each, resource: `r${index}` }))
-  })
+  const tasks = fc
+    .array(fc.record({ mode, after, acked: after, proved: fc.boolean() }), { maxLength: 3 })
+    .map((list) => {
+      return list.map((each, index): RunTask => ({ ...each, resource: `r${index}` }))
+    })
   const dice = fc.array(fc.tuple(fc.nat(1000), fc.nat(1000)), { maxLength: 40 })
   const ends = new Set<string>()
   holds(

@@ -1,8 +1,9 @@
 import { Type } from 'typebox'
-import { digestOf, digestRecords, grantedDigestScope } from '../../store/index.ts'
+import { answerComparison, digestOf, digestRecords, grantedDigestScope } from '../../store/index.ts'
+import { VERDICTS } from '../../sync/index.ts'
 import { peerOf } from '../access.ts'
 import type { ExchangeDeps, Routes } from '../exchange.ts'
-import { answer, closed, filterText, nullable, resourceName } from '../schemas.ts'
+import { answer, closed, count, filterText, flag, mode, nullable, resourceName, words } from '../schemas.ts'
 
 /** Records of a range that are listed one by one. */
 const RECORDS_MAX = 1_000
@@ -46,7 +47,32 @@ const digests = closed(
   },
 )
 
-/** GET /sync/v1/digests/{resource}: what proves two sites equal, and finds where they are not. */
+const total = {
+  records: Type.Integer({ minimum: 0, description: 'Living records.' }),
+  sum: Type.String({ pattern: '^-?[0-9]{1,60}$', description: 'Sum of their hashes in decimal digits.' }),
+}
+const waiting = closed(
+  {
+    changes: count('Changes that the other side does not have yet.'),
+    quarantine: count('Records in quarantine.'),
+    conflicts: count('Conflicts for a person.'),
+  },
+  { title: 'WaitingSide', description: 'What waits on one side and may explain a difference; counted up to 1,000.' },
+)
+const comparison = closed(
+  {
+    resource: resourceName,
+    ...total,
+    verdict: words(VERDICTS, { description: 'What the two totals mean.' }),
+    reason: nullable(Type.String(), { description: 'Why they differ, as far as it is known.' }),
+    filter: nullable(Type.String(), { description: 'Filter of the grant, by which this site compared as well.' }),
+    hidden: flag('The grant has a filter that the caller may not see.'),
+    waiting,
+  },
+  { title: 'TotalComparison', description: 'What this site holds of a resource, as a total.' },
+)
+
+/** /sync/v1/digests/{resource}: what proves two sites equal, and finds where they are not. */
 export const digestRoutes =
   ({ store }: ExchangeDeps): Routes =>
   async (app) => {
@@ -60,6 +86,25 @@ export const digestRoutes =
       querystring: query,
       response: { 200: answer(digests) },
     }
+    const post = {
+      operationId: 'compareTotals',
+      tags: ['sync'],
+      summary: 'Compare by one total',
+      description:
+        'The caller tells how many living records it holds and the sum of their hashes; the answer tells the same of this site. Both note the result for their status.',
+      params: closed({ resource: resourceName }),
+      body: closed({
+        ...total,
+        filter: Type.Optional(filterText),
+        mode: Type.Optional(mode),
+        waiting: Type.Optional(waiting),
+      }),
+      response: { 200: answer(comparison) },
+    }
+    app.post('/digests/:resource', { schema: post, config: { access: 'peer' } }, async (request) =>
+      answerComparison(store, peerOf(request), { ...request.body, ...request.params }),
+    )
+
     app.get('/digests/:resource', { schema, config: { access: 'peer' } }, async (request) => {
       const { resource } = request.params
       const { from = null, to = null, buckets = 1, filter, records = false } = request.query

@@ -1,0 +1,156 @@
+import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
+import type { Database } from './schema.ts'
+
+/** Digest of a whole resource. `behind` is how many records had to be read for it because they changed since they were last counted. */
+export type WholeDigest = {
+  /** Living records. */
+  readonly records: number
+  /** Sum of their hashes in decimal digits. */
+  readonly sum: string
+  /** Newest transaction of the resource; '0' where there is none. With the same head nothing was written in between. */
+  readonly head: string
+  readonly behind: number
+}
+
+/**
+ * Hash of a living record `r` of site `o`: its id and its dot. What a version has seen may differ between sites that agree, so it is left out.
+ * Deleted records add nothing: sites may forget them at different times, and a record that lives on one side only differs by that side.
+ */
+export const RECORD_HASH = `hashtextextended(concat_ws(e'\\n', r.record_id, o.origin, r.clock), 0)`
+
+/** What a record `r` of site `o` adds to the sum of its resource; null for nothing. */
+export const COUNTED = `case when r.deleted then null else ${RECORD_HASH} end`
+const XACT_MAX = `'18446744073709551615'::xid8`
+/** Sorts behind every record id. */
+const LAST_ID = '\u{10ffff}'.repeat(4)
+
+/** Records read in one step of folding. */
+const FOLD_ROWS = 5_000
+
+/**
+ * The digest of a whole resource as it is in this snapshot: the sum that is kept, corrected by the records that were written since. Its cost grows
+ * with those alone, not with what has not changed.
+ */
+export async function wholeDigest(db: Kysely<Database>, resourceId: number): Promise<WholeDigest> {
+  const { rows } = await sql<{ records: string; sum: string; head: string | null; behind: number }>`
+    select (d.living + coalesce(b.records, 0))::text as records, (d.sum + coalesce(b.sum, 0))::text as sum, coalesce(b.behind, 0)::int as behind,
+           (select r.xact::text from syncline.record r where r.resource_id = ${sql.lit(resourceId)} order by r.xact desc, r.record_id desc limit 1) as head
+      from syncline.digest d left join lateral (
+        select sum(g.behind) as behind, sum(g.records) as records, sum(g.sum) as sum
+          from ${behind()} cross join lateral (
+            select count(*) as behind, count(*) filter (where not r.deleted) - count(r.counted) as records,
+                   coalesce(sum(${sql.raw(COUNTED)}), 0) - coalesce(sum(r.counted), 0) as sum
+              from syncline.record r join syncline.site o on o.id = r.origin
+             where ${uncounted(resourceId)}
+          ) g
+      ) b on true
+     where d.resource_id = ${resourceId}`.execute(db)
+  const [row] = rows
+  if (row === undefined) return { records: 0, sum: '0', head: '0', behind: 0 }
+  return { records: Number(row.records), sum: row.sum, head: row.head ?? '0', behind: row.behind }
+}
+
+/** Between the transactions whose records were counted as they were written, everything behind the place may have changed. */
+function behind(): RawBuilder<unknown> {
+  return sql.raw(`lateral (select array(select w from unnest(d.whole) w order by w) as whole) w
+    cross join lateral unnest(array_prepend('0'::xid8, w.whole), array_append(w.whole, ${XACT_MAX})) as gap(low, high)`)
+}
+
+function uncounted(resourceId: number): RawBuilder<boolean> {
+  return sql<boolean>`r.resource_id = ${sql.lit(resourceId)} and (r.xact, r.record_id) > (d.folded, d.folded_id) and r.xact > gap.low and r.xact < gap.high`
+}
+
+/**
+ * Brings the kept sum up to date, a bounded number of records for each commit. Records that are being written are left for the next time. True
+ * when nothing is left that could be folded now; false when another process is at it or a record was in use.
+ */
+export async function foldDigest(
+  db: Kysely<Database>,
+  resourceId: number,
+  stepsMax = Number.MAX_SAFE_INTEGER,
+): Promise<boolean> {
+  for (let step = 0; step < stepsMax; step++) {
+    const state = await db.transaction().execute((trx) => foldStep(trx, resourceId))
+    if (state !== 'more') return state === 'done'
+  }
+  return false
+}
+
+async function foldStep(trx: Transaction<Database>, resourceId: number): Promise<'more' | 'done' | 'held'> {
+  await sql`set local synchronous_commit = off`.execute(trx)
+  const { rows: mine } = await sql`
+    select from syncline.digest where resource_id = ${resourceId} for update skip locked`.execute(trx)
+  if (mine.length === 0) return 'held'
+  const { rows } = await sql<{ page: number; held: boolean }>`
+    with page as materialized (
+      select s.*, row_number() over (order by s.xact, s.record_id) as n from (
+        select r.record_id, r.xact, r.counted, ${sql.raw(COUNTED)} as now
+          from syncline.digest d, ${behind()}, syncline.record r join syncline.site o on o.id = r.origin
+         where d.resource_id = ${resourceId} and ${uncounted(resourceId)} and r.xact < pg_snapshot_xmin(pg_current_snapshot())
+         order by r.xact, r.record_id limit ${FOLD_ROWS}
+      ) s
+    ), free as materialized (
+      -- Whoever writes a record takes its lock; it will be behind the place again in any case.
+      select r.record_id from syncline.record r join page p on p.record_id = r.record_id and p.xact = r.xact
+       where r.resource_id = ${sql.lit(resourceId)} and p.counted is distinct from p.now for update of r skip locked
+    ), held as (
+      select min(p.n) as n from page p where p.counted is distinct from p.now and p.record_id not in (select record_id from free)
+    ), done as materialized (
+      select p.* from page p, held where held.n is null or p.n < held.n
+    ), counted as (
+      update syncline.record r set counted = p.now from done p
+       where r.resource_id = ${sql.lit(resourceId)} and r.record_id = p.record_id and p.counted is distinct from p.now
+    ), last as (
+      select xact, record_id as id from done order by n desc limit 1
+    )
+    update syncline.digest d set
+           living = d.living + s.records, sum = d.sum + s.sum,
+           (folded, folded_id) = (select p.xact, p.id from (
+               select xact, id from last
+               union all select d.folded, d.folded_id
+               -- When everything between them is counted, the place is behind the transactions that were counted as they were written.
+               union all select max(w), ${LAST_ID} from unnest(d.whole) w
+                where w < pg_snapshot_xmin(pg_current_snapshot()) and s.page < ${FOLD_ROWS} and not s.held having count(*) > 0
+             ) p order by p.xact desc, p.id desc limit 1)
+      from (select count(done.now) - count(done.counted) as records, coalesce(sum(done.now), 0) - coalesce(sum(done.counted), 0) as sum,
+                   (select count(*) from page)::int as page, (select n is not null from held) as held from done) s
+     where d.resource_id = ${resourceId}
+    returning s.page, s.held`.execute(trx)
+  await sql`
+    update syncline.digest d set whole = array(select w from unnest(d.whole) w where w > d.folded)
+     where d.resource_id = ${resourceId} and exists (select from unnest(d.whole) w where w <= d.folded)`.execute(trx)
+  const [{ page, held } = { page: 0, held: false }] = rows
+  return held ? 'held' : page === FOLD_ROWS ? 'more' : 'done'
+}
+
+/**
+ * Wraps an insert of new rows into syncline.record, whose select gives `counted` by `countedSql`, so that they are in the sum as they are written.
+ * A transaction that has written nothing else of the resource is remembered as a whole, and none of its records is looked at again.
+ */
+export function countingInsert(resourceId: number, insert: RawBuilder<unknown>): RawBuilder<{ records: number }> {
+  return sql`
+    with made as (${insert} returning counted), total as (
+      select count(*)::int as records, count(counted) as living, coalesce(sum(counted), 0) as sum from made
+    ), added as (
+      update syncline.digest d set living = d.living + total.living, sum = d.sum + total.sum,
+             whole = case when exists (select from syncline.record r where r.resource_id = ${sql.lit(resourceId)} and r.xact = pg_current_xact_id())
+                     then d.whole else array_append(d.whole, pg_current_xact_id()) end
+        from total where d.resource_id = ${resourceId}
+    )
+    select records from total`
+}
+
+/** After other records of the resource were written in this transaction: it is no longer counted as a whole. */
+export async function notWhole(trx: Transaction<Database>, resourceId: number): Promise<void> {
+  await sql`
+    update syncline.digest set whole = array_remove(whole, pg_current_xact_id())
+     where resource_id = ${resourceId} and pg_current_xact_id() = any(whole)`.execute(trx)
+}
+
+/** Makes the sum of a resource that was just attached. May be repeated. */
+export async function beginDigest(trx: Transaction<Database>, resourceName: string): Promise<void> {
+  await sql`
+    insert into syncline.digest (resource_id) select id from syncline.resource where name = ${resourceName} on conflict do nothing`.execute(
+    trx,
+  )
+}
