@@ -17,7 +17,7 @@ import {
 } from '../store/index.ts'
 import {
   isJsonObject,
-  judge,
+  judgeTotals,
   type RunEvent,
   SynclineError,
   sameTotal,
@@ -132,7 +132,13 @@ async function compare(deps: ComparisonDeps): Promise<Omit<FoundComparison, 'too
   const waiting = await waitingFor(store.db, peer, resource, task.mode === 'pull' ? null : 'push')
   here = await totalHere(deps, scope)
   there = await ask(deps, here, waiting)
-  const { verdict, reason } = judge({ here, there, waitingHere: waiting, waitingThere: there.waiting, mode: task.mode })
+  const { verdict, reason } = judgeTotals({
+    here,
+    there,
+    waitingHere: waiting,
+    waitingThere: there.waiting,
+    mode: task.mode,
+  })
   const differing = verdict === 'equal' ? null : Math.abs(here.records - there.records) || null
   return { verdict, reason, records: here.records, head: here.head, scope, differing }
 }

@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import {
-  judge,
+  judgeTotals,
   type Mode,
   type Position,
   parseCheckpoint,
@@ -147,7 +147,7 @@ export async function answerComparison(
     request.waiting === undefined
       ? { changes: 0, quarantine: 0, conflicts: 0 }
       : await waitingFor(store.db, peer, resource, scope.pulls ? 'ack' : null)
-  const { verdict, reason } = judge({
+  const { verdict, reason } = judgeTotals({
     here: total,
     there: told,
     waitingHere: waiting,

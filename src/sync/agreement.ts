@@ -25,7 +25,7 @@ export function sameTotal(a: Total, b: Total): boolean {
 }
 
 /** What two totals of one resource mean, and in words why they differ. `mode` is that of the task, seen from here. */
-export function judge(found: {
+export function judgeTotals(found: {
   readonly here: Total
   readonly there: Total
   readonly waitingHere: Waiting
