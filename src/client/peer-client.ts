@@ -2,13 +2,14 @@ import {
   type Batch,
   type BatchReport,
   type BodyLimits,
+  type CanaryState,
   codecForContentType,
   decodeLines,
-  encodeLines,
   isJsonObject,
   JSON_DEPTH_MAX,
   LINES_MEDIA_TYPE,
   type LineBatch,
+  linesBody,
   linesOfChanges,
   type Outcome,
   parseJson,
@@ -28,6 +29,8 @@ export type Greeting = {
   readonly uuid: string
   readonly name: string
   readonly logId: string
+  /** Made anew at every start of the peer; null where it does not tell. */
+  readonly mark: string | null
   readonly clockOffsetMs: number
   readonly resources: readonly OfferedResource[]
   /** What the peer takes in one push. */
@@ -51,6 +54,14 @@ export type PullQuery = {
   readonly limit?: number | undefined
   readonly filter?: string | null | undefined
   readonly columns?: readonly string[] | null | undefined
+  /** Versions without values. */
+  readonly heads?: boolean | undefined
+  /** The peer takes note of nothing. */
+  readonly preview?: boolean | undefined
+  /** The peer also tells what is due in all. */
+  readonly weigh?: boolean | undefined
+  /** Id of a record that the peer tells the state of; with `weigh`. */
+  readonly canary?: string | null | undefined
   /** Seconds that the peer may wait for something to come. */
   readonly waitSeconds?: number | undefined
   /** Asks for the deletions whose tombstones were purged since, instead of changes. */
@@ -60,6 +71,14 @@ export type PullQuery = {
   readonly signal?: AbortSignal | undefined
 }
 
+/** What a peer told with a batch about all that is due; null where nobody asked, or it does not know. */
+export type Told = {
+  readonly due: { readonly puts: number; readonly deletes: number } | null
+  /** The resource has no record there. */
+  readonly empty: boolean
+  readonly canary: CanaryState | null
+}
+
 /** One answer to a pull: mostly one batch; several when a public format mixed sets of columns. Only the last one has `next`. */
 export type Pulled = {
   readonly batches: readonly LineBatch[]
@@ -67,11 +86,34 @@ export type Pulled = {
   readonly checkpoint: string
   readonly more: boolean
   readonly bytes: number
+  readonly told: Told | null
   /** Tombstones were purged that this site has not heard of: see LineBatch. */
   readonly purges?: number | undefined
 }
 
-export type Pushed = { readonly report: BatchReport; readonly bytes: number }
+export type Pushed = {
+  readonly report: BatchReport
+  readonly bytes: number
+  /** Only where the push was to be tried. */
+  readonly preview?: PushPreview | undefined
+}
+
+/** What a push would do at the peer. `living` and `samples` only for heads. */
+export type PushPreview = {
+  readonly inserts: number
+  readonly updates: number
+  readonly deletes: number
+  readonly living: number | null
+  readonly samples: readonly string[]
+  readonly braked: string | null
+}
+
+export type PushOptions = {
+  /** Only tells what would happen: with the values, or by versions alone. */
+  readonly preview?: 'values' | 'heads' | undefined
+  /** Deletions that are still to be sent, these included. */
+  readonly announced?: number | undefined
+}
 
 /** The verbs of /sync/v1 as this site asks a peer for them. Each makes one attempt: repeating is for the caller to decide. */
 export type PeerClient = ReturnType<typeof createPeerClient>
@@ -118,6 +160,7 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
         uuid: text(site, 'uuid', what).toLowerCase(),
         name: text(site, 'name', what),
         logId: text(site, 'logId', what),
+        mark: typeof site.mark === 'string' ? site.mark : null,
         clockOffsetMs: time - (asked + answered) / 2,
         resources: readResources(site.resources, what),
         limits: readLimits(site.limits),
@@ -137,6 +180,10 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
           filter: filter ?? undefined,
           columns: columns?.join(','),
           purged: query.purged ? 'true' : undefined,
+          heads: query.heads === true ? 'true' : undefined,
+          preview: query.preview === true ? 'true' : undefined,
+          weigh: query.weigh === true ? 'true' : undefined,
+          canary: query.weigh === true ? (query.canary ?? undefined) : undefined,
           wait: waitSeconds === undefined ? undefined : String(waitSeconds),
         },
         headers: { accept: ACCEPT_LINES },
@@ -153,28 +200,31 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
       }
       const count = batches.reduce((sum, batch) => sum + batch.count, 0)
       const purges = batches.at(-1)?.purges
-      return { batches, count, checkpoint: next.checkpoint, more: next.more, bytes: answer.body.travelled, purges }
+      return { batches, count, checkpoint: next.checkpoint, more: next.more, bytes: answer.body.travelled, purges, told: toldIn(answer.headers) }
     },
 
     /** Sends a batch of our changes; the answer tells of every record that was not simply applied. */
-    async push(batch: LineBatch, signal?: AbortSignal): Promise<Pushed> {
+    async push(batch: LineBatch, signal?: AbortSignal, options: PushOptions = {}): Promise<Pushed> {
       const { next: _, purges: _purges, ...sent } = batch
-      const plain = Buffer.from(encodeLines(sent).join(''))
+      const plain = linesBody(sent)
       const coded = !transport.local && plain.length >= COMPRESS_FROM_BYTES
       const body = coded ? await compress(plain) : plain
       const answer = await json({
         method: 'POST',
         path: '/changes',
-        query: { resource: batch.resource },
+        query: { resource: batch.resource, preview: options.preview },
         headers: {
           'content-type': LINES_MEDIA_TYPE,
+          ...(options.announced && { 'syncline-due': `deletes=${options.announced}` }),
           'content-digest': contentDigest(body),
           ...(coded && { 'content-encoding': 'zstd' }),
         },
         body,
         signal,
       })
-      return { report: readReport(answer, `POST /changes at ${transport.host}`), bytes: body.length }
+      const what = `POST /changes at ${transport.host}`
+      const preview = options.preview === undefined ? undefined : readPreview(answer.preview, what)
+      return { report: readReport(answer, what), bytes: body.length, preview }
     },
 
     /** Tells the peer up to where this site has everything. */
@@ -327,5 +377,34 @@ function readRejection(value: unknown, what: string): BatchReport['rejections'][
     outcome: outcome as BatchReport['rejections'][number]['outcome'],
     ...(typeof code === 'string' && { code }),
     reason: typeof reason === 'string' ? reason : '',
+  }
+}
+
+function toldIn(headers: PeerAnswer['headers']): Told | null {
+  const empty = headers['syncline-empty']
+  if (empty === undefined) return null
+  const [, puts, deletes] = /^puts=(\d{1,15}), deletes=(\d{1,15})$/.exec(String(headers['syncline-due'])) ?? []
+  const canary = CANARY_STATES.find((state) => state === headers['syncline-canary']) ?? null
+  const due = puts === undefined ? null : { puts: Number(puts), deletes: Number(deletes) }
+  return { due, empty: empty === 'true', canary }
+}
+
+const CANARY_STATES: readonly CanaryState[] = ['living', 'deleted', 'missing']
+
+function readPreview(value: unknown, what: string): PushPreview {
+  if (!isJsonObject(value)) throw unreadable(what, 'it does not tell what a push would do')
+  const number = (member: string) => {
+    const found = value[member]
+    if (!Number.isSafeInteger(found) || (found as number) < 0) throw unreadable(what, `${member} is no number`)
+    return found as number
+  }
+  const samples = Array.isArray(value.samples) ? value.samples.filter((id): id is string => typeof id === 'string') : []
+  return {
+    inserts: number('inserts'),
+    updates: number('updates'),
+    deletes: number('deletes'),
+    living: value.living === null ? null : number('living'),
+    samples,
+    braked: typeof value.braked === 'string' ? value.braked : null,
   }
 }

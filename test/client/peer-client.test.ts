@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { gzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { type ClientSettings, type Connection, createPeerClient, type PeerError } from '../../src/client/index.ts'
-import { encodeLines, type LineBatch, SynclineError } from '../../src/sync/index.ts'
+import { type LineBatch, linesBody, SynclineError } from '../../src/sync/index.ts'
 import { makeCertificates } from '../support/certificates.ts'
 import { freePort } from '../support/postgres.ts'
 import { startProxy } from '../support/proxy.ts'
@@ -21,7 +21,7 @@ const BATCH: LineBatch = {
   count: 1,
   next: { checkpoint: 'Y2hlY2s', more: false },
 }
-const LINES = encodeLines(BATCH).join('')
+const LINES = linesBody(BATCH).toString()
 const REPORT = {
   counts: { applied: 1, known: 0, skipped: 0, merged: 0, conflict: 0, quarantined: 0, refused: 0 },
   rejections: [],
@@ -180,7 +180,7 @@ t.test('a body that was cut or altered counts for nothing', async (t) => {
     (response) => lines(response, LINES.replace('"count":1', '"count":2')),
     (response) => lines(response, packed.subarray(0, packed.length - 3), { 'content-encoding': 'zstd' }),
     (response) => lines(response, gzipSync(LINES).subarray(0, 30), { 'content-encoding': 'gzip' }),
-    (response) => lines(response, encodeLines({ ...BATCH, resource: 'other' }).join('')),
+    (response) => lines(response, linesBody({ ...BATCH, resource: 'other' }).toString()),
   ]
   const server = await serve(t, (_, response) => answers.shift()?.(response))
   const peer = client(t, server.url)

@@ -16,7 +16,7 @@ import {
   serveChanges,
   writeCheckpoint,
 } from '../../src/store/index.ts'
-import { decodeLines, encodeLines, SynclineError } from '../../src/sync/index.ts'
+import { decodeLines, linesBody, SynclineError } from '../../src/sync/index.ts'
 
 export const LIMITS = {
   batchRowsMax: 1000,
@@ -61,7 +61,7 @@ export async function servePeer(t: Test, store: Store, self: () => Self, caller:
       const asked = { resource, after, limit: Number(limit), filter, columns: columns?.split(',') }
       const batch = await serveChanges(store, link(), asked, LIMITS)
       response.setHeader('content-type', 'application/vnd.syncline.lines')
-      return response.end(encodeLines(batch).join(''))
+      return response.end(linesBody(batch).toString())
     }
     if (noun === 'changes') {
       const batch = decodeLines(body, { ...LIMITS, recordsMax: LIMITS.batchRowsMax })

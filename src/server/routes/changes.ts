@@ -15,9 +15,9 @@ import {
   changesOfLines,
   codecForAccept,
   codecForContentType,
-  encodeLines,
   LINES_MEDIA_TYPE,
   type LineBatch,
+  linesBody,
   SynclineError,
 } from '../../sync/index.ts'
 import { peerOf } from '../access.ts'
@@ -172,9 +172,11 @@ export const changesRoutes =
           peerId: link.peer.id,
         })
       })
-      const pieces =
-        format.name === 'lines' ? encodeLines(batch) : format.encode({ ...batch, changes: changesOfLines(batch) })
-      const { body, encoding } = await pack(Buffer.from([...pieces].join('')), request.headers['accept-encoding'])
+      const plain =
+        format.name === 'lines'
+          ? linesBody(batch)
+          : Buffer.from([...format.encode({ ...batch, changes: changesOfLines(batch) })].join(''))
+      const { body, encoding } = await pack(plain, request.headers['accept-encoding'])
       const { checkpoint, more = false } = batch.next ?? {}
       const durationMs = Math.round(performance.now() - began)
       if (batch.count > 0 && quiet !== true && rest.heads !== true) {

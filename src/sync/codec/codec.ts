@@ -7,7 +7,7 @@ import { ndjson } from './ndjson.ts'
 import { s3xml } from './s3xml.ts'
 
 /**
- * The internal wire stands in the registry for negotiation only: `encodeLines` and `decodeLines` go with it, as its
+ * The internal wire stands in the registry for negotiation only: `linesBody` and `decodeLines` go with it, as its
  * batches are never parsed.
  */
 export const lines = { name: 'lines', mediaType: LINES_MEDIA_TYPE, aliases: [] } as const

@@ -5,9 +5,9 @@ export type { BodyLimits, Codec, DecodeContext, WritingCodec } from './format.ts
 export { changesOfLines, linesOfChanges } from './line-changes.ts'
 export {
   decodeLines,
-  encodeLines,
   LINES_MEDIA_TYPE,
   type LineBatch,
+  linesBody,
   linesHeader,
   linesTrailer,
   splitSets,

@@ -63,10 +63,16 @@ export function linesTrailer(batch: LineBatch): string {
   return JSON.stringify({ count: batch.count, ...batch.next, purges: batch.purges })
 }
 
-/** The body of a batch in pieces to be sent one after the other; the lines are one piece, as they came. */
-export function encodeLines(batch: LineBatch): string[] {
-  const lines = batch.text === '' ? [] : [batch.text, '\n']
-  return [linesHeader(batch), '\n', ...lines, linesTrailer(batch)]
+/** The body of a batch. It is made without gluing the lines to a larger text first: they are most of what a site sends. */
+export function linesBody(batch: LineBatch): Buffer {
+  const [first, last] = [Buffer.from(`${linesHeader(batch)}\n`), Buffer.from(linesTrailer(batch))]
+  const lines = batch.text === '' ? 0 : Buffer.byteLength(batch.text) + 1
+  const body = Buffer.allocUnsafe(first.length + lines + last.length)
+  first.copy(body)
+  if (lines > 0) body.write(batch.text, first.length)
+  if (lines > 0) body[first.length + lines - 1] = 0x0a
+  last.copy(body, first.length + lines)
+  return body
 }
 
 /**
