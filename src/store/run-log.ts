@@ -10,6 +10,7 @@ import {
   pageBounds,
   toPage,
 } from './registry/index.ts'
+import { pruneRunBatches } from './run-batch.ts'
 import type { Database } from './schema.ts'
 
 export const RESULTS = ['success', 'warning', 'error', 'fatal'] as const
@@ -262,6 +263,7 @@ export async function pruneLog(
     const limit = sql<string>`now() - make_interval(days => ${days})`
     const entries = await trx.deleteFrom('syncline.log').where('at', '<', limit).executeTakeFirst()
     const runs = await trx.deleteFrom('syncline.run').where('finished_at', '<', limit).executeTakeFirst()
+    if (runs.numDeletedRows > 0n) await pruneRunBatches(trx)
     return { entries: Number(entries.numDeletedRows), runs: Number(runs.numDeletedRows) }
   })
 }

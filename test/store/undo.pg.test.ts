@@ -1,0 +1,387 @@
+import t, { type Test } from 'tap'
+import {
+  applyPull,
+  attach,
+  finishRun,
+  listHistory,
+  listLog,
+  loadResources,
+  newLog,
+  pruneHistory,
+  readCheckpoint,
+  readRun,
+  redrive,
+  serveChanges,
+  startRun,
+  type UndoReport,
+  undoRun,
+} from '../../src/store/index.ts'
+import {
+  introduce,
+  LIMITS,
+  linkOf,
+  peerOf,
+  pullAll,
+  type Site,
+  siteFactory,
+  syncOnce,
+  TASK,
+  versionsOf,
+} from '../support/sites.ts'
+
+const DDL = `
+  create table country (id text primary key, name text not null, size int8, facts jsonb, tags text[], area numeric(10, 2));
+  create table city (id uuid primary key default gen_random_uuid(), country text references country, name text not null unique);
+  create table owner (nr serial primary key, uid uuid not null unique default gen_random_uuid(), name text, house int);
+  create table house (nr serial primary key, uid uuid not null unique default gen_random_uuid(), owner int not null references owner, name text);
+  alter table owner add foreign key (house) references house;`
+
+const sites = await siteFactory(t)
+
+async function pair(names: readonly string[] = ['a', 'b']): Promise<Site[]> {
+  const made: Site[] = []
+  for (const name of names) {
+    const site = await sites.make(name, DDL)
+    await attach(site.store, [
+      { table: 'country' },
+      { table: 'city' },
+      { table: 'owner', key: 'uid' },
+      { table: 'house', key: 'uid' },
+    ])
+    for (const other of made) await introduce(site, other)
+    made.push(site)
+  }
+  return made
+}
+
+/** One run in which `here` pulls everything from `there`. */
+async function pullRun(here: Site, there: Site, task: Partial<typeof TASK> = {}, rows = 10_000): Promise<string> {
+  const peer = peerOf(here, there)
+  const { id: runId } = await startRun(here.store.db, { peer, cause: 'hand' })
+  const limits = { ...LIMITS, batchRowsMax: rows }
+  for (const { id, name } of await loadResources(here.store.db)) {
+    for (let more = true; more; ) {
+      const after = (await readCheckpoint(here.store.db, peer.id, id, 'pull')) ?? undefined
+      const batch = await serveChanges(there.store, linkOf(there, here), { resource: name, after }, limits)
+      await applyPull(here.store, linkOf(here, there), { task: { ...TASK, ...task }, batch, runId }, limits)
+      more = batch.next?.more ?? false
+    }
+  }
+  await redrive(here.store, here.self, runId, limits)
+  await finishRun(here.store.db, runId, { result: 'success' })
+  return runId
+}
+
+const undo = (site: Site, runId: string, more: Partial<Parameters<typeof undoRun>[2]> = {}): Promise<UndoReport> =>
+  undoRun(site.store, site.self, { runId, preview: false, force: [], partial: false, by: 'anna', ...more }, LIMITS)
+
+const countries = (site: Site) => site.sql('select * from country order by id')
+const names = async (site: Site) =>
+  (await site.sql('select id, name from country order by id')).map((r) => `${r.id} ${r.name}`)
+
+async function converged(t: Test, ...all: readonly Site[]) {
+  const [first, ...others] = all as [Site, ...Site[]]
+  for (const other of others) {
+    t.same(await countries(other), await countries(first), `${other.name} holds what ${first.name} holds`)
+    t.same(await versionsOf(other), await versionsOf(first))
+  }
+}
+
+t.test(
+  'a run is taken back: what it brought goes, what it deleted returns, what it replaced is as before; and it syncs on',
+  async (t) => {
+    const [a, b, c] = (await pair(['a', 'b', 'c'])) as [Site, Site, Site]
+    await b.sql(
+      `insert into country values ('AT', 'Austria', 9007199254740993, '{"z": 1, "a": [1.50]}', '{x,"y z"}', 83871.10), ('DE', 'Germany', 2, null, null, null), ('CH', 'Swiss', 3, null, null, null)`,
+    )
+    await syncOnce(a, b)
+    await syncOnce(c, a)
+    const before = await countries(a)
+    await b.sql(`update country set name = 'Österreich', size = 1, facts = null, tags = null, area = 1 where id = 'AT'`)
+    await b.sql(`delete from country where id = 'DE'`)
+    await b.sql(`insert into country values ('FR', 'France')`)
+    const run = await pullRun(a, b)
+    await syncOnce(c, a)
+    const after = await countries(a)
+    t.same(await names(a), ['AT Österreich', 'CH Swiss', 'FR France'])
+
+    const report = await undo(a, run)
+    t.match(report, {
+      runId: run,
+      preview: false,
+      counts: { removed: 1, restored: 1, replaced: 1, since: 0, blocked: 0, same: 0, missing: 0 },
+    })
+    t.same(await countries(a), before, 'every value is as it was, to the last digit')
+    const log = await listLog(a.store.db, { runId: report.undoRunId as string })
+    t.ok(log.items.some(({ message }) => /taken back by anna: 1 removed, 1 restored, 1 back/.test(message)))
+    t.match(await readRun(a.store.db, report.undoRunId as string), {
+      cause: `undo of run ${run}`,
+      result: 'success',
+      state: 'finished',
+    })
+
+    await syncOnce(a, b)
+    await syncOnce(c, a)
+    t.same(await countries(b), before, 'the peer takes it as a change like any other')
+    await converged(t, a, b, c)
+
+    const again = await undo(a, report.undoRunId as string)
+    t.match(again.counts, { removed: 1, restored: 1, replaced: 1, since: 0 })
+    t.same(await countries(a), after, 'undoing the undo puts everything back')
+    await syncOnce(a, b)
+    await syncOnce(c, a)
+    await converged(t, a, b, c)
+  },
+)
+
+t.test('what somebody changed since is named and left, each with who did it; and taken with force', async (t) => {
+  const [a, b, c] = (await pair(['a', 'b', 'c'])) as [Site, Site, Site]
+  await b.sql(`insert into country (id, name) select 'C' || n, 'old ' || n from generate_series(1, 4) n`)
+  await syncOnce(a, b)
+  await b.sql(`update country set name = 'new ' || id where id <> 'C4'`)
+  await b.sql(`insert into country (id, name) values ('N1', 'new'), ('N2', 'new'), ('N3', 'new')`)
+  const run = await pullRun(a, b)
+  await syncOnce(c, a)
+  await a.sql(`update country set name = 'local' where id in ('C1', 'N1')`)
+  await c.sql(`update country set name = 'third' where id in ('C2', 'N2')`)
+  const later = await pullRun(a, c)
+  const preview = await undo(a, run, { preview: true })
+  const report = await undo(a, run)
+  t.same(preview.counts, report.counts, 'a preview counts what then happens')
+  t.match(report.counts, { removed: 1, replaced: 1, since: 4 })
+  t.same(
+    report.since.map(({ id, did, site, via, runId }) => [id, did, site, via, runId]),
+    [
+      ['C1', 'replaced', 'a', null, null],
+      ['C2', 'replaced', 'c', 'c', later],
+      ['N1', 'inserted', 'a', null, null],
+      ['N2', 'inserted', 'c', 'c', later],
+    ],
+  )
+  t.match(await readRun(a.store.db, report.undoRunId as string), { result: 'warning' })
+  t.same(await names(a), ['C1 local', 'C2 third', 'C3 old 3', 'C4 old 4', 'N1 local', 'N2 third'])
+  await t.rejects(undo(a, run, { force: ['country/XX'] }), { code: 'SYNC_REQUEST_NOT_FOUND', message: /country\/XX/ })
+  const forced = await undo(a, run, { force: ['country/C1', 'country/N2'] })
+  t.match(forced.counts, { removed: 1, replaced: 1 })
+  t.same(
+    forced.since.map(({ id, runId }) => [id, runId]),
+    [
+      ['C2', later],
+      ['C3', report.undoRunId],
+      ['N1', null],
+    ],
+    'what the first undo wrote has been changed since too: by it',
+  )
+  t.same(await names(a), ['C1 old 1', 'C2 third', 'C3 old 3', 'C4 old 4', 'N1 local'])
+  await syncOnce(a, b)
+  await syncOnce(c, a)
+  await syncOnce(a, b)
+  await converged(t, a, b, c)
+})
+
+t.test('a preview writes nothing, and shows the fields that would change', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(`insert into country (id, name, size) values ('AT', 'Austria', 1)`)
+  await syncOnce(a, b)
+  await b.sql(`update country set size = 2; insert into country (id, name) values ('DE', 'Germany')`)
+  const run = await pullRun(a, b)
+  const before = [await countries(a), await versionsOf(a), await a.sql('select count(*) from syncline.history')]
+  const preview = await undo(a, run, { preview: true })
+  t.match(preview, { preview: true, undoRunId: null, counts: { removed: 1, replaced: 1 } })
+  t.same(preview.samples.map(({ id, does }) => [id, does]).sort(), [
+    ['AT', 'replaced'],
+    ['DE', 'removed'],
+  ])
+  t.same(preview.samples.find(({ id }) => id === 'AT')?.fields, { size: { now: '2', next: '1' } })
+  t.ok(preview.bytes > 0)
+  t.same([await countries(a), await versionsOf(a), await a.sql('select count(*) from syncline.history')], before)
+})
+
+t.test('values that lost a conflict in the run come back', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(`insert into country (id, name) values ('AT', 'Austria'), ('DE', 'Germany')`)
+  await syncOnce(a, b)
+  await a.sql(`update country set name = 'ours'`)
+  await b.sql(`update country set name = 'theirs'`)
+  const run = await pullRun(a, b, { onConflict: 'theirs' })
+  t.same(await names(a), ['AT theirs', 'DE theirs'])
+  const [country] = await loadResources(a.store.db)
+  const { items } = await listHistory(a.store.db, country as never, 'AT')
+  t.match(items[0], { reason: 'replaced', data: { name: 'ours' } })
+  t.match((await undo(a, run)).counts, { replaced: 2 })
+  t.same(await names(a), ['AT ours', 'DE ours'])
+  await syncOnce(a, b)
+  await converged(t, a, b)
+})
+
+t.test(
+  'parents return before their children and go after them, by number or by identity, in circles too',
+  async (t) => {
+    const [a, b] = (await pair()) as [Site, Site]
+    await b.sql(
+      `insert into country (id, name) values ('AT', 'Austria'); insert into city (country, name) values ('AT', 'Graz')`,
+    )
+    await b.sql(
+      `insert into owner (name) values ('Ada'); insert into house (owner, name) select nr, 'first' from owner; update owner set house = (select nr from house)`,
+    )
+    await a.sql(`select setval('owner_nr_seq', 100), setval('house_nr_seq', 200)`)
+    const came = await pullRun(a, b)
+    const state = async () => [
+      await a.sql('select id, country, name from city'),
+      await a.sql('select o.uid, o.name, h.uid as house from owner o left join house h on h.nr = o.house'),
+      await a.sql('select h.uid, h.name, o.uid as owner from house h join owner o on o.nr = h.owner'),
+      await names(a),
+    ]
+    const full = await state()
+    t.match(full, [[{ name: 'Graz' }], [{ name: 'Ada', house: String }], [{ name: 'first' }], ['AT Austria']])
+
+    const gone = await undo(a, came)
+    t.match(gone.counts, { removed: 4, blocked: 0, since: 0 }, 'a circle of two goes as a whole')
+    t.same(await state(), [[], [], [], []])
+    const back = await undo(a, gone.undoRunId as string)
+    t.match(back.counts, { restored: 4, blocked: 0 })
+    t.same(await state(), full, 'and returns as a whole, with new numbers')
+
+    await syncOnce(a, b)
+    await b.sql('delete from city; delete from country')
+    const deleted = await pullRun(a, b)
+    t.match(await state(), [[], [{ name: 'Ada' }], [{ name: 'first' }], []])
+    t.match((await undo(a, deleted)).counts, { restored: 2, blocked: 0 })
+    t.same(await state(), full)
+    await syncOnce(a, b)
+    await converged(t, a, b)
+  },
+)
+
+t.test('what stands in the way is named with its reason, and the rest is taken back', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(
+    `insert into country (id, name) values ('AT', 'Austria'), ('DE', 'Germany'); insert into city (name) values ('Graz')`,
+  )
+  const run = await pullRun(a, b)
+  await a.sql(`insert into city (country, name) values ('AT', 'Linz')`)
+  const report = await undo(a, run)
+  t.match(report.counts, { removed: 2, blocked: 1 })
+  t.match(report.blocked, [{ resource: 'country', id: 'AT', code: 'SYNC_RECORD_STILL_REFERENCED', reason: /city/ }])
+  t.same(await names(a), ['AT Austria'])
+  await syncOnce(a, b)
+  await converged(t, a, b)
+})
+
+t.test('a unique value that another record of the run took is free again when it is needed', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(`insert into city (name) values ('Graz')`)
+  await syncOnce(a, b)
+  const before = await a.sql('select id, name from city')
+  await b.sql(`delete from city; insert into city (name) values ('Graz')`)
+  const run = await pullRun(a, b)
+  t.not((await a.sql('select id from city'))[0]?.id, before[0]?.id)
+  t.match((await undo(a, run)).counts, { removed: 1, restored: 1, blocked: 0 })
+  t.same(await a.sql('select id, name from city'), before)
+})
+
+t.test('a record that one run changed twice returns to what was before the run', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(`insert into country (id, name) values ('AT', 'first')`)
+  await syncOnce(a, b)
+  const peer = peerOf(a, b)
+  const { id: runId } = await startRun(a.store.db, { peer, cause: 'hand' })
+  const country = (await loadResources(a.store.db)).find(({ name }) => name === 'country') as {
+    id: number
+    name: string
+  }
+  for (const name of ['second', 'third']) {
+    await b.sql(
+      `update country set name = '${name}'; insert into country (id, name) values ('DE', '${name}') on conflict (id) do update set name = excluded.name`,
+    )
+    const after = (await readCheckpoint(a.store.db, peer.id, country.id, 'pull')) ?? undefined
+    const batch = await serveChanges(b.store, linkOf(b, a), { resource: 'country', after }, LIMITS)
+    await applyPull(a.store, linkOf(a, b), { task: TASK, batch, runId }, LIMITS)
+  }
+  await t.rejects(undo(a, runId), { code: 'SYNC_RUN_ACTIVE' }, 'not while the run is under way')
+  await finishRun(a.store.db, runId, { result: 'success' })
+  t.match((await undo(a, runId)).counts, { removed: 1, replaced: 1 })
+  t.same(await names(a), ['AT first'])
+})
+
+t.test('past what history keeps, an undo says exactly what is missing and does the rest only when asked', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(`insert into country (id, name) values ('AT', 'old'), ('DE', 'old'), ('CH', 'old')`)
+  await syncOnce(a, b)
+  await b.sql(
+    `update country set name = 'new' where id <> 'CH'; delete from country where id = 'CH'; insert into country (id, name) values ('FR', 'new')`,
+  )
+  const run = await pullRun(a, b)
+  await a.sql(`update syncline.history set at = at - interval '100 days' where record_id in ('AT', 'CH')`)
+  t.equal(await pruneHistory(a.store.db, 90), 2)
+  const preview = await undo(a, run, { preview: true })
+  t.match(preview.missing, [
+    { resource: 'country', deed: 'changed', count: 2, reason: /no longer kept; what ended before 20/ },
+  ])
+  t.match(preview.counts, { removed: 1, replaced: 1, missing: 2 })
+  await t.rejects(undo(a, run), {
+    code: 'SYNC_RUN_UNDO_INCOMPLETE',
+    message: /^2 records that it changed of country cannot be put back/,
+  })
+  t.same(await names(a), ['AT new', 'DE new', 'FR new'], 'nothing was written')
+  t.match((await undo(a, run, { partial: true })).counts, { removed: 1, replaced: 1, missing: 2 })
+  t.same(await names(a), ['AT new', 'DE old'])
+})
+
+t.test('after a new log what a run brought cannot be told from the rest any more, and that is said', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(`insert into country (id, name) values ('AT', 'old')`)
+  await syncOnce(a, b)
+  await b.sql(`update country set name = 'new'; insert into country (id, name) values ('DE', 'new')`)
+  const run = await pullRun(a, b)
+  await newLog(a.store.db)
+  await t.rejects(undo(a, run), {
+    code: 'SYNC_RUN_UNDO_INCOMPLETE',
+    message: /1 records that it brought new of country.*new log/,
+  })
+  t.match((await undo(a, run, { partial: true })).counts, { replaced: 1, removed: 0, missing: 1 })
+  t.same(await names(a), ['AT old', 'DE new'])
+})
+
+t.test('rows that an application holds are waited for, and then left with the reason', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(`insert into country (id, name) values ('AT', 'old'), ('DE', 'old')`)
+  await syncOnce(a, b)
+  await b.sql(`update country set name = 'new'`)
+  const run = await pullRun(a, b)
+  const application = await a.connect()
+  await application.query(`begin; select from country where id = 'AT' for update`)
+  const report = await undo(a, run)
+  await application.query('rollback')
+  t.match(report.counts, { replaced: 1, blocked: 1 })
+  t.match(report.blocked, [{ id: 'AT', code: 'SYNC_RECORD_IN_USE' }])
+})
+
+t.test('10,000 records are taken back in sets and in bounded memory; a baseline keeps no history', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(
+    `insert into country (id, name, facts) select 'C' || n, 'old', jsonb_build_object('text', repeat('x', 500)) from generate_series(1, 5000) n`,
+  )
+  await syncOnce(a, b)
+  await b.sql(`update country set name = 'new'`)
+  await b.sql(
+    `insert into country (id, name, facts) select 'N' || n, 'new', jsonb_build_object('text', repeat('x', 500)) from generate_series(1, 5000) n`,
+  )
+  const run = await pullRun(a, b, {}, 1_000)
+  const [kept] = await a.sql(`select count(*)::int as n from syncline.history where run_id = $1`, [run])
+  t.equal(kept?.n, 5_000, 'history only for what was replaced')
+  const [batches] = await a.sql(
+    `select count(*)::int as n, sum(inserted)::int as inserted, sum(changed)::int as changed from syncline.run_batch where run_id = $1`,
+    [run],
+  )
+  t.match(batches, { n: 10, inserted: 5_000, changed: 5_000 })
+  const began = performance.now()
+  const report = await undo(a, run)
+  t.match(report.counts, { removed: 5_000, replaced: 5_000, since: 0, blocked: 0 })
+  t.comment(`${Math.round(performance.now() - began)} ms`)
+  t.same(await a.sql('select count(*)::int as n, min(name) as low, max(name) as high from country'), [
+    { n: 5_000, low: 'old', high: 'old' },
+  ])
+  await pullAll(b, a)
+  await converged(t, a, b)
+})
