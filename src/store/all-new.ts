@@ -1,6 +1,7 @@
 import { sql, type Transaction } from 'kysely'
 import { type BatchReport, type LineBatch, SynclineError } from '../sync/index.ts'
 import type { ApplyContext } from './apply.ts'
+import { addedToSum, RECORD_HASH } from './digest-sum.ts'
 import type { DatabaseError } from './explain.ts'
 import { emptyReport } from './report.ts'
 import { liveTable } from './resources.ts'
@@ -99,15 +100,16 @@ async function writeLines(
                  ${seenSql(origins)} as seen, split_part(line, e'\\t', 5) as kind, payload, now.limit_us
             from (${stagedLinesSql(resource, batch.text)}) staged, (select ${limit} as limit_us) now offset 0
         ) read
-    ), version as (
-      insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, deleted, source)
-      select ${resource.id}, id, pg_current_xact_id(), origin, clock, seen, false, ${write.source}::int4 from line
-      returning 1
-    ), living as (
+    ), made as (
+      insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, deleted, source, counted)
+      select ${resource.id}, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, false, ${write.source}::int4, ${sql.raw(RECORD_HASH)}
+        from (select id as record_id, origin, clock, seen from line) r join syncline.site o on o.id = r.origin
+      returning counted
+    ), ${addedToSum(resource.id)}, living as (
       insert into ${sql.raw(liveTable(resource))} (${sql.join(names)})
       select ${sql.join([sql`s.id::${sql.raw(resource.keyType)}`, ...values])} from line s returning 1
     )
-    select (select count(*) from version)::int as versions, (select count(*) from living)::int as living,
+    select (select records from total) as versions, (select count(*) from living)::int as living,
            (select bool_and(plain) ${parentsFound(write)} from line s) as plain`.execute(trx)
   const [row] = rows
   return row !== undefined && row.plain === true && row.versions === batch.count && row.living === batch.count

@@ -128,16 +128,19 @@ async function foldStep(trx: Transaction<Database>, resourceId: number): Promise
  * A transaction that has written nothing else of the resource is remembered as a whole, and none of its records is looked at again.
  */
 export function countingInsert(resourceId: number, insert: RawBuilder<unknown>): RawBuilder<{ records: number }> {
-  return sql`
-    with made as (${insert} returning counted), total as (
+  return sql`with made as (${insert} returning counted), ${addedToSum(resourceId)} select records from total`
+}
+
+/** CTEs that add what CTE `made (counted)` inserted in the same statement to the sum; `total (records)` says how many these were. */
+export function addedToSum(resourceId: number): RawBuilder<unknown> {
+  return sql`total as (
       select count(*)::int as records, count(counted) as living, coalesce(sum(counted), 0) as sum from made
     ), added as (
       update syncline.digest d set living = d.living + total.living, sum = d.sum + total.sum,
              whole = case when exists (select from syncline.record r where r.resource_id = ${sql.lit(resourceId)} and r.xact = pg_current_xact_id())
                      then d.whole else array_append(d.whole, pg_current_xact_id()) end
         from total where d.resource_id = ${resourceId}
-    )
-    select records from total`
+    )`
 }
 
 /** After other records of the resource were written in this transaction: it is no longer counted as a whole. */
