@@ -4,6 +4,7 @@ import { SynclineError } from '../sync/index.ts'
 import { path } from './api.ts'
 import { list, type Session, verb } from './command.ts'
 import { EXIT } from './exit.ts'
+import { pairsOf, several } from './pairs.ts'
 import { cell } from './text.ts'
 
 type Options = {
@@ -13,6 +14,7 @@ type Options = {
   readonly columns?: readonly string[]
   readonly onConflict?: string
   readonly master?: string
+  readonly field?: readonly string[]
   readonly revoke?: boolean
 }
 
@@ -35,9 +37,17 @@ export function registerGrant(peer: Command, session: Session): void {
         .option('--columns <columns>', 'only these columns, separated by commas', list)
         .option(
           '--on-conflict <policy>',
-          'what wins when both sites changed a record: newer, mine, theirs, master, ask',
+          'what wins when both sites changed a record: newer, mine, theirs, master, merge, ask',
         )
-        .option('--master <uuid>', 'the site whose word counts, with --on-conflict master')
+        .option(
+          '--master <uuid>',
+          'the site whose word counts, with --on-conflict master, or for fields with the rule site',
+        )
+        .option(
+          '--field <name=rule>',
+          'with merge: what becomes of a field that both changed: newer, mine, theirs, greatest, least, sum, union, site, ask; may be repeated',
+          several,
+        )
         .option('--revoke', 'take the permission back'),
     run: async ({ site, out }, { pull, push, revoke, ...rules }, ref, resource) => {
       const directions = [...(pull === true ? ['pull'] : []), ...(push === true ? ['push'] : [])]
@@ -46,11 +56,12 @@ export function registerGrant(peer: Command, session: Session): void {
       }
       const api = await site()
       const { filter, columns, onConflict, master } = rules
+      const fields = pairsOf('--field', rules.field)
       const grants: Grant[] = []
       for (const direction of directions) {
         const where = path`/peers/${ref}/grants/${direction}/${resource}`
         if (revoke === true) await api.send('DELETE', where)
-        else grants.push(await api.send<Grant>('PUT', where, { body: { filter, columns, onConflict, master } }))
+        else grants.push(await api.send<Grant>('PUT', where, { body: { filter, columns, onConflict, master, fields } }))
       }
       const words = directions.join(' and ')
       await out.result(revoke === true ? { revoked: directions } : { items: grants }, () =>

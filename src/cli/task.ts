@@ -3,6 +3,7 @@ import type { Task } from '../store/index.ts'
 import { SynclineError } from '../sync/index.ts'
 import { type Api, path } from './api.ts'
 import { list, noun, type Register, seconds, verb } from './command.ts'
+import { pairsOf, several } from './pairs.ts'
 import { cell, duration } from './text.ts'
 
 type Settings = {
@@ -11,6 +12,7 @@ type Settings = {
   readonly columns?: readonly string[] | false
   readonly onConflict?: string
   readonly master?: string
+  readonly field?: readonly string[]
   readonly onLeft?: string
   readonly schedule?: string | false
   readonly every?: number
@@ -28,6 +30,7 @@ export const task: Register = (program, session) => {
       'syncline task add hub city --mode both --every 5m',
       `syncline task add hub city --mode pull --filter "country = 'AT'" --schedule "0 3 * * *"`,
       'syncline task add hub city --mode push --columns name,population --live',
+      'syncline task add hub item --mode both --on-conflict merge --field stock=sum --field price=greatest',
     ],
     options: (command) =>
       settingOptions(command.requiredOption('--mode <mode>', 'pull, push or both, as seen from this site')),
@@ -114,8 +117,19 @@ function settingOptions(command: Command): Command {
   return command
     .option('--filter <filter>', `only records that match, such as "population > 1000 and country = 'AT'"`)
     .option('--columns <columns>', 'only these columns, separated by commas', list)
-    .option('--on-conflict <policy>', 'what wins when both sites changed a record: newer, mine, theirs, master, ask')
-    .option('--master <uuid>', 'the site whose word counts, with --on-conflict master')
+    .option(
+      '--on-conflict <policy>',
+      'what wins when both sites changed a record: newer, mine, theirs, master, merge, ask',
+    )
+    .option(
+      '--field <name=rule>',
+      'with merge: what becomes of a field that both changed: newer, mine, theirs, greatest, least, sum, union, site, ask; may be repeated',
+      several,
+    )
+    .option(
+      '--master <uuid>',
+      'the site whose word counts, with --on-conflict master, or for fields with the rule site',
+    )
     .option('--on-left <what>', 'what becomes of a record here that leaves the filter of the peer: keep or remove')
     .option('--schedule <cron>', 'when to run: five or six cron fields in UTC, such as "*/10 * * * *"')
     .option('--every <duration>', 'run at this interval, such as 90s, 5m or 1h', seconds)
@@ -124,7 +138,7 @@ function settingOptions(command: Command): Command {
 
 /** Absent keeps what is there, null takes it away. */
 function settingsOf(options: Settings): Record<string, unknown> {
-  const { mode, filter, columns, onConflict, master, onLeft, schedule, every, live } = options
+  const { mode, filter, columns, onConflict, master, field, onLeft, schedule, every, live } = options
   const given = [schedule !== undefined && '--schedule', every !== undefined && '--every', live === true && '--live']
   const [first, second] = given.filter((flag) => flag !== false)
   if (first !== undefined && second !== undefined) throw contradiction(first, second)
@@ -144,6 +158,7 @@ function settingsOf(options: Settings): Record<string, unknown> {
     columns: columns === false ? null : columns,
     onConflict,
     master,
+    fields: pairsOf('--field', field),
     onLeft,
     schedule: timing,
   }

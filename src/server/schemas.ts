@@ -115,6 +115,23 @@ export const linkRulesRead = {
 
 export const mode = words(MODES, { description: 'Direction as seen from this site.' })
 
+const byOrigin = (description: string) => Type.Record(Type.String(), Type.Integer(), { description })
+const mark = closed(
+  {
+    dots: byOrigin('Clock of the last write of each origin that counts.'),
+    values: Type.Optional(
+      Type.Record(Type.String(), anyJson('Value'), { description: 'What each of several writes wrote.' }),
+    ),
+    base: Type.Optional(byOrigin('For a counter: the write that it counts from.')),
+    sums: Type.Optional(
+      Type.Record(Type.String(), Type.String(), {
+        description: 'For a counter: what each origin added, as a decimal.',
+      }),
+    ),
+  },
+  { title: 'FieldMark', description: 'What stands behind one field of a version.' },
+)
+
 export const version = closed(
   {
     origin: text('Site where the version was made: its UUID, after a restore with a slash and its log.'),
@@ -122,6 +139,12 @@ export const version = closed(
     seen: Type.Optional(
       Type.Record(Type.String(), Type.Integer(), {
         description: 'Highest clock of every other origin that the version has seen.',
+      }),
+    ),
+    fields: Type.Optional(
+      Type.Record(Type.String(), mark, {
+        description:
+          'The writes behind single fields; * for the fields that are not named. Absent when the version wrote every field.',
       }),
     ),
   },

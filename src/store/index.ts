@@ -15,6 +15,20 @@ export {
   totalOf,
   waitingFor,
 } from './agreement.ts'
+export {
+  type Alarm,
+  alarmsSince,
+  countAlarms,
+  dueNotices,
+  listAlarms,
+  NOTICE_CHANNELS,
+  type Notice,
+  type NoticeChannel,
+  noteNoticeFailed,
+  noteNoticeSent,
+  pruneAlarms,
+  recordVerdicts,
+} from './alarms.ts'
 export { emptyReport } from './apply.ts'
 export {
   type AttachOptions,
@@ -51,10 +65,14 @@ export {
   type ConflictSide,
   findConflict,
   listConflicts,
+} from './conflicts.ts'
+export {
+  type BulkOutcome,
   RESOLUTIONS,
   type Resolution,
   resolveConflict,
-} from './conflicts.ts'
+  resolveMatching,
+} from './conflict-resolve.ts'
 export { type Decision, type Discard, discardQuarantined, listDiscards } from './discards.ts'
 export { openStore, type Store, type StoreOptions } from './database.ts'
 export { grantedDigestScope } from './digest-scope.ts'
@@ -167,6 +185,7 @@ export {
   startRun,
 } from './run-log.ts'
 export type { Database } from './schema.ts'
+export { databaseFolder, readHorizon, takeSnapshot } from './stall.ts'
 export { compileFilter, joinFilters } from './scope.ts'
 export { type UndoReport, type UndoRequest, type UndoSample, undoRun } from './undo.ts'
 export type { ChangedSince, UndoMissing } from './undo-plan.ts'

@@ -20,6 +20,8 @@ export type Policy = {
   readonly here: string
   /** Rules of the fields; for `merge` only, where both contents are values by column. */
   readonly merge?: MergeRules
+  /** A person made the incoming content: equal content is a new write too, since it is not what the incoming version was. */
+  readonly decided?: boolean
 }
 
 /**
@@ -68,7 +70,7 @@ export function decide(local: Contender, incoming: Contender, policy: Policy): D
   const order = compareVersions(incoming.version, local.version)
   if (order === 'same' || order === 'stale') return keep()
   if (order === 'newer') return take()
-  if (equal && !uncounted(local, incoming, policy)) return greater()
+  if (equal && policy.decided !== true && !uncounted(local, incoming, policy)) return greater()
   switch (policy.name) {
     case 'merge':
       return merged(local, incoming, policy, { keep, take, greater, rewrite })

@@ -229,7 +229,7 @@ t.test('a conflict for a person waits with both sides, stops nothing else, and e
       ['from b', 'other'],
     ],
   )
-  const open = `select record_id, ours ->> 0 as ours, theirs ->> 0 as theirs, resolved_at is null as open from syncline.conflict`
+  const open = `select record_id, ours ->> 'name' as ours, theirs ->> 'name' as theirs, resolved_at is null as open from syncline.conflict`
   const order = await b.sql(`select header -> 'columns' ->> 0 as first from syncline.conflict`)
   t.same(order, [{ first: 'name' }])
   t.same(await b.sql(open), [{ record_id: id(1), ours: 'from b', theirs: 'from a', open: true }])
