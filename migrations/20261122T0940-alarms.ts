@@ -3,6 +3,8 @@ import { type Kysely, sql } from 'kysely'
 /** What waits at peers of what this site sent, what was given up here, and alarms with the notices about them. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   const statements = sql`
+    alter table syncline.peer add column paused_at timestamptz;
+
     create table syncline.elsewhere (
       id int8 generated always as identity primary key,
       peer_id int not null references syncline.peer on delete cascade,

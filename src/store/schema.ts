@@ -97,6 +97,7 @@ type PeerTable = {
   client_cert_pem: string | null
   client_key: Buffer | null
   paused: Generated<boolean>
+  paused_at: ColumnType<string | null, string | null | undefined, string | null>
   log_id: string | null
   clock_offset_ms: number | null
   last_seen_at: ColumnType<string | null, string | null | undefined, string | null>

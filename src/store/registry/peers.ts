@@ -147,12 +147,12 @@ export async function updatePeer(
 
 /** Stops all exchange with a peer until `resumePeer`. */
 export async function pausePeer(db: Kysely<Database>, peerId: number, ifMatch?: number): Promise<Peer> {
-  return changePeer(db, peerId, ifMatch, () => ({ paused: true }))
+  return changePeer(db, peerId, ifMatch, (row) => ({ paused: true, paused_at: row.paused_at ?? new Date().toISOString() }))
 }
 
 /** Ends a pause; earlier failures no longer hold the peer back. */
 export async function resumePeer(db: Kysely<Database>, peerId: number, ifMatch?: number): Promise<Peer> {
-  return changePeer(db, peerId, ifMatch, () => ({ paused: false, failures: 0, retry_at: null }))
+  return changePeer(db, peerId, ifMatch, () => ({ paused: false, paused_at: null, failures: 0, retry_at: null }))
 }
 
 /** Forgets a peer with its tasks, grants, tokens, checkpoints and quarantined records. Records that it gave us stay. */
