@@ -1,10 +1,10 @@
+export type { OfferedResource } from './answers.ts'
 export { type Connections, createConnections, type PeerLink } from './connections.ts'
 export { type Joined, type JoinedGrant, type JoinRequest, joinPeer } from './pairing.ts'
 export {
   type ClientSettings,
   createPeerClient,
   type Greeting,
-  type OfferedResource,
   type PeerClient,
   type Pulled,
   type PullQuery,

@@ -2,21 +2,29 @@ import {
   type Batch,
   type BatchReport,
   type BodyLimits,
-  type CanaryState,
   codecForContentType,
   decodeLines,
-  isJsonObject,
-  JSON_DEPTH_MAX,
   LINES_MEDIA_TYPE,
   type LineBatch,
   linesBody,
   linesOfChanges,
-  type Outcome,
-  parseJson,
   SynclineError,
 } from '../sync/index.ts'
+import {
+  type OfferedResource,
+  type PeerLimits,
+  type PushPreview,
+  readJson,
+  readLimits,
+  readPreview,
+  readReport,
+  readResources,
+  type Told,
+  text,
+  toldIn,
+  unreadable,
+} from './answers.ts'
 import { compress, contentDigest } from './body.ts'
-import { PeerError } from './peer-error.ts'
 import { type Connection, createTransport, type PeerAnswer, type TransportSettings } from './transport.ts'
 
 export type ClientSettings = TransportSettings & {
@@ -35,17 +43,6 @@ export type Greeting = {
   readonly resources: readonly OfferedResource[]
   /** What the peer takes in one push. */
   readonly limits: PeerLimits
-}
-
-/** Bounds of a peer; null where it does not tell. */
-export type PeerLimits = { readonly bodyBytesMax: number | null; readonly batchRowsMax: number | null }
-
-/** A resource that the peer lets this site pull or push. */
-export type OfferedResource = {
-  readonly name: string
-  readonly pull: boolean
-  readonly push: boolean
-  readonly fingerprint: string | null
 }
 
 export type PullQuery = {
@@ -71,14 +68,6 @@ export type PullQuery = {
   readonly signal?: AbortSignal | undefined
 }
 
-/** What a peer told with a batch about all that is due; null where nobody asked, or it does not know. */
-export type Told = {
-  readonly due: { readonly puts: number; readonly deletes: number } | null
-  /** The resource has no record there. */
-  readonly empty: boolean
-  readonly canary: CanaryState | null
-}
-
 /** One answer to a pull: mostly one batch; several when a public format mixed sets of columns. Only the last one has `next`. */
 export type Pulled = {
   readonly batches: readonly LineBatch[]
@@ -96,16 +85,6 @@ export type Pushed = {
   readonly bytes: number
   /** Only where the push was to be tried. */
   readonly preview?: PushPreview | undefined
-}
-
-/** What a push would do at the peer. `living` and `samples` only for heads. */
-export type PushPreview = {
-  readonly inserts: number
-  readonly updates: number
-  readonly deletes: number
-  readonly living: number | null
-  readonly samples: readonly string[]
-  readonly braked: string | null
 }
 
 export type PushOptions = {
@@ -200,7 +179,15 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
       }
       const count = batches.reduce((sum, batch) => sum + batch.count, 0)
       const purges = batches.at(-1)?.purges
-      return { batches, count, checkpoint: next.checkpoint, more: next.more, bytes: answer.body.travelled, purges, told: toldIn(answer.headers) }
+      return {
+        batches,
+        count,
+        checkpoint: next.checkpoint,
+        more: next.more,
+        bytes: answer.body.travelled,
+        purges,
+        told: toldIn(answer.headers),
+      }
     },
 
     /** Sends a batch of our changes; the answer tells of every record that was not simply applied. */
@@ -300,111 +287,4 @@ function linesOf(batch: Batch, refs: Readonly<Record<string, string>>): readonly
   const parts = linesOfChanges(batch.resource, batch.changes, refs)
   const last = parts.at(-1) ?? { resource: batch.resource, columns: [], refs: {}, origins: [], text: '', count: 0 }
   return [...parts.slice(0, -1), { ...last, ...(batch.next && { next: batch.next }) }]
-}
-
-function readJson(answer: PeerAnswer, what: string): Record<string, unknown> {
-  try {
-    const value = parseJson(answer.body.bytes.toString(), JSON_DEPTH_MAX)
-    if (isJsonObject(value)) return value
-  } catch (cause) {
-    throw unreadable(what, (cause as Error).message, cause)
-  }
-  throw unreadable(what, 'it is not an object')
-}
-
-function text(value: Record<string, unknown>, member: string, what: string): string {
-  const found = value[member]
-  if (typeof found !== 'string' || found === '' || found.length > 300) throw unreadable(what, `${member} is missing`)
-  return found
-}
-
-/** Something else than a Syncline site answers there, or one of another make. */
-function unreadable(what: string, why: string, cause?: unknown): PeerError {
-  const facts = { status: 200, retryable: false }
-  return new PeerError('SYNC_PEER_REFUSED', `${what}: the answer is not that of a Syncline site: ${why}`, facts, {
-    cause,
-  })
-}
-
-function readResources(value: unknown, what: string): readonly OfferedResource[] {
-  if (value === undefined) return []
-  if (!Array.isArray(value)) throw unreadable(what, 'resources is no list')
-  return value.map((each: unknown) => {
-    if (!isJsonObject(each)) throw unreadable(what, 'a resource is no object')
-    const { fingerprint } = each
-    return {
-      name: text(each, 'name', what),
-      pull: each.pull === true,
-      push: each.push === true,
-      fingerprint: typeof fingerprint === 'string' ? fingerprint : null,
-    }
-  })
-}
-
-function readLimits(value: unknown): PeerLimits {
-  const limit = (member: string) => {
-    const found = isJsonObject(value) ? value[member] : undefined
-    return Number.isSafeInteger(found) && (found as number) > 0 ? (found as number) : null
-  }
-  return { bodyBytesMax: limit('bodyBytesMax'), batchRowsMax: limit('batchRowsMax') }
-}
-
-const OUTCOMES: readonly Outcome[] = ['applied', 'known', 'skipped', 'merged', 'conflict', 'quarantined', 'refused']
-
-function readReport(value: Record<string, unknown>, what: string): BatchReport {
-  const { counts, rejections = [], truncated = false } = value
-  if (!isJsonObject(counts) || !Array.isArray(rejections)) throw unreadable(what, 'there are no counts')
-  const entries = OUTCOMES.map((outcome) => {
-    const count = counts[outcome] ?? 0
-    if (!Number.isSafeInteger(count) || (count as number) < 0)
-      throw unreadable(what, `the count of ${outcome} is no number`)
-    return [outcome, count as number]
-  })
-  return {
-    counts: Object.fromEntries(entries) as BatchReport['counts'],
-    rejections: rejections.map((each) => readRejection(each, what)),
-    truncated: truncated === true,
-  }
-}
-
-function readRejection(value: unknown, what: string): BatchReport['rejections'][number] {
-  if (!isJsonObject(value)) throw unreadable(what, 'a rejection is no object')
-  const { id, outcome, code, reason } = value
-  if (typeof id !== 'string' || !OUTCOMES.includes(outcome as Outcome))
-    throw unreadable(what, 'a rejection names no record')
-  return {
-    id,
-    outcome: outcome as BatchReport['rejections'][number]['outcome'],
-    ...(typeof code === 'string' && { code }),
-    reason: typeof reason === 'string' ? reason : '',
-  }
-}
-
-function toldIn(headers: PeerAnswer['headers']): Told | null {
-  const empty = headers['syncline-empty']
-  if (empty === undefined) return null
-  const [, puts, deletes] = /^puts=(\d{1,15}), deletes=(\d{1,15})$/.exec(String(headers['syncline-due'])) ?? []
-  const canary = CANARY_STATES.find((state) => state === headers['syncline-canary']) ?? null
-  const due = puts === undefined ? null : { puts: Number(puts), deletes: Number(deletes) }
-  return { due, empty: empty === 'true', canary }
-}
-
-const CANARY_STATES: readonly CanaryState[] = ['living', 'deleted', 'missing']
-
-function readPreview(value: unknown, what: string): PushPreview {
-  if (!isJsonObject(value)) throw unreadable(what, 'it does not tell what a push would do')
-  const number = (member: string) => {
-    const found = value[member]
-    if (!Number.isSafeInteger(found) || (found as number) < 0) throw unreadable(what, `${member} is no number`)
-    return found as number
-  }
-  const samples = Array.isArray(value.samples) ? value.samples.filter((id): id is string => typeof id === 'string') : []
-  return {
-    inserts: number('inserts'),
-    updates: number('updates'),
-    deletes: number('deletes'),
-    living: value.living === null ? null : number('living'),
-    samples,
-    braked: typeof value.braked === 'string' ? value.braked : null,
-  }
 }

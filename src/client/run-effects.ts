@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
-import { setTimeout as sleep } from 'node:timers/promises'
 import {
   addReports,
   appendLog,
   applyPull,
+  type Brake,
   collectPush,
   type ExchangeLimits,
   type ExchangeLink,
   emptyReport,
+  meetMark,
   type NewLogEntry,
   notePeerSeen,
   type Proof,
@@ -23,16 +24,18 @@ import {
   type LineBatch,
   needsAttention,
   type RunEvent,
-  retryDelayMs,
   SynclineError,
 } from '../sync/index.ts'
+import type { Told } from './answers.ts'
 import { compareBoth } from './compare.ts'
 import type { PeerLink } from './connections.ts'
 import type { Pulled, Pushed } from './peer-client.ts'
 import { PeerError, wasStale } from './peer-error.ts'
 import { pullPurged, pushPurged } from './purged.ts'
+import { fewerRows, retrying } from './retrying.ts'
 import type { RunEvents, RunProgress } from './runner.ts'
 import { countPulled, countPushed, type RunCounts, sentence } from './tally.ts'
+import { braking, type PullGuard, usePass, weigh } from './weigh.ts'
 
 /** Everything the effects of one run work on. */
 export type RunSession = {
@@ -61,6 +64,16 @@ export type RunSession = {
   readonly rows: Map<string, number>
   /** Purges that this run has caught up with, by resource; with `push` before its name those that it told the peer of. */
   readonly purges: Map<string, number>
+  /** What is stopped or released with the peer, read when first needed. */
+  brakes: Promise<readonly Brake[]> | null
+  /** Releases that let something of this run go on, by direction and resource: used up when it is done. */
+  readonly released: Map<string, Brake>
+  /** The brakes in the transactions that write what is pulled, by resource. */
+  readonly guards: Map<string, PullGuard>
+  /** What the peer told with the first batch of a pull, and where that began, by resource. */
+  readonly firsts: Map<string, { readonly told: Told | null; readonly after: string | null }>
+  /** Deletions that are due to the peer, by resource. */
+  readonly announced: Map<string, number>
   batches: number
   doing: string
   lagMs: number | undefined
@@ -72,13 +85,6 @@ export type PushState = {
   readonly next: Promise<LineBatch> | null
 }
 
-/** Tries of one request within a run. What lasts longer is for the next run. */
-const TRIES = 3
-const RETRY_BASE_MS = 250
-const RETRY_MAX_MS = 3_000
-/** A Retry-After beyond this ends the run instead of holding it. */
-const RETRY_AFTER_WAIT_MS = 5_000
-
 /** Performs one effect of the run machine and gives its answer. `finish` is the runner's own. */
 export async function perform(run: RunSession, effect: Exclude<Effect, { do: 'finish' }>): Promise<RunEvent> {
   switch (effect.do) {
@@ -87,7 +93,9 @@ export async function perform(run: RunSession, effect: Exclude<Effect, { do: 'fi
     case 'followLog':
       return followLog(run, effect.logId)
     case 'pull':
-      return pull(run, effect.resource, effect.after)
+      return pull(run, effect)
+    case 'weigh':
+      return weigh(run, effect)
     case 'apply':
       return apply(run, effect.resource, effect.batch)
     case 'ack':
@@ -108,8 +116,13 @@ async function greet(run: RunSession): Promise<RunEvent> {
     if (wasStale(error) && !run.signal.aborted) return client.greet(run.signal)
     throw error
   })
-  const { peer } = run.link
+  const { peer, self } = run.link
+  if (site.uuid === self.uuid) {
+    const detail = `the site at the address of "${peer.name}" calls itself ${site.uuid}, as this one does: it is a copy of this site, or this site itself`
+    throw new SynclineError('SYNC_PEER_CLONED', detail)
+  }
   if (site.uuid === peer.uuid) {
+    if (site.mark !== null) await meetMark(run.store.db, peer, site.mark, run.runId)
     const { logId, clockOffsetMs } = site
     await notePeerSeen(run.store.db, peer.id, { logId, clockOffsetMs })
     const offset = { peer: peer.name, offsetMs: Math.round(clockOffsetMs) }
@@ -123,15 +136,19 @@ async function greet(run: RunSession): Promise<RunEvent> {
 }
 
 async function followLog(run: RunSession, logId: string): Promise<RunEvent> {
-  await peerLogChanged(run.store.db, run.link.peer.id, logId)
+  const { peer } = run.link
+  await peerLogChanged(run.store.db, peer.id, logId)
+  const message = `the database of "${peer.name}" was restored or copied: it writes log ${logId} now, after ${peer.logId}. Both sides offer each other everything again`
+  const entry = { mode: 'both', direction: 'outgoing', action: 'follow', result: 'warning', remote: true } as const
+  await appendLog(run.store.db, { ...entry, peer, runId: run.runId, message })
   run.pushes.clear()
   run.peer.told.clear()
   return { type: 'logFollowed' }
 }
 
-async function pull(run: RunSession, resource: string, after: string | null): Promise<RunEvent> {
+async function pull(run: RunSession, { resource, after, weigh }: Extract<Effect, { do: 'pull' }>): Promise<RunEvent> {
   run.doing = `pull ${resource}`
-  const { filter, columns } = taskOf(run, resource)
+  const { filter, columns, canary } = taskOf(run, resource)
   const refs = Object.fromEntries(
     (run.resources.get(resource)?.references ?? []).map((each) => [each.column.name, each.resource]),
   )
@@ -139,15 +156,18 @@ async function pull(run: RunSession, resource: string, after: string | null): Pr
   const known = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
   const pulled = await fewerRows(run, `pull ${resource}`, run.limits.batchRowsMax, (limit) =>
     retrying(run, run.signal, () =>
-      run.peer.client.pull({ resource, after, limit, filter, columns, refs, signal: run.signal }),
+      run.peer.client.pull({ resource, after, limit, filter, columns, refs, weigh, canary, signal: run.signal }),
     ),
   )
+  if (weigh) run.firsts.set(resource, { told: pulled.told, after })
   if (pulled.count === 0 && pulled.checkpoint === after && !pulled.more) return { type: 'pullEnded' }
   // Before anything behind the place we come from is applied, with which that place would be forgotten.
   if (pulled.purges !== undefined && pulled.purges !== run.purges.get(resource)) {
     const query = { resource, filter, columns, purged: true, limit: run.limits.batchRowsMax, signal: run.signal }
-    await pullPurged({ run, task: taskOf(run, resource), resource: known }, after, (from) =>
-      retrying(run, run.signal, () => run.peer.client.pull({ ...query, after: from })),
+    await braking(run, resource, () =>
+      pullPurged({ run, task: taskOf(run, resource), resource: known }, after, (from) =>
+        retrying(run, run.signal, () => run.peer.client.pull({ ...query, after: from })),
+      ),
     )
     run.purges.set(resource, pulled.purges)
   }
@@ -162,6 +182,7 @@ async function apply(run: RunSession, resource: string, number: number): Promise
   run.fetched.delete(number)
   const { pulled, fetchMs } = found
   const task = taskOf(run, resource)
+  const brake = run.guards.get(resource)
   const began = performance.now()
   let report = emptyReport()
   noteLag(run, pulled)
@@ -169,24 +190,29 @@ async function apply(run: RunSession, resource: string, number: number): Promise
     const earlier = report
     const last = at === pulled.batches.length - 1
     // In the same commit: an entry that exists tells of what is there, and what is there has its entry.
-    const applied = await applyPull(
-      run.store,
-      run.link,
-      {
-        task,
-        batch,
-        runId: run.runId,
-        alongside: async (trx, part) => {
-          if (!last || pulled.count === 0) return
-          const durationMs = fetchMs + performance.now() - began
-          await appendLog(
-            trx,
-            batchEntry(run, 'pull', resource, pulled.count, addReports(earlier, part), pulled.bytes, durationMs),
-          )
+    const applied = await braking(run, resource, () =>
+      applyPull(
+        run.store,
+        run.link,
+        {
+          task,
+          batch,
+          runId: run.runId,
+          guard: brake?.guard,
+          alongside: async (trx, part) => {
+            if (last && !pulled.more) await usePass(run, 'pull', resource, trx)
+            if (!last || pulled.count === 0) return
+            const durationMs = fetchMs + performance.now() - began
+            await appendLog(
+              trx,
+              batchEntry(run, 'pull', resource, pulled.count, addReports(earlier, part), pulled.bytes, durationMs),
+            )
+          },
         },
-      },
-      run.limits,
+        run.limits,
+      ),
     )
+    brake?.committed()
     report = addReports(report, applied)
   }
   countPulled(run.counts, report, pulled.count, pulled.bytes)
@@ -216,7 +242,11 @@ async function push(run: RunSession, resource: string): Promise<RunEvent> {
   run.doing = `push ${resource}`
   for (;;) {
     const state = run.pushes.get(resource) ?? { after: undefined, ended: false, next: null }
-    if (state.ended || run.signal.aborted) return state.ended ? { type: 'pushEnded' } : { type: 'aborted' }
+    if (state.ended) {
+      await usePass(run, 'push', resource, run.store.db)
+      return { type: 'pushEnded' }
+    }
+    if (run.signal.aborted) return { type: 'aborted' }
     const batch = await (state.next ?? collectNext(run, resource, state.after))
     const { checkpoint, more } = nextOf(batch)
     if (batch.purges !== undefined && batch.purges !== run.purges.get(`push ${resource}`)) {
@@ -279,7 +309,8 @@ async function collectNext(run: RunSession, resource: string, after: string | un
 /** Null when the batch was too large for the peer and must be collected again with fewer records. */
 async function send(run: RunSession, resource: string, batch: LineBatch): Promise<Pushed | null> {
   try {
-    return await retrying(run, run.lateSignal, () => run.peer.client.push(batch, run.lateSignal))
+    const announced = run.announced.get(resource)
+    return await retrying(run, run.lateSignal, () => run.peer.client.push(batch, run.lateSignal, { announced }))
   } catch (error) {
     if (!(error instanceof PeerError) || error.status !== 413 || batch.count === 1) throw error
     run.rows.set(`push ${resource}`, Math.ceil(batch.count / 2))
@@ -293,47 +324,6 @@ async function moveOn(run: RunSession, resource: string, checkpoint: string, ent
     await writeCheckpoint(trx, run.link.peer.id, id, 'push', checkpoint)
     if (entry !== null) await appendLog(trx, entry)
   })
-}
-
-/** Repeats a request that may work the next time: all of them may be repeated (I2). */
-async function retrying<T>(run: RunSession, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await work()
-    } catch (error) {
-      const wait = signal.aborted ? null : pause(error, attempt, run.random())
-      if (wait === null) throw error
-      await sleep(wait, undefined, { signal })
-    }
-  }
-}
-
-function pause(error: unknown, attempt: number, random: number): number | null {
-  const incomplete = error instanceof SynclineError && error.code === 'SYNC_BATCH_INCOMPLETE'
-  const retryable = error instanceof PeerError ? error.retryable : incomplete
-  if (!retryable || attempt >= TRIES) return null
-  const retryAfterMs = error instanceof PeerError ? (error.retryAfterMs ?? 0) : 0
-  if (retryAfterMs > RETRY_AFTER_WAIT_MS) return null
-  return retryDelayMs({ attempt, random, baseMs: RETRY_BASE_MS, maxMs: RETRY_MAX_MS, retryAfterMs })
-}
-
-/** An answer larger than this site takes is asked for again with fewer records, down to one. */
-async function fewerRows<T>(
-  run: RunSession,
-  key: string,
-  most: number,
-  work: (limit: number) => Promise<T>,
-): Promise<T> {
-  for (;;) {
-    const limit = run.rows.get(key) ?? most
-    try {
-      return await work(limit)
-    } catch (error) {
-      const tooLarge = error instanceof SynclineError && error.code === 'SYNC_REQUEST_TOO_LARGE'
-      if (!tooLarge || limit === 1) throw error
-      run.rows.set(key, Math.ceil(limit / 4))
-    }
-  }
 }
 
 function batchEntry(

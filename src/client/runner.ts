@@ -12,14 +12,13 @@ import {
   markInterruptedRuns,
   notePeerFailure,
   notePeerSuccess,
-  proofsOf,
   type Peer,
+  proofsOf,
   redrive,
   type Self,
   type Store,
   setRunState,
   startRun,
-  type Task,
   withPeerLease,
 } from '../store/index.ts'
 import {
@@ -43,6 +42,7 @@ import { failureOf } from './failure.ts'
 import { PeerError } from './peer-error.ts'
 import { perform, type RunSession } from './run-effects.ts'
 import { countPulled, emptyCounts, type RunCounts } from './tally.ts'
+import { inOrder } from './task-order.ts'
 
 /** What a run tells the site's log and metrics. */
 export type RunEvents = Pick<
@@ -169,6 +169,11 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
       proofs,
       rows: new Map(),
       purges: new Map(),
+      brakes: null,
+      released: new Map(),
+      guards: new Map(),
+      firsts: new Map(),
+      announced: new Map(),
       batches: 0,
       doing: 'begin',
       lagMs: undefined,
@@ -252,7 +257,7 @@ async function finish(
   if (!outcome.cancelled) await redriveQuarantine(session)
   await logFailures(session, outcome, failures)
   const uncaptured = await reportBroken(session, broken)
-  const failure = outcome.failure ?? outcome.tasks.find((task) => task.failure !== null)?.failure ?? uncaptured
+  const failure = outcome.failure ?? worstFailure(outcome.tasks) ?? uncaptured
   const exchanged = await settled(session, outcome)
   const result = uncaptured === null ? exchanged : notGreen(exchanged)
   const durationMs = Math.round(performance.now() - began)
@@ -280,6 +285,12 @@ async function finish(
   })
   const { cancelled, tasks } = outcome
   return { runId, peer: peer.name, result, cancelled, code, message, retryAt, counts, tasks, durationMs }
+}
+
+/** What a brake stopped waits for a person and is no fault: another failure says more of the run. */
+function worstFailure(tasks: readonly TaskResult[]): Failure | null {
+  const failures = tasks.flatMap(({ failure }) => (failure === null ? [] : [failure]))
+  return failures.find(({ code }) => code !== 'SYNC_RUN_BRAKED') ?? failures[0] ?? null
 }
 
 /** What waited for something that this run, or time, has brought. */
@@ -327,7 +338,13 @@ async function logFailures(
 
 /** What went into quarantine and out of it again within the run needs nobody's attention. */
 async function settled({ store, link, counts }: RunSession, { result }: RunResult): Promise<ResultName> {
-  const others = counts.conflicts + counts.refused + counts.pushConflicts + counts.pushQuarantined + counts.pushRefused + counts.different
+  const others =
+    counts.conflicts +
+    counts.refused +
+    counts.pushConflicts +
+    counts.pushQuarantined +
+    counts.pushRefused +
+    counts.different
   if (result !== 'warning' || others > 0) return result
   const waiting = await listQuarantine(store.db, { peer: link.peer.name, limit: 1 })
   return waiting.length === 0 ? 'success' : 'warning'
@@ -365,22 +382,6 @@ async function notePeer(
     })
   }
   return retryAt
-}
-
-/** The tasks of a run, parents before those that refer to them. */
-function inOrder(
-  tasks: readonly Task[],
-  order: readonly string[],
-  peer: Peer,
-  only: readonly string[] | undefined,
-): readonly Task[] {
-  const missing = only?.filter((name) => !tasks.some(({ resource }) => resource === name)) ?? []
-  if (missing.length > 0 || tasks.length === 0) {
-    const what = missing.length > 0 ? `no enabled task for ${missing.join(', ')}` : 'no enabled task'
-    throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `peer "${peer.name}" has ${what}`)
-  }
-  const wanted = only === undefined ? tasks : tasks.filter(({ resource }) => only.includes(resource))
-  return [...wanted].sort((a, b) => order.indexOf(a.resource) - order.indexOf(b.resource))
 }
 
 /** A signal that follows another one after a while. */

@@ -1,9 +1,70 @@
 import assert from 'node:assert/strict'
 import type { ErrorCode } from './errors.ts'
-import type { BatchReport, Mode } from './record.ts'
+import type { BatchReport } from './record.ts'
+import type {
+  Effect,
+  EventName,
+  ExpectedPeer,
+  Failure,
+  FetchedBatch,
+  ResultName,
+  RunEvent,
+  RunResult,
+  RunState,
+  RunStep,
+  RunTask,
+  StateName,
+  TaskResult,
+  Work,
+} from './run-state.ts'
+
+type Event<E extends EventName> = Extract<RunEvent, { type: E }>
+type Cell<E extends EventName = EventName> = (run: RunState, event: Event<E>) => RunStep
+/** Whole by type: a state or an event without its cells does not compile. */
+type Table = { readonly [S in StateName]: { readonly [E in EventName]: Cell<E> } }
+
+/** Failures that concern the peer or this site as a whole: no further task would fare better. */
+export const ENDS_RUN: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'SYNC_PEER_UNREACHABLE',
+  'SYNC_PEER_MISMATCH',
+  'SYNC_PEER_CLONED',
+  'SYNC_PEER_PAUSED',
+  'SYNC_AUTH_MISSING',
+  'SYNC_REQUEST_TOO_MANY',
+  'SYNC_REQUEST_OVERLOADED',
+  'SYNC_STORE_UNAVAILABLE',
+])
+
+// biome-ignore format: a grid is read by its columns
+const TABLE: Table = {
+  greeting: {    greeted: meet,   logFollowed: no,      allowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  following: {   greeted: no,     logFollowed: restart, allowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  fetching: {    greeted: no,     logFollowed: no,      allowed: no,      batchFetched: first,  pullEnded: none,    batchApplied: no,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: refetch, aborted: no,     cancelled: cancel },
+  weighing: {    greeted: no,     logFollowed: no,      allowed: allow,   batchFetched: no,     pullEnded: no,      batchApplied: no,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  overlapping: { greeted: no,     logFollowed: no,      allowed: no,      batchFetched: hold,   pullEnded: lastOne, batchApplied: wait,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  holding: {     greeted: no,     logFollowed: no,      allowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: applyOn,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  applying: {    greeted: no,     logFollowed: no,      allowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: pulled,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  acking: {      greeted: no,     logFollowed: no,      allowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+    acked: push,   pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  pushing: {     greeted: no,     logFollowed: no,      allowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+    acked: no,     pushSent: sent,   pushEnded: compare, compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
+  comparing: {   greeted: no,     logFollowed: no,      allowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: proved, failed: fail,    aborted: no,     cancelled: cancel },
+  settling: {    greeted: settle, logFollowed: settle,  allowed: settle,  batchFetched: settle, pullEnded: settle,  batchApplied: settle,
+    acked: settle, pushSent: settle, pushEnded: settle,  compared: settle, failed: fail,    aborted: settle, cancelled: cancel },
+  finished: {    greeted: no,     logFollowed: no,      allowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
+    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: no,      aborted: no,     cancelled: stay },
+}
 
 /**
- * One run with one peer as a state machine: greet, then for each task in turn pull, acknowledge, push, compare.
+ * One run with one peer as a state machine: greet, then for each task in turn weigh, pull, acknowledge, push, compare.
  * It decides and does nothing; whoever runs it performs the effects and feeds back one answer for each:
  *
  *     let { state, effects } = startRun({ expected, tasks })
@@ -13,6 +74,7 @@ import type { BatchReport, Mode } from './record.ts'
  * |-----------|-------------------------|---------------------------------------------------------------------------|
  * | greet     | greeted                 | ask who the peer is                                                       |
  * | followLog | logFollowed             | forget the checkpoints of the peer, remember its new log, in one commit   |
+ * | weigh     | allowed                 | judge by the brakes what is due, before anything of it is written         |
  * | pull      | batchFetched, pullEnded | fetch one batch; pullEnded: it is empty and its checkpoint is the old one |
  * | apply     | batchApplied            | apply a fetched batch and commit its checkpoint with it                   |
  * | ack       | acked                   | tell the peer up to where we have everything                              |
@@ -28,6 +90,7 @@ import type { BatchReport, Mode } from './record.ts'
  * | greeting    | greet          | the first step of every run                                                   |
  * | following   | followLog      | the peer has a new log: its database was restored or copied                   |
  * | fetching    | pull           | a batch is on its way, none is being applied                                  |
+ * | weighing    | weigh          | the first batch waits, or the first push, until what is due was weighed       |
  * | overlapping | pull, apply    | the next batch is on its way while one is applied                             |
  * | holding     | apply          | the next batch waits while one is applied; no further one is fetched          |
  * | applying    | apply          | the last batch is being applied                                               |
@@ -37,158 +100,10 @@ import type { BatchReport, Mode } from './record.ts'
  * | settling    | one or two     | the task failed or the run was cancelled: begin nothing, wait for the answers |
  * | finished    | nothing        | finish was given out, once                                                    |
  *
+ * Nothing of a task is written, here or at the peer, before all that is due of it in that direction was weighed (I10).
  * Batches are applied one at a time in the order of fetching, so a checkpoint never passes a change that was not
  * applied (I5). A failed task does not stop the tasks after it; a failure of the whole peer ends the run (ENDS_RUN).
  */
-export type RunState = {
-  readonly at: StateName
-  readonly expected: ExpectedPeer
-  /** Tasks that were not begun yet. */
-  readonly todo: readonly RunTask[]
-  /** The task at work; null before the first one. */
-  readonly work: Work | null
-  readonly done: readonly TaskResult[]
-  /** How many effects wait for their answer. */
-  readonly outstanding: number
-  readonly cancelled: boolean
-  /** What ends the run before its tasks are done. */
-  readonly ending: Failure | null
-}
-
-/** Who must answer at the address of the peer. `logId` is null until the peer was met once. */
-export type ExpectedPeer = { readonly uuid: string; readonly logId: string | null }
-
-export type RunTask = {
-  readonly resource: string
-  readonly mode: Mode
-  /** Checkpoint committed by earlier runs; null asks for everything. */
-  readonly after: string | null
-  /** Checkpoint that the peer is known to have been told; the same one is not acknowledged again. */
-  readonly acked: string | null
-  /** True when both sides were found equal and nothing was written here since: without a change on its way they still are. */
-  readonly proved: boolean
-}
-
-export type Failure = { readonly code: ErrorCode; readonly retryable: boolean; readonly detail: string }
-
-export type Effect =
-  | { readonly do: 'greet' }
-  | { readonly do: 'followLog'; readonly logId: string }
-  | { readonly do: 'pull'; readonly resource: string; readonly after: string | null }
-  | { readonly do: 'apply'; readonly resource: string; readonly batch: number }
-  | { readonly do: 'ack'; readonly resource: string; readonly checkpoint: string }
-  | { readonly do: 'push'; readonly resource: string }
-  | { readonly do: 'compare'; readonly resource: string }
-  | { readonly do: 'finish'; readonly result: RunResult }
-
-/**
- * `batch` is a number that whoever fetches gives to a batch to find it again. `attention` is needsAttention of the
- * report; of a comparison, that it found a difference which nothing explains.
- */
-export type RunEvent =
-  | { readonly type: 'greeted'; readonly uuid: string; readonly logId: string }
-  | { readonly type: 'logFollowed' }
-  | ({ readonly type: 'batchFetched' } & FetchedBatch)
-  | { readonly type: 'pullEnded' }
-  | { readonly type: 'batchApplied'; readonly attention: boolean }
-  | { readonly type: 'acked' }
-  | { readonly type: 'pushSent'; readonly attention: boolean }
-  | { readonly type: 'pushEnded' }
-  | { readonly type: 'compared'; readonly attention: boolean }
-  | ({ readonly type: 'failed' } & Failure)
-  | { readonly type: 'aborted' }
-  | { readonly type: 'cancelled' }
-
-/**
- * success · warning: something waits for a person · error: may work later · fatal: a person or a setting must change
- * first.
- */
-export type ResultName = 'success' | 'warning' | 'error' | 'fatal'
-
-export type TaskResult = { readonly resource: string; readonly result: ResultName; readonly failure: Failure | null }
-
-/** `result` is the worst of all. `tasks` has those that were begun. `failure` is what ended the run early. */
-export type RunResult = {
-  readonly result: ResultName
-  readonly cancelled: boolean
-  readonly failure: Failure | null
-  readonly tasks: readonly TaskResult[]
-}
-
-export type RunStep = { readonly state: RunState; readonly effects: readonly Effect[] }
-
-export type StateName =
-  | 'greeting'
-  | 'following'
-  | 'fetching'
-  | 'overlapping'
-  | 'holding'
-  | 'applying'
-  | 'acking'
-  | 'pushing'
-  | 'comparing'
-  | 'settling'
-  | 'finished'
-export type EventName = RunEvent['type']
-
-type FetchedBatch = { readonly batch: number; readonly checkpoint: string; readonly more: boolean }
-
-type Work = {
-  readonly task: RunTask
-  /** Checkpoint of the latest batch that was given to apply; the next one is asked for from there. */
-  readonly reached: string | null
-  readonly held: FetchedBatch | null
-  /** True once the pull began again from zero because the peer did not know our checkpoint. */
-  readonly restarted: boolean
-  /** True once anything went over the link: what was proved before says nothing about it. */
-  readonly moved: boolean
-  readonly attention: boolean
-  readonly failure: Failure | null
-}
-
-type Event<E extends EventName> = Extract<RunEvent, { type: E }>
-type Cell<E extends EventName = EventName> = (run: RunState, event: Event<E>) => RunStep
-/** Whole by type: a state or an event without its cells does not compile. */
-type Table = { readonly [S in StateName]: { readonly [E in EventName]: Cell<E> } }
-
-/** Failures that concern the peer or this site as a whole: no further task would fare better. */
-export const ENDS_RUN: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'SYNC_PEER_UNREACHABLE',
-  'SYNC_PEER_MISMATCH',
-  'SYNC_PEER_PAUSED',
-  'SYNC_AUTH_MISSING',
-  'SYNC_REQUEST_TOO_MANY',
-  'SYNC_REQUEST_OVERLOADED',
-  'SYNC_STORE_UNAVAILABLE',
-])
-
-// biome-ignore format: a grid is read by its columns
-const TABLE: Table = {
-  greeting: {    greeted: meet,   logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
-  following: {   greeted: no,     logFollowed: restart, batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
-  fetching: {    greeted: no,     logFollowed: no,      batchFetched: apply,  pullEnded: ack,     batchApplied: no,
-    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: refetch, aborted: no,     cancelled: cancel },
-  overlapping: { greeted: no,     logFollowed: no,      batchFetched: hold,   pullEnded: lastOne, batchApplied: wait,
-    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
-  holding: {     greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: applyOn,
-    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
-  applying: {    greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: pulled,
-    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
-  acking: {      greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: push,   pushSent: no,     pushEnded: no,      compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
-  pushing: {     greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: no,     pushSent: sent,   pushEnded: compare, compared: no,     failed: fail,    aborted: no,     cancelled: cancel },
-  comparing: {   greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: no,     pushSent: no,     pushEnded: no,      compared: proved, failed: fail,    aborted: no,     cancelled: cancel },
-  settling: {    greeted: settle, logFollowed: settle,  batchFetched: settle, pullEnded: settle,  batchApplied: settle,
-    acked: settle, pushSent: settle, pushEnded: settle,  compared: settle, failed: fail,    aborted: settle, cancelled: cancel },
-  finished: {    greeted: no,     logFollowed: no,      batchFetched: no,     pullEnded: no,      batchApplied: no,
-    acked: no,     pushSent: no,     pushEnded: no,      compared: no,     failed: no,      aborted: no,     cancelled: stay },
-}
-
-/** The first step of a run. */
 export function startRun(input: { readonly expected: ExpectedPeer; readonly tasks: readonly RunTask[] }): RunStep {
   const { expected, tasks } = input
   const none = { work: null, done: [], cancelled: false, ending: null }
@@ -235,14 +150,47 @@ function next(run: RunState): RunStep {
     const finished = { ...run, work: null, done }
     return go(finished, 'finished', { do: 'finish', result: runResult(finished) })
   }
-  const none = { held: null, restarted: false, moved: false, attention: false, failure: null }
+  const none = {
+    held: null,
+    weighed: 'nothing',
+    restarted: false,
+    moved: false,
+    attention: false,
+    failure: null,
+  } as const
   const work: Work = { task, reached: task.after, ...none }
   const begun = { ...run, todo, done, work }
-  return task.mode === 'push' ? pushOn(begun) : fetch(begun, work, 'fetching')
+  return task.mode === 'push' ? weighPush(begun) : fetch(begun, work, 'fetching')
 }
 
-function apply(run: RunState, batch: Event<'batchFetched'>): RunStep {
-  return stalled(run, batch) ?? applyBatch(run, atWork(run), batch)
+/** Before the first batch of a pull is applied, all that is due is weighed. */
+function first(run: RunState, batch: Event<'batchFetched'>): RunStep {
+  const work = atWork(run)
+  const begin = () => (work.weighed === 'nothing' ? weighPull(run, batch) : applyBatch(run, work, batch))
+  return stalled(run, batch) ?? begin()
+}
+
+/** That nothing came may have a reason: the peer may have lost everything. */
+function none(run: RunState): RunStep {
+  return atWork(run).weighed === 'nothing' ? weighPull(run, null) : ack(run)
+}
+
+function weighPull(run: RunState, batch: FetchedBatch | null): RunStep {
+  const work: Work = { ...atWork(run), weighed: 'pull', held: batch }
+  const effect = { do: 'weigh', resource: work.task.resource, direction: 'pull', batch: batch?.batch ?? null } as const
+  return go({ ...run, work }, 'weighing', effect)
+}
+
+function weighPush(run: RunState): RunStep {
+  const work: Work = { ...atWork(run), weighed: 'push' }
+  const effect = { do: 'weigh', resource: work.task.resource, direction: 'push', batch: null } as const
+  return go({ ...run, work }, 'weighing', effect)
+}
+
+function allow(run: RunState): RunStep {
+  const { held, ...work } = atWork(run)
+  if (work.weighed === 'push') return pushOn(run)
+  return held === null ? ack(run) : applyBatch(run, { ...work, held: null }, held)
 }
 
 function hold(run: RunState, batch: Event<'batchFetched'>): RunStep {
@@ -275,7 +223,7 @@ function ack(run: RunState): RunStep {
 }
 
 function push(run: RunState): RunStep {
-  return atWork(run).task.mode === 'both' ? pushOn(run) : compare(run)
+  return atWork(run).task.mode === 'both' ? weighPush(run) : compare(run)
 }
 
 function pushOn(run: RunState): RunStep {
@@ -300,7 +248,7 @@ function proved(run: RunState, { attention }: Event<'compared'>): RunStep {
 function refetch(run: RunState, event: Event<'failed'>): RunStep {
   const work = atWork(run)
   if (event.code !== 'SYNC_CHECKPOINT_GONE' || work.restarted || work.reached === null) return fail(run, event)
-  return fetch(run, { ...work, restarted: true, moved: true, reached: null }, 'fetching')
+  return fetch(run, { ...work, weighed: 'nothing', restarted: true, moved: true, reached: null }, 'fetching')
 }
 
 /** The first failure of a task is its reason; those that follow are mostly its consequences. */
@@ -329,7 +277,9 @@ function go(run: RunState, at: StateName, ...effects: readonly Effect[]): RunSte
 }
 
 function fetch(run: RunState, work: Work, at: StateName, ...before: readonly Effect[]): RunStep {
-  return go({ ...run, work }, at, ...before, { do: 'pull', resource: work.task.resource, after: work.reached })
+  const { task, reached, weighed } = work
+  const effect = { do: 'pull', resource: task.resource, after: reached, weigh: weighed === 'nothing' } as const
+  return go({ ...run, work }, at, ...before, effect)
 }
 
 /** Applies one batch and, when more follow, fetches the next at the same time. */

@@ -46,11 +46,12 @@ const failed = (code: ErrorCode = 'SYNC_PEER_REFUSED', retryable = false): RunEv
   retryable,
   detail: 'because',
 })
-const plain = <E extends 'logFollowed' | 'pullEnded' | 'acked' | 'pushEnded' | 'aborted' | 'cancelled'>(
+const plain = <E extends 'logFollowed' | 'allowed' | 'pullEnded' | 'acked' | 'pushEnded' | 'aborted' | 'cancelled'>(
   type: E,
 ): RunEvent => ({ type }) as RunEvent
 const [pullEnded, acked, pushEnded] = [plain('pullEnded'), plain('acked'), plain('pushEnded')]
-const [logFollowed, aborted, cancelled] = [plain('logFollowed'), plain('aborted'), plain('cancelled')]
+const [logFollowed, allowed] = [plain('logFollowed'), plain('allowed')]
+const [aborted, cancelled] = [plain('aborted'), plain('cancelled')]
 
 /** Effects as words: `pull city c1`, `finish warning`. */
 function word(effect: Effect): string {
@@ -61,6 +62,8 @@ function word(effect: Effect): string {
       return `followLog ${effect.logId}`
     case 'pull':
       return `pull ${effect.resource} ${effect.after ?? 'from zero'}`
+    case 'weigh':
+      return `weigh ${effect.direction} ${effect.resource} ${effect.batch ?? 'nothing'}`
     case 'apply':
       return `apply ${effect.resource} ${effect.batch}`
     case 'ack':
@@ -74,13 +77,19 @@ function word(effect: Effect): string {
   }
 }
 
-/** Plays a run and gives the effects of every step as words, with the result. */
-function play(tasks: readonly RunTask[], events: readonly RunEvent[], peer: RunState['expected'] = expected) {
+/** Plays a run and gives the effects of every step as words, with the result. Unless asked for, what is due is always allowed. */
+function play(
+  tasks: readonly RunTask[],
+  events: readonly RunEvent[],
+  peer: RunState['expected'] = expected,
+  scales: 'open' | 'shown' = 'open',
+) {
   let { state, effects } = startRun({ expected: peer, tasks })
   const steps = [effects.map(word).join(', ')]
   let result: RunResult | null = null
   for (const event of events) {
     ;({ state, effects } = step(state, event))
+    while (scales === 'open' && effects[0]?.do === 'weigh') ({ state, effects } = step(state, allowed))
     steps.push(effects.map(word).join(', '))
     for (const effect of effects) if (effect.do === 'finish') result = effect.result
   }
@@ -287,6 +296,7 @@ t.test('only what concerns the whole peer or this whole site ends the run', (t) 
   const whole: readonly ErrorCode[] = [
     'SYNC_PEER_UNREACHABLE',
     'SYNC_PEER_MISMATCH',
+    'SYNC_PEER_CLONED',
     'SYNC_PEER_PAUSED',
     'SYNC_AUTH_MISSING',
     'SYNC_REQUEST_TOO_MANY',
@@ -408,25 +418,93 @@ t.test('a report needs attention when something conflicts, is in quarantine or w
   t.end()
 })
 
+t.test('I10: nothing of a task is applied or sent before what is due was weighed, once for each direction', (t) => {
+  const shown = (tasks: readonly RunTask[], events: readonly RunEvent[]) => play(tasks, events, expected, 'shown').steps
+  t.strictSame(
+    shown(
+      [task('city', 'both')],
+      [greeted, fetched(1, true), allowed, fetched(2, false), applied(), applied(), acked, allowed, sent(), pushEnded],
+    ),
+    [
+      'greet',
+      'pull city from zero',
+      'weigh pull city 1',
+      'apply city 1, pull city c1',
+      '',
+      'apply city 2',
+      'ack city c2',
+      'weigh push city nothing',
+      'push city',
+      'push city',
+      'compare city',
+    ],
+  )
+  t.strictSame(shown([task('city', 'pull', { after: 'c9', acked: 'c9' })], [greeted, pullEnded, allowed]).slice(2), [
+    'weigh pull city nothing',
+    'finish success',
+  ])
+  t.strictSame(shown([task('city', 'push')], [greeted, allowed]).slice(1), ['weigh push city nothing', 'push city'])
+  t.end()
+})
+
+t.test('I10: what a brake stops is not written, and the other resources go on', (t) => {
+  const braked = failed('SYNC_RUN_BRAKED')
+  const tasks = [task('city', 'both'), task('visit', 'push')]
+  const { steps, result } = play(tasks, [greeted, fetched(1, true), braked, allowed, pushEnded], expected, 'shown')
+  t.strictSame(steps.slice(2), ['weigh pull city 1', 'weigh push visit nothing', 'push visit', 'finish fatal'])
+  t.match(result, {
+    failure: null,
+    tasks: [
+      { resource: 'city', result: 'fatal', failure: { code: 'SYNC_RUN_BRAKED' } },
+      { resource: 'visit', result: 'success' },
+    ],
+  })
+  t.end()
+})
+
+t.test('a pull that begins again from zero is weighed again', (t) => {
+  const gone = failed('SYNC_CHECKPOINT_GONE')
+  const events = [greeted, fetched(1, true), allowed, applied(), gone, fetched(2, false), allowed]
+  t.strictSame(play([task('city', 'pull', { after: 'c9' })], events, expected, 'shown').steps.slice(4), [
+    '',
+    'pull city from zero',
+    'weigh pull city 2',
+    'apply city 2',
+  ])
+  t.end()
+})
+
 /** Where each event leads from each state: every state that it may lead to, in order of name; anything else is impossible. */
 type Row = { readonly [E in EventName]: string }
 const nowhere = 'impossible'
 const impossible = {
-  ...{ greeted: nowhere, logFollowed: nowhere, batchFetched: nowhere, pullEnded: nowhere, batchApplied: nowhere },
+  ...{
+    greeted: nowhere,
+    logFollowed: nowhere,
+    allowed: nowhere,
+    batchFetched: nowhere,
+    pullEnded: nowhere,
+    batchApplied: nowhere,
+  },
   ...{ acked: nowhere, pushSent: nowhere, pushEnded: nowhere, compared: nowhere },
   ...{ failed: nowhere, aborted: nowhere, cancelled: nowhere },
 } satisfies Row
-const next = 'fetching finished pushing'
+const next = 'fetching finished weighing'
 const begun = { ...impossible, cancelled: 'settling' }
-const settling = `${next} settling`
+const settling = `fetching finished settling weighing`
 const GRID: Readonly<Record<StateName, Row>> = {
-  greeting: { ...begun, greeted: 'fetching finished following pushing', failed: 'finished' },
+  greeting: { ...begun, greeted: 'fetching finished following weighing', failed: 'finished' },
   following: { ...begun, logFollowed: next, failed: 'finished' },
   fetching: {
     ...begun,
     // A stalled peer fails the task, so the next one begins.
-    batchFetched: `applying fetching finished overlapping pushing`,
-    pullEnded: `acking comparing ${next}`,
+    batchFetched: `applying fetching finished overlapping weighing`,
+    pullEnded: `acking comparing weighing`,
+    failed: next,
+  },
+  weighing: {
+    ...begun,
+    allowed: `acking applying comparing fetching finished overlapping pushing weighing`,
     failed: next,
   },
   overlapping: {
@@ -437,14 +515,15 @@ const GRID: Readonly<Record<StateName, Row>> = {
     failed: 'settling',
   },
   holding: { ...begun, batchApplied: 'applying overlapping', failed: next },
-  applying: { ...begun, batchApplied: `acking comparing pushing`, failed: next },
-  acking: { ...begun, acked: 'comparing finished pushing', failed: next },
+  applying: { ...begun, batchApplied: `acking comparing weighing`, failed: next },
+  acking: { ...begun, acked: 'comparing finished weighing', failed: next },
   pushing: { ...begun, pushSent: 'pushing', pushEnded: `comparing ${next}`, failed: next },
   comparing: { ...begun, compared: next, failed: next },
   settling: {
     ...{
       greeted: settling,
       logFollowed: settling,
+      allowed: settling,
       batchFetched: settling,
       pullEnded: settling,
       batchApplied: settling,
@@ -463,6 +542,7 @@ t.test('every event in every state leads where the table says, or is impossible'
       { ...greeted, logId: 'log-2' },
       { ...greeted, uuid: 'other' },
       logFollowed,
+      allowed,
       pullEnded,
       acked,
       pushEnded,
@@ -535,6 +615,7 @@ class World {
   last: string | null = null
   waiting: { readonly batch: number; readonly checkpoint: string; readonly more: boolean }[] = []
   committed: string | null = null
+  weighed: 'nothing' | 'pull' | 'push' = 'nothing'
   pullOver = false
   pushOver = false
   compared = false
@@ -583,7 +664,13 @@ class World {
         assert(!busy.includes('pull') && this.waiting.length === 0, 'at most one batch ahead')
         assert.equal(effect.after, this.last, 'where the last fetch ended')
         break
+      case 'weigh':
+        assert(busy.length === 0 && this.weighed !== effect.direction, 'weighed alone, and once')
+        assert(effect.direction === 'push' || effect.batch === (this.waiting[0]?.batch ?? null), 'what was fetched')
+        this.weighed = effect.direction
+        break
       case 'apply': {
+        assert(this.weighed === 'pull' && !busy.includes('weigh'), 'nothing is written before it was weighed')
         assert(!busy.includes('apply'), 'one apply at a time')
         assert.equal(effect.batch, this.waiting.shift()?.batch, 'in the order of fetching')
         break
@@ -596,6 +683,7 @@ class World {
         assert(effect.checkpoint !== null && effect.checkpoint === this.committed, 'what was applied')
         break
       case 'push':
+        assert(this.weighed === 'push', 'nothing is sent before it was weighed')
         assert(busy.length === 0, 'a push is alone')
         assert(
           task.mode === 'push' || (task.mode === 'both' && this.pullOver && this.waiting.length === 0),
@@ -622,6 +710,7 @@ class World {
       last: after,
       committed: after,
       waiting: [],
+      weighed: 'nothing',
       pullOver: false,
       pushOver: false,
       compared: false,
@@ -665,6 +754,8 @@ class World {
       }
       case 'followLog':
         return logFollowed
+      case 'weigh':
+        return allowed
       case 'pull':
         return this.#fetch(how)
       case 'apply':
@@ -713,7 +804,7 @@ class World {
       this.#gone = true
       // The pull starts again only when nothing else is under way and nothing had gone wrong.
       if (this.outstanding.length === 0 && !this.taskFailed && !this.cancelled)
-        Object.assign(this, { last: null, committed: null, moved: true })
+        Object.assign(this, { last: null, committed: null, moved: true, weighed: 'nothing' })
       else this.#noteFailure(true, false)
       return failed('SYNC_CHECKPOINT_GONE')
     }
