@@ -3,7 +3,7 @@ import type { ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
 /** Raised when the text of the capture functions changes: `resource check` then reports older triggers as outdated. */
-export const CAPTURE_VERSION = 1
+export const CAPTURE_VERSION = 2
 
 const EVENTS = ['insert', 'update', 'delete', 'truncate'] as const
 type CaptureEvent = (typeof EVENTS)[number]
@@ -58,6 +58,21 @@ export function captureFunctionSql(resource: ResourceInfo): string {
     update syncline.record r set
       xact = pg_current_xact_id(), ${nextVersion('self.site_id', now)}, source = null, deleted = true
     from syncline.self where r.resource_id = ${resource.id} and not r.deleted`
+  // A record that is made anew knows its deletion, although the tombstone was purged. Looked for afterwards: a purge may just have ended.
+  const remember = `
+    if exists (select from syncline.purged where resource_id = ${resource.id}) then
+      with met as (
+        delete from syncline.purged g using new_rows n where g.resource_id = ${resource.id} and g.id_hash = hashtextextended(n.${id}, 0)
+        returning n.${id} as record_id, g.origin, g.clock, g.seen
+      )
+      update syncline.record r set clock = syncline.next_clock(met.origin, met.clock, met.seen, self.site_id, now_us),
+             seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
+        from met, syncline.self where r.resource_id = ${resource.id} and r.record_id = met.record_id;
+    end if;`
+  const changed =
+    resource.marks === null
+      ? `select d.record_id from (select ${whole('n')} from new_rows n except select ${whole('o')} from old_rows o) d`
+      : changedFields(resource, resource.marks.counted)
   return `
 create or replace function ${captureFunction(resource.id)}() returns trigger
 language plpgsql security definer
@@ -70,13 +85,13 @@ begin
   if current_setting('syncline.apply', true) = '${resource.id}' then
     return null;
   end if;
-  if tg_op = 'INSERT' then${upsert(`select n.${id} as record_id from new_rows n`, false)}
-  elsif tg_op = 'UPDATE' then${upsert(`select d.record_id from (select ${whole('n')} from new_rows n except select ${whole('o')} from old_rows o) d`, false)}
+  if tg_op = 'INSERT' then${upsert(`select n.${id} as record_id from new_rows n`, false)}${remember}
+  elsif tg_op = 'UPDATE' then${upsert(changed, false, resource.marks !== null)}
     -- Sums of hashes tell whether any identity changed for a tenth of the cost of comparing the sets.
     if (select sum(hashtextextended(${key}::text, 0)) from old_rows) <> (select sum(hashtextextended(${key}::text, 0)) from new_rows) then${upsert(
       `select o.${id} as record_id from old_rows o except select n.${id} from new_rows n`,
       true,
-    )}
+    )}${remember}
 ${touchChildren(resource.keyColumn)}
     end if;
   elsif tg_op = 'DELETE' then${upsert(`select o.${id} as record_id from old_rows o`, true)}

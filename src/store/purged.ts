@@ -112,7 +112,7 @@ export async function servePurged(store: Store, request: PurgedRequest): Promise
     last_hash: string | null
   }>`
     with kept as materialized (
-      select g.xact, g.id_hash, g.origin, g.clock, g.seen, 'd' as kind from syncline.purged g
+      select g.xact, g.id_hash, g.origin, g.clock, g.seen, null::jsonb as fields, 'd' as kind from syncline.purged g
        where g.resource_id = ${sql.lit(resource.id)} and ${behind} ${shared} order by g.xact, g.id_hash limit ${limit}
     ), ${originsSql()}
     select string_agg('"' || g.id_hash || e'"\\t' || g.clock || e'\\t' || array_position(o.list, g.origin) - 1 || e'\\t'
