@@ -12,6 +12,14 @@ export {
 } from './peer-client.ts'
 export { PeerError } from './peer-error.ts'
 export {
+  type PreviewedPart,
+  type PreviewedTask,
+  type PreviewOptions,
+  type PreviewReport,
+  previewPeer,
+  type TaskChange,
+} from './preview.ts'
+export {
   type RunEvents,
   type RunnerDeps,
   type RunOptions,

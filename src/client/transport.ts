@@ -15,6 +15,9 @@ export type TransportSettings = {
   readonly caPem?: string | undefined
   /** Log that this site writes now: a peer that knew another one notices that we were restored. */
   readonly logId: () => string
+  /** Who this site is, and the mark of its start: by them a peer tells a copy from the one it knows. */
+  readonly uuid?: string | undefined
+  readonly mark?: (() => string) | undefined
 }
 
 /** What the connection to one peer needs. Never log it. */
@@ -68,7 +71,12 @@ export function createTransport(connection: Connection, settings: TransportSetti
     'user-agent': 'syncline',
   }
 
-  const introduction = () => ({ 'syncline-log': settings.logId(), 'syncline-time': new Date().toISOString() })
+  const introduction = () => ({
+    'syncline-log': settings.logId(),
+    'syncline-time': new Date().toISOString(),
+    ...(settings.uuid !== undefined && { 'syncline-site': settings.uuid }),
+    ...(settings.mark !== undefined && { 'syncline-mark': settings.mark() }),
+  })
 
   async function send(request: PeerRequest) {
     const { method, path, query = {}, headers = {}, body, waitMs = 0 } = request

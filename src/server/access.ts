@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { RefusalReason } from '../observe/index.ts'
-import { type Caller, findPeer, findToken, notePeerSeen, type Peer, peerLogChanged } from '../store/index.ts'
+import { type Caller, findPeer, findToken, meetMark, notePeerSeen, type Peer, peerLogChanged } from '../store/index.ts'
 import { SynclineError } from '../sync/index.ts'
 import type { ServerDeps } from './deps.ts'
 import type { Access } from './fastify.ts'
@@ -22,6 +22,7 @@ export function guardAccess(app: FastifyInstance, deps: ServerDeps): void {
     keyGenerator: (request) => `refused ${request.ip}`,
   })
   const sightings = createSightings(deps)
+  const marks = createMarks(deps)
 
   app.decorateRequest('caller', null)
   app.decorateRequest('peer', null)
@@ -72,8 +73,21 @@ export function guardAccess(app: FastifyInstance, deps: ServerDeps): void {
     if (peer.paused) {
       throw new SynclineError('SYNC_PEER_PAUSED', `this site has paused the exchange with peer "${peer.name}"`)
     }
+    await checkIdentity(peer, request)
     request.caller = caller
     request.peer = await sightings.note(peer, request)
+  }
+
+  /** Two sites must not live under one UUID: not this one's, and not the peer's. */
+  async function checkIdentity(peer: Peer, request: FastifyRequest): Promise<void> {
+    const uuid = single(request.headers['syncline-site'])?.toLowerCase()
+    const mark = single(request.headers['syncline-mark'])
+    if (uuid !== undefined && uuid !== peer.uuid) {
+      if (uuid === (await deps.self()).uuid)
+        throw new SynclineError('SYNC_PEER_CLONED', `the caller is a copy of this site: it calls itself ${uuid} too`)
+      throw new SynclineError('SYNC_PEER_MISMATCH', `this is the token of site ${peer.uuid}, and ${uuid} shows it`)
+    }
+    if (mark !== undefined) await marks.meet(peer, mark)
   }
 
   async function known(token: string): Promise<Caller> {
@@ -171,6 +185,23 @@ export function peerOf(request: FastifyRequest): Peer {
 export function callerOf(request: FastifyRequest): Caller {
   if (request.caller === null) throw new Error('a route that takes a token was reached without one')
   return request.caller
+}
+
+/** A mark that was right is not looked up again for so long. */
+const MARK_FRESH_MS = 2_000
+
+/** Looks at the marks that peers show, each one not with every request. Errors: SYNC_PEER_CLONED. */
+function createMarks({ store }: ServerDeps) {
+  const met = new Map<number, { readonly mark: string; readonly at: number }>()
+  return {
+    async meet(peer: Peer, mark: string): Promise<void> {
+      const last = met.get(peer.id)
+      if (last?.mark === mark && Date.now() - last.at < MARK_FRESH_MS) return
+      met.delete(peer.id)
+      await meetMark(store.db, peer, mark)
+      met.set(peer.id, { mark, at: Date.now() })
+    },
+  }
 }
 
 /** Remembers when each peer was heard, at most once a minute, and follows one that was restored into its new log. */

@@ -1,5 +1,5 @@
 import { type Static, type TSchema, Type } from 'typebox'
-import { FIELD_RULES, MODES, POLICIES } from '../sync/index.ts'
+import { FIELD_RULES, MODES, POLICIES, USUAL_LIMITS } from '../sync/index.ts'
 
 /** Pieces that several routes describe their requests and answers with. */
 
@@ -112,6 +112,20 @@ export const linkRulesRead = {
   master: nullable(Type.String(), { description: 'UUID of the site whose word counts.' }),
   fields: fieldRules,
 }
+
+const LIMIT =
+  'a number, a share such as `5%`, both as `100,5%` (whichever is more), or `none`; null for the usual limit'
+const limitText = (description: string, usual: string) =>
+  nullable(Type.String({ minLength: 1, maxLength: 40 }), {
+    description: `${description}: ${LIMIT}, ${usual}.`,
+    examples: ['100,5%'],
+  })
+
+/** What one run, or a peer that pushes, may do in an hour before a person is asked. */
+const maxDeletes = limitText('Most records deleted without a person', USUAL_LIMITS.maxDeletes)
+const maxChanges = limitText('Most records that get other values without a person', USUAL_LIMITS.maxChanges)
+export const brakeLimits = { maxDeletes: Type.Optional(maxDeletes), maxChanges: Type.Optional(maxChanges) }
+export const brakeLimitsRead = { maxDeletes, maxChanges }
 
 export const mode = words(MODES, { description: 'Direction as seen from this site.' })
 

@@ -1,6 +1,7 @@
 import type { Kysely } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
 import {
+  type BrakeLimitSettings,
   createPeer,
   type Direction,
   inTransaction,
@@ -71,7 +72,7 @@ export async function changeGrant(
     readonly direction: Direction
     readonly ifMatch: number | undefined
   },
-  rules: LinkRuleSettings | null,
+  rules: (LinkRuleSettings & BrakeLimitSettings) | null,
 ): Promise<Peer> {
   const { peerId, resource, direction, ifMatch } = change
   return inTransaction(db, async (trx) => {

@@ -5,11 +5,23 @@ import type { ServerDeps } from '../deps.ts'
 import { matchedRevision, revisionTag } from '../etag.ts'
 import type { Routes } from '../exchange.ts'
 import { checkRules } from '../link-check.ts'
-import { answer, closed, ifMatch, linkRules, linkRulesRead, pageOf, peerRef, resourceName, words } from '../schemas.ts'
+import {
+  answer,
+  brakeLimits,
+  brakeLimitsRead,
+  closed,
+  ifMatch,
+  linkRules,
+  linkRulesRead,
+  pageOf,
+  peerRef,
+  resourceName,
+  words,
+} from '../schemas.ts'
 
 const direction = words(DIRECTIONS, { description: 'What the peer does: it pulls from this site, or pushes to it.' })
 const grant = closed(
-  { direction, resource: resourceName, ...linkRulesRead },
+  { direction, resource: resourceName, ...linkRulesRead, ...brakeLimitsRead },
   { title: 'Grant', description: 'What a peer may ask of this site for one resource. Without a grant it may nothing.' },
 )
 const params = closed({ peer: peerRef, direction, resource: resourceName })
@@ -38,7 +50,7 @@ export const grantRoutes =
       description: 'Makes or replaces a grant as a whole. If-Match is the ETag of the peer.',
       params,
       headers: ifMatch,
-      body: closed(linkRules),
+      body: closed({ ...linkRules, ...brakeLimits }),
       response: { 200: answer(grant) },
     }
     app.put(
@@ -79,6 +91,6 @@ export const grantRoutes =
     )
   }
 
-function view({ direction, resource, filter, columns, onConflict, master, fields }: Grant): Static<typeof grant> {
-  return { direction, resource, filter, columns: columns === null ? null : [...columns], onConflict, master, fields }
+function view({ peerId: _, columns, ...rest }: Grant): Static<typeof grant> {
+  return { ...rest, columns: columns === null ? null : [...columns] }
 }

@@ -2,6 +2,8 @@ import type { FastifyPluginAsync } from 'fastify'
 import type { ServerDeps } from '../deps.ts'
 import type { ExchangeDeps } from '../exchange.ts'
 import { createSeats, createWatch } from '../watch.ts'
+import { alarmRoutes } from './alarms.ts'
+import { brakeRoutes } from './brakes.ts'
 import { changesRoutes } from './changes.ts'
 import { checkpointRoutes } from './checkpoints.ts'
 import { conflictRoutes } from './conflicts.ts'
@@ -20,6 +22,7 @@ import { settingRoutes } from './settings.ts'
 import { peerSiteRoutes, siteRoutes } from './site.ts'
 import { taskRoutes } from './tasks.ts'
 import { tokenRoutes } from './tokens.ts'
+import { undoRoutes } from './undo.ts'
 import { waitingRoutes } from './waiting.ts'
 
 /** /sync/v1: what peers ask. */
@@ -54,9 +57,9 @@ export const administration =
   async (app) => {
     const nouns = [
       ...[siteRoutes, peerRoutes, grantRoutes, invitationRoutes, resourceRoutes, recordRoutes, taskRoutes, runRoutes],
-      ...[conflictRoutes, quarantineRoutes, tokenRoutes, settingRoutes],
+      ...[conflictRoutes, quarantineRoutes, alarmRoutes, tokenRoutes, settingRoutes],
     ]
-    for (const routes of nouns) app.register(routes(deps))
+    for (const routes of [...nouns, undoRoutes, brakeRoutes]) app.register(routes(deps))
   }
 
 /** What those ask who operate it. */

@@ -34,6 +34,7 @@ const identity = {
 const seenByPeer = closed(
   {
     ...identity,
+    mark: text('Made anew at every start and never shown again: who meets a former one has met a copy of the site.'),
     protocols: Type.Array(Type.Integer(), { description: 'Forms of the exchange.' }),
     limits: closed({
       bodyBytesMax: count('Bytes of one body.'),
@@ -81,7 +82,7 @@ export const peerSiteRoutes =
       response: { 200: answer(seenByPeer) },
     }
     app.get('/site', { schema, config: { access: 'peer' } }, async (request, reply) => {
-      const { uuid, name, logId, publicKey } = await readSelf(store.db)
+      const { uuid, name, logId, mark, publicKey } = await readSelf(store.db)
       const grants = await listGrants(store.db, peerOf(request).id)
       const may = (resource: string, direction: string) =>
         grants.some((grant) => grant.resource === resource && grant.direction === direction)
@@ -100,7 +101,7 @@ export const peerSiteRoutes =
       // Codings that a push may come in (RFC 9110, 12.5.3).
       reply.header('accept-encoding', ENCODINGS)
       return {
-        ...{ uuid, name, logId, time: new Date().toISOString(), version, publicKey, protocols: PROTOCOLS },
+        ...{ uuid, name, logId, mark, time: new Date().toISOString(), version, publicKey, protocols: PROTOCOLS },
         limits: {
           bodyBytesMax: limits.bodyBytesMax,
           recordBytesMax: limits.recordBytesMax,

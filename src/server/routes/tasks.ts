@@ -17,6 +17,8 @@ import type { Routes } from '../exchange.ts'
 import { checkRules } from '../link-check.ts'
 import {
   answer,
+  brakeLimits,
+  brakeLimitsRead,
   closed,
   flag,
   ifMatch,
@@ -27,6 +29,7 @@ import {
   pageOf,
   pageQuery,
   peerRef,
+  recordId,
   resourceName,
   rowId,
   text,
@@ -35,6 +38,10 @@ import {
 } from '../schemas.ts'
 
 const onLeft = words(ON_LEFT, { description: 'What becomes of a record here that left the filter of the peer.' })
+const emptyGuard = flag('A run stops when the peer has no record any more of a resource that many are here of.')
+const canary = nullable(recordId, {
+  description: 'A record that must live at the peer; where it is missing or deleted, a run stops.',
+})
 const SCHEDULE =
   '`cron:` with five or six fields in UTC, `every:` with a number and s, m or h, `live`, or null for by hand only.'
 
@@ -45,6 +52,9 @@ const task = closed(
     resource: resourceName,
     mode,
     ...linkRulesRead,
+    ...brakeLimitsRead,
+    emptyGuard,
+    canary,
     onLeft,
     schedule: nullable(Type.String(), { description: SCHEDULE }),
     enabled: flag('Runs by itself.'),
@@ -57,6 +67,9 @@ const task = closed(
 const settings = {
   ...linkRules,
   onLeft: Type.Optional(onLeft),
+  ...brakeLimits,
+  emptyGuard: Type.Optional(emptyGuard),
+  canary: Type.Optional(canary),
   schedule: Type.Optional(
     nullable(Type.String({ minLength: 1, maxLength: 200 }), {
       description: SCHEDULE,
