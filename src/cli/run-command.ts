@@ -2,6 +2,7 @@ import type { LogEntry, RunEntry } from '../store/index.ts'
 import { type Page, path } from './api.ts'
 import { noun, type PageOptions, pageOptions, type Register, verb } from './command.ts'
 import { logLine, runTable, runText } from './run-text.ts'
+import { addUndo } from './run-undo.ts'
 
 /** Entries of one run that `run show` prints; the rest is in `log --run`. */
 const ENTRIES_SHOWN = 200
@@ -37,4 +38,6 @@ export const run: Register = (program, session) => {
       )
     },
   })
+
+  addUndo(run, session)
 }

@@ -24,6 +24,11 @@ const COUNT_WORDS: Readonly<Record<string, string>> = {
   pushConflicts: 'in conflict there',
   pushQuarantined: 'in quarantine there',
   pushRefused: 'refused there',
+  removed: 'removed',
+  restored: 'restored',
+  replaced: 'back to their previous values',
+  since: 'changed since and left',
+  blocked: 'blocked',
 }
 
 /** Counts of a run that are not zero: 120 pulled, 118 applied, 2 in quarantine. Empty when all are. */

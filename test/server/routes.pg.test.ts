@@ -567,6 +567,12 @@ t.test('a sync is started now, a comparison asked for, and what was done can be 
   t.same((await hub.ask(t, `GET /api/v1/runs/${runs.json.items[0].id}`, { token: viewer })).json, runs.json.items[0])
   t.equal((await hub.ask(t, 'GET /api/v1/runs?result=success', { token: viewer })).json.items.length, 1)
   t.equal((await hub.ask(t, 'GET /api/v1/runs/0', { token: viewer })).json.code, 'SYNC_REQUEST_INVALID')
+  const { id } = runs.json.items[0]
+  const undo = (body: object, token = operator) => hub.ask(t, `POST /api/v1/runs/${id}/undo`, { token, body })
+  t.equal((await undo({}, viewer)).status, 403, 'whoever only looks takes nothing back')
+  t.match((await undo({ preview: true })).json, { runId: id, undoRunId: null, preview: true, counts: { removed: 0 } })
+  t.equal((await undo({ force: ['city'] })).json.code, 'SYNC_REQUEST_INVALID')
+  t.equal((await undo({ force: ['city/nowhere'] })).json.code, 'SYNC_REQUEST_NOT_FOUND')
 })
 
 t.test('a peer pushes in every format and pulls back what others wrote; both are in the log', async (t) => {
