@@ -18,6 +18,8 @@ const TASKS = {
   },
   demo: { steps: [program('demo/main.ts')] },
   bench: { parts: ['postgresql'], steps: [program('bench/main.ts')] },
+  sim: { parts: ['postgresql'], steps: [program('test/sim/main.ts')] },
+  'sim:mutants': { parts: ['postgresql'], steps: [program('test/sim/plant.ts')] },
   check: { steps: check },
   format: { steps: [step('Formatting', 'biome', 'check', '--write')] },
   golden: { parts: ['postgresql'], steps: [program('scripts/golden.ts')] },

@@ -1,0 +1,135 @@
+/** The end of a seed: everything works again, time passes, persons do what waits for them, and sites come to rest. */
+import { checkRest } from './check.ts'
+import { contentOf, type Waiting, waitingAt } from './inspect.ts'
+import { machine } from './machine.ts'
+import { FAIR, network } from './network.ts'
+import { mend } from './operations.ts'
+import { Finding, shorten } from './oracle.ts'
+import type { SimSite } from './site.ts'
+import { drain, endLate, look, resolveOne, revive, startRun, verify, type World } from './world.ts'
+
+const ROUNDS_MAX = 25
+const HELPS_MAX = 12
+const DAY_MICROS = 86_400_000_000
+
+export async function heal(world: World): Promise<void> {
+  const { sites, tell } = world
+  tell('healing')
+  world.apart.clear()
+  network.setWeather(FAIR)
+  for (const site of sites) {
+    const said = await endLate(world, site, site.index % 2 === 0)
+    if (said !== null) tell(`  ${site.name} end: ${said}`)
+    await revive(world, site)
+  }
+  await drain(world)
+  await look(world)
+  await setClocksRight(world)
+  for (let helps = 0; ; helps++) {
+    await syncUntilQuiet(world)
+    await look(world)
+    if (!(await helpOnce(world))) break
+    if (helps === HELPS_MAX) throw new Finding(`stuck: persons are needed again and again: ${await needs(world)}`)
+  }
+  await checkRest(sites, world.oracle)
+  for (let n = 0; n < world.shape.links.length; n++) await verify(world, n)
+  await probe(world)
+}
+
+/** All clocks show the same time, later than any of them did. */
+async function setClocksRight(world: World): Promise<void> {
+  for (const { name } of world.sites) machine.setSkew(name, 0)
+  await tomorrow(world, machine.aheadMost())
+}
+
+async function tomorrow({ sites }: World, more = 0): Promise<void> {
+  machine.advance(more + DAY_MICROS)
+  for (const site of sites) await site.app.query(`select setval('sim.clock', ${machine.clockOf(site.name)})`)
+}
+
+/** Runs every link in turn until a whole round moves nothing. */
+async function syncUntilQuiet(world: World): Promise<number> {
+  let moved = 0
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const before = network.lines
+    for (const link of world.shape.links) {
+      startRun(world, link)
+      await drain(world)
+    }
+    if (network.lines === before) return moved
+    moved += network.lines - before
+    await tomorrow(world)
+  }
+  throw new Finding(`never quiet: after ${ROUNDS_MAX} rounds changes still travel`)
+}
+
+/** What waits for a person gets one. True when there was something to do. */
+async function helpOnce(world: World): Promise<boolean> {
+  for (const site of world.sites) {
+    const said = await resolveOne(world, site, site.index)
+    if (said !== null) {
+      world.tell(`  a person at ${site.name} decides: ${said}`)
+      return true
+    }
+  }
+  for (const site of world.sites) {
+    for (const waiting of await waitingAt(site)) {
+      const cure = await cureOf(site, waiting)
+      if (cure === null) continue
+      const said = await mend(site.app, site.name, cure, world.oracle)
+      world.tell(
+        `  a person at ${site.name} mends ${waiting.code} of ${waiting.resource} ${shorten(waiting.id)}: ${said}`,
+      )
+      await tomorrow(world)
+      return true
+    }
+  }
+  const rest = await needs(world)
+  if (rest !== '') throw new Finding(`stuck: ${rest}`)
+  return false
+}
+
+async function needs({ sites }: World): Promise<string> {
+  const all: string[] = []
+  for (const site of sites) {
+    for (const { resource, id, code, reason, waitsId } of await waitingAt(site))
+      all.push(`${site.name}: ${resource} ${shorten(id)} ${code} ${reason} ${waitsId ?? ''}`)
+  }
+  return all.join('\n  ')
+}
+
+async function cureOf(site: SimSite, waiting: Waiting): Promise<readonly string[] | null> {
+  const { code, resource, id, columns, payload, waitsId } = waiting
+  if (code === 'SYNC_RECORD_CONSTRAINT') {
+    const unique = resource === 'place' ? 'code' : 'slot'
+    const value = (JSON.parse(payload) as unknown[])[columns.indexOf(unique)]
+    const { rows } = await site.app.query(`select from ${resource} where ${unique} = $1`, [value])
+    return rows.length === 0
+      ? null
+      : [`update ${resource} set ${unique} = null, label = $word where ${unique} = '${value}'`]
+  }
+  if (code === 'SYNC_RECORD_PARENT_MISSING' && waitsId !== null) {
+    const { rows } = await site.app.query('select from place where key = $1', [waitsId])
+    const waitsToo = (await waitingAt(site)).some((other) => other.resource === 'place' && other.id === waitsId)
+    return rows.length > 0 || waitsToo ? null : [`insert into place (key, label) values ('${waitsId}', $word)`]
+  }
+  if (code === 'SYNC_RECORD_STILL_REFERENCED') return [`update place set label = $word where key = '${id}'`]
+  return null
+}
+
+/** I4: one more change reaches every site, and on a tree it passes each link once and never goes back. */
+async function probe(world: World): Promise<void> {
+  const { sites, shape } = world
+  const at = sites[shape.actions.length % sites.length]
+  if (at === undefined) return
+  const said = await mend(at.app, at.name, [`insert into tag (id, label) values ('probe', $word)`], world.oracle)
+  world.tell(`probe at ${at.name}: ${said}`)
+  const moved = await syncUntilQuiet(world)
+  await checkRest(sites, world.oracle)
+  const links = new Set(shape.links.map(({ here, there }) => [here, there].sort().join()))
+  // Where both sides of a link begin runs, each asks and tells by its own checkpoints.
+  if (links.size === sites.length - 1 && links.size === shape.links.length && moved !== links.size) {
+    throw new Finding(`echo: one change of ${at.name} travelled ${moved} times over ${links.size} links`)
+  }
+  if ((await contentOf(at)).every((line) => !line.startsWith('tag probe'))) throw new Finding('lost: the probe is gone')
+}

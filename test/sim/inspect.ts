@@ -1,0 +1,109 @@
+/** Reads what a site holds straight from its database. */
+import type pg from 'pg'
+import type { Held, Holding } from './oracle.ts'
+import type { SimSite } from './site.ts'
+
+const LIVE = `
+  select 'place' as resource, key::text as id, label from place
+  union all select 'visit', key::text, label from visit
+  union all select 'tag', id, label from tag`
+
+const RECORDS = `
+  select r.name as resource, c.record_id as id, o.origin, c.clock::text, c.deleted, l.label, c.xact::text
+    from syncline.record c join syncline.resource r on r.id = c.resource_id join syncline.site o on o.id = c.origin
+    left join (${LIVE}) l on l.resource = r.name and l.id = c.record_id and not c.deleted
+   order by 1, 2`
+
+/** Losing, waiting and overwritten values. */
+const KEPT = `
+  select r.name as resource, h.record_id as id, o.origin, h.clock::text, h.deleted, h.data ->> 'label' as label
+    from syncline.history h join syncline.resource r on r.id = h.resource_id join syncline.site o on o.id = h.origin
+  union all
+  select r.name, q.record_id, o.origin, q.clock::text, split_part(q.line, e'\\t', 5) = 'd', null
+    from syncline.quarantine q join syncline.resource r on r.id = q.resource_id join syncline.site o on o.id = q.origin
+  union all
+  select r.name, c.record_id, v ->> 'origin', v ->> 'clock', false, null
+    from syncline.conflict c join syncline.resource r on r.id = c.resource_id, unnest(array[c.ours_version, c.theirs_version]) v`
+
+/** The content that must be equal, local numbers read as what they stand for. Not everywhere are all columns. */
+const CONTENT = `
+  select 'place ' || key || ' ' || to_jsonb(t) - 'id' as line from place t
+  union all select 'visit ' || v.key || ' ' || (to_jsonb(v) - 'id' - 'place_id' || jsonb_build_object('place', p.key)) from visit v left join place p on p.id = v.place_id
+  union all select 'tag ' || id || ' ' || to_jsonb(t) from tag t order by 1`
+
+export type Record = Held & { readonly xact: string }
+
+export async function recordsOf(client: pg.Client): Promise<readonly Record[]> {
+  return (await client.query<Record>(RECORDS)).rows
+}
+
+export async function holdingOf(site: SimSite): Promise<Holding> {
+  const kept = await site.app.query<Held>(KEPT)
+  return { site: site.name, records: await recordsOf(site.app), kept: kept.rows }
+}
+
+export async function contentOf(site: SimSite): Promise<readonly string[]> {
+  return (await site.app.query<{ line: string }>(CONTENT)).rows.map(({ line }) => line)
+}
+
+/** Rows without a record that lives, and the other way round. */
+export async function strays(site: SimSite): Promise<readonly string[]> {
+  const { rows } = await site.app.query<{ resource: string; id: string }>(`
+    select coalesce(l.resource, v.resource) as resource, coalesce(l.id, v.id) as id from (${LIVE}) l full join (
+      select r.name as resource, c.record_id as id from syncline.record c join syncline.resource r on r.id = c.resource_id where not c.deleted
+    ) v on v.resource = l.resource and v.id = l.id where l.id is null or v.id is null`)
+  return rows.map(({ resource, id }) => `${resource} ${id}`)
+}
+
+/** What each version has seen, its own dot included: by record and origin. */
+export async function knowledgeOf(site: SimSite): Promise<ReadonlyMap<string, bigint>> {
+  const { rows } = await site.app.query<{ key: string; clock: string }>(`
+    select r.name || ' ' || c.record_id || ' of ' || o.origin as key, s.clock::text from syncline.record c join syncline.resource r on r.id = c.resource_id
+     cross join lateral (select c.origin, c.clock union all select e.key::int4, e.value::int8 from jsonb_each_text(c.seen) e) s(origin, clock)
+      join syncline.site o on o.id = s.origin`)
+  return new Map(rows.map(({ key, clock }) => [key, BigInt(clock)]))
+}
+
+export type Waiting = {
+  readonly resource: string
+  readonly id: string
+  readonly peer: string
+  readonly code: string
+  readonly reason: string
+  readonly waitsResource: string | null
+  readonly waitsId: string | null
+  readonly origin: string
+  readonly clock: string
+  readonly kind: string
+  readonly columns: readonly string[]
+  readonly payload: string
+}
+
+export async function waitingAt(site: SimSite): Promise<readonly Waiting[]> {
+  const { rows } = await site.app.query<Waiting>(`
+    select r.name as resource, q.record_id as id, p.name as peer, q.code, q.reason, w.name as "waitsResource", q.waits_record_id as "waitsId",
+           o.origin, q.clock::text, split_part(q.line, e'\\t', 5) as kind, q.header -> 'columns' as columns, split_part(q.line, e'\\t', 6) as payload
+      from syncline.quarantine q join syncline.resource r on r.id = q.resource_id join syncline.peer p on p.id = q.peer_id
+      join syncline.site o on o.id = q.origin left join syncline.resource w on w.id = q.waits_resource_id order by q.id`)
+  return rows
+}
+
+export type OpenConflict = {
+  readonly id: string
+  readonly resource: string
+  readonly recordId: string
+  readonly open: boolean
+  readonly ours: { readonly origin: string; readonly clock: number }
+  readonly theirs: { readonly origin: string; readonly clock: number }
+  readonly theirLabel: string | null
+  readonly theyDeleted: boolean
+}
+
+export async function conflictsAt(site: SimSite): Promise<readonly OpenConflict[]> {
+  const { rows } = await site.app.query<OpenConflict>(`
+    select c.id, r.name as resource, c.record_id as "recordId", c.resolved_at is null as open, c.ours_version as ours, c.theirs_version as theirs,
+           c.theirs ->> (array_position(array(select jsonb_array_elements_text(c.header -> 'columns')), 'label') - 1) as "theirLabel",
+           split_part(c.line, e'\\t', 5) = 'd' as "theyDeleted"
+      from syncline.conflict c join syncline.resource r on r.id = c.resource_id order by c.id`)
+  return rows
+}
