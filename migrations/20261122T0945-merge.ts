@@ -16,6 +16,19 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     comment on function syncline.map_fields is 'The origins in the writes behind fields, from places in a list to its members.'
   `.execute(db)
   await sql`
+    create function syncline.place_fields(fields jsonb, origins int4[]) returns jsonb
+    language sql immutable as $$
+      select jsonb_object_agg(f.key, (
+        select jsonb_object_agg(p.key, (
+          select jsonb_object_agg((array_position(origins, e.key::int4) - 1)::text, e.value) from jsonb_each(p.value) e))
+          from jsonb_each(f.value) p))
+        from jsonb_each(fields) f
+    $$
+  `.execute(db)
+  await sql`
+    comment on function syncline.place_fields is 'The other way round: from members of the list to their places.'
+  `.execute(db)
+  await sql`
     create function syncline.field_origins(fields jsonb) returns setof int4
     language sql immutable as $$
       select distinct e.key::int4 from jsonb_each(fields) f, jsonb_each(f.value) p, jsonb_each(p.value) e

@@ -6,7 +6,7 @@ import type { DatabaseError } from './explain.ts'
 import { emptyReport } from './report.ts'
 import { liveTable } from './resources.ts'
 import type { Database } from './schema.ts'
-import { originSql, seenSql, stagedLinesSql, targetTable } from './stage.ts'
+import { fieldsSql, originSql, seenSql, stagedLinesSql, targetTable } from './stage.ts'
 import { incomingSql, type WriteContext } from './write.ts'
 
 /** Below this the usual way costs as little. */
@@ -26,13 +26,15 @@ export async function writeAllNew(
   batch: LineBatch,
   origins: readonly number[],
 ): Promise<BatchReport | null> {
-  if (!mayBeAllNew(context, write, batch) || !(await looksNew(trx, context, batch))) return null
+  if (!mayBeAllNew(context, write, batch)) return null
+  const look = await looksNew(trx, context, batch)
+  if (!look.fresh) return null
   await sql`savepoint syncline_all_new`.execute(trx)
   try {
     await sql`select set_config('work_mem', ${WORK_MEM}, true), set_config('syncline.apply', ${String(context.resource.id)}, true)`.execute(
       trx,
     )
-    const written = await writeLines(trx, context, write, batch, origins)
+    const written = await writeLines(trx, context, write, batch, origins, look)
     await sql`select set_config('syncline.apply', '', true)`.execute(trx)
     await sql`set constraints all immediate`.execute(trx)
     if (written) {
@@ -59,20 +61,24 @@ function mayBeAllNew(context: ApplyContext, write: WriteContext, batch: LineBatc
   )
 }
 
+/** `purged`: deletions of this resource were purged, so that a record without a row may be one of them. */
+type Look = { readonly fresh: boolean; readonly purged: boolean }
+
 /** Nothing of this resource waits for a record to arrive, and three records of the batch are unknown. */
-async function looksNew(trx: Transaction<Database>, { resource }: ApplyContext, batch: LineBatch): Promise<boolean> {
+async function looksNew(trx: Transaction<Database>, { resource }: ApplyContext, batch: LineBatch): Promise<Look> {
   const { text } = batch
   const starts = [0, text.indexOf('\n', text.length / 2) + 1, text.lastIndexOf('\n') + 1]
   const probe = starts.map((start) => text.slice(start, text.indexOf('\t', start)))
-  const { rows } = await sql<{ fresh: boolean }>`
-    select not exists (select from syncline.quarantine where resource_id = ${resource.id})
+  const { rows } = await sql<Look>`
+    select exists (select from syncline.purged where resource_id = ${resource.id}) as purged,
+           not exists (select from syncline.quarantine where resource_id = ${resource.id})
        and not exists (select from syncline.pending_ref where target_resource_id = ${resource.id})
        and not exists (select from syncline.conflict where resource_id = ${resource.id} and resolved_at is null)
        and not exists (select from syncline.record r where r.resource_id = ${resource.id}
              and r.record_id = any (array(select e ->> 0 from unnest(${probe.map((id) => `[${id}]`)}::jsonb[]) e))) as fresh`.execute(
     trx,
   )
-  return rows[0]?.fresh ?? false
+  return rows[0] ?? { fresh: false, purged: false }
 }
 
 /** False when a line was not a new record. */
@@ -82,8 +88,13 @@ async function writeLines(
   write: WriteContext,
   batch: LineBatch,
   origins: readonly number[],
+  { purged }: Look,
 ): Promise<boolean> {
   const { resource } = context
+  // A record that was deleted here, and its tombstone purged, is not new.
+  const known = purged
+    ? sql`and not exists (select from syncline.purged g where g.resource_id = ${sql.lit(resource.id)} and g.id_hash = hashtextextended(id, 0))`
+    : sql``
   if (context.peer === null) throw new SynclineError('SYNC_INTERNAL', 'records written by hand are staged')
   const limit = sql`(extract(epoch from clock_timestamp()) * 1000000)::int8 + ${context.clockAheadMaxMicros}::int8`
   const names = [resource.keyColumn, ...write.columns.map(({ column }) => column.name)].map((name) => sql.id(name))
@@ -92,25 +103,25 @@ async function writeLines(
   const payload = write.columns.some(({ column }) => column.baseType.endsWith('json')) ? sql`payload` : sql`null::text`
   const { rows } = await sql<{ versions: number; living: number; plain: boolean | null }>`
     with line as materialized (
-      select id, clock, origin, seen, ${payload} as payload, payload::jsonb as v,
+      select id, clock, origin, seen, fields, ${payload} as payload, payload::jsonb as v,
              coalesce(kind = 'p' and clock <= limit_us and octet_length(payload) <= ${context.recordBytesMax}::int8
-               and (seen is null or not exists (select from jsonb_each_text(seen) e where e.value::int8 > limit_us)), false) as plain
+               and (seen is null or not exists (select from jsonb_each_text(seen) e where e.value::int8 > limit_us)) ${known}, false) as plain
         from (
           select id, nullif(split_part(line, e'\\t', 2), '')::int8 as clock, ${originSql(origins, context.peer.siteId)} as origin,
-                 ${seenSql(origins)} as seen, split_part(line, e'\\t', 5) as kind, payload, now.limit_us
+                 ${seenSql(origins)} as seen, ${fieldsSql(origins)} as fields, split_part(line, e'\\t', 5) as kind, payload, now.limit_us
             from (${stagedLinesSql(resource, batch.text)}) staged, (select ${limit} as limit_us) now offset 0
         ) read
     ), made as (
-      insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, deleted, source, counted)
-      select ${resource.id}, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, false, ${write.source}::int4, ${sql.raw(RECORD_HASH)}
-        from (select id as record_id, origin, clock, seen from line) r join syncline.site o on o.id = r.origin
+      insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, fields, deleted, source, counted)
+      select ${resource.id}, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, r.fields, false, ${write.source}::int4, ${sql.raw(RECORD_HASH)}
+        from (select id as record_id, origin, clock, seen, fields from line) r join syncline.site o on o.id = r.origin
       returning counted
     ), ${addedToSum(resource.id)}, living as (
       insert into ${sql.raw(liveTable(resource))} (${sql.join(names)})
       select ${sql.join([sql`s.id::${sql.raw(resource.keyType)}`, ...values])} from line s returning 1
     )
     select (select records from total) as versions, (select count(*) from living)::int as living,
-           (select bool_and(plain) ${parentsFound(write)} from line s) as plain`.execute(trx)
+           (select bool_and(plain and jsonb_array_length(s.v) = ${batch.columns.length}) ${parentsFound(write)} from line s) as plain`.execute(trx)
   const [row] = rows
   return row !== undefined && row.plain === true && row.versions === batch.count && row.living === batch.count
 }

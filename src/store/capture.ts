@@ -48,12 +48,12 @@ export function captureFunctionSql(resource: ResourceInfo): string {
   const key = quoteIdent(resource.keyColumn)
   const id = `${key}::text collate "C"`
   const whole = (alias: string) => `${alias}.${id} as record_id, (${alias}.*)::text collate "C" as row`
-  const upsert = (source: string, deleted: boolean) => `
-    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
-    select ${resource.id}, s.record_id, pg_current_xact_id(), self.site_id, now_us, ${deleted}
+  const upsert = (source: string, deleted: boolean, marks = false) => `
+    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted${marks ? ', fields' : ''})
+    select ${resource.id}, s.record_id, pg_current_xact_id(), self.site_id, now_us, ${deleted}${marks ? ', s.changed' : ''}
       from (${source}) s, syncline.self order by s.record_id
     on conflict (resource_id, record_id) do update set
-      xact = excluded.xact, ${nextVersion('excluded.origin')}, source = null, deleted = ${deleted};`
+      xact = excluded.xact, ${nextVersion('excluded.origin', 'now_us', marks ? `case when excluded.fields is not null then ${nextFields('excluded.fields', 'excluded.origin')} end` : 'null')}, source = null, deleted = ${deleted};`
   const tombstones = (now: string) => `
     update syncline.record r set
       xact = pg_current_xact_id(), ${nextVersion('self.site_id', now)}, source = null, deleted = true
@@ -114,7 +114,7 @@ $capture$`
 function touchChildren(keyColumn: string): string {
   const key = quoteLiteral(keyColumn)
   return `    for child in
-      select s.id, s.key_column, f.conrelid::regclass::text as name, ca.attname as reference, pa.attname as target
+      select s.id, s.key_column, s.marks is not null as marked, f.conrelid::regclass::text as name, ca.attname as reference, pa.attname as target
         from pg_constraint f join syncline.resource s on s.table_oid = f.conrelid
         join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = f.conkey[1]
         join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = f.confkey[1]
@@ -127,8 +127,8 @@ function touchChildren(keyColumn: string): string {
           from %s t, syncline.self
          where t.%I in (select n.%I from new_rows n where not exists (select from old_rows o where o.%I = n.%I)) order by 2
         on conflict (resource_id, record_id) do update set
-          xact = excluded.xact, ${nextVersion('excluded.origin', '$1')}, source = null, deleted = false$children$,
-        child.id, child.key_column, child.name, child.reference, child.target, ${key}, ${key}) using now_us;
+          xact = excluded.xact, ${nextVersion('excluded.origin', '$1', `case when %L then ${nextFields('jsonb_build_object(%L, null)', 'excluded.origin', '$1')} end`)}, source = null, deleted = false$children$,
+        child.id, child.key_column, child.name, child.reference, child.target, ${key}, ${key}, child.marked, child.reference) using now_us;
     end loop;`
 }
 
@@ -136,16 +136,46 @@ function touchChildren(keyColumn: string): string {
  * The next version of record row `r`, written by site `me` (a column). The two common cases stand in line: calling the SQL functions of
  * the general case costs more than all the rest of the trigger.
  */
-export function nextVersion(me: string, now = 'now_us'): string {
-  return `clock = case
-        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, ${me}, ${now})
-        when r.origin = ${me} then greatest(${now}, r.clock + 1)
-        else greatest(${now}, least(r.clock + 1, ${now} + 300000000)) end,
+export function nextVersion(me: string, now = 'now_us', fields = 'null'): string {
+  return `clock = ${nextClockSql(me, now)}, fields = ${fields},
       seen = case
         when r.origin = ${me} then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
         else syncline.next_seen(r.origin, r.clock, r.seen, ${me}) end,
       origin = ${me}`
+}
+
+function nextClockSql(me: string, now: string): string {
+  return `case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, ${me}, ${now})
+        when r.origin = ${me} then greatest(${now}, r.clock + 1)
+        else greatest(${now}, least(r.clock + 1, ${now} + 300000000)) end`
+}
+
+/** What stands behind the fields of record row `r` after site `me` wrote those that `changed` (a jsonb object) names: to a counter its difference. */
+export function nextFields(changed: string, me: string, now = 'now_us'): string {
+  return `syncline.next_fields(r.fields, r.origin, r.clock, ${me}, ${nextClockSql(me, now)}, ${changed})`
+}
+
+/**
+ * The records that an update changed and, where that can be told, which of their fields. Only for resources that merge: rows are compared as
+ * JSON, so that the statements of an application that drops or renames a column go on here too.
+ */
+function changedFields(resource: ResourceInfo, counted: readonly string[]): string {
+  const key = quoteIdent(resource.keyColumn)
+  const id = `${key}::text collate "C"`
+  const number = (value: string) => `${value} ~ '^-?[0-9.]+(e[-+]?[0-9]+)?$'`
+  const counts = counted.length === 0 ? 'false' : `b.key in (${counted.map(quoteLiteral).join(', ')})`
+  return `
+      select m.record_id, case when exists (select from syncline.record x where x.resource_id = ${resource.id} and x.record_id = m.record_id) then m.changed end as changed
+        from (
+          select n.${id} as record_id, (
+                   select jsonb_object_agg(b.key, case when ${counts} and ${number('a.value')} and ${number('b.value')} then (b.value::numeric - a.value::numeric)::text end)
+                     from json_each_text(to_json(o.*)) a join json_each_text(to_json(n.*)) b on b.key = a.key
+                    where a.value is distinct from b.value) as changed
+            from new_rows n join old_rows o on o.${key} = n.${key} where (n.*)::text collate "C" <> (o.*)::text collate "C"
+        ) m
+      union all select n.${id}, null from new_rows n where not exists (select from old_rows o where o.${key} = n.${key})`
 }
 
 function qualified(resource: { tableSchema: string; tableName: string }): string {

@@ -2,7 +2,7 @@ import { type Kysely, type RawBuilder, sql } from 'kysely'
 import type { Position } from '../sync/index.ts'
 import { quoteIdent } from './capture.ts'
 import type { BatchRow, CollectRequest } from './collect.ts'
-import { payloadSql } from './lines-sql.ts'
+import { payloadSql, seenText } from './lines-sql.ts'
 import { type Column, liveTable } from './resources.ts'
 import type { Database } from './schema.ts'
 
@@ -42,7 +42,7 @@ export function plainQuery(
              c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
         from pg_class c where c.oid = ${sql.lit(resource.tableOid)}::oid
     ), scan as materialized (
-      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.deleted, r.source,
+      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted, r.source,
              row_number() over (order by r.xact, r.record_id) as n
         from syncline.record r
        where r.resource_id = ${sql.lit(resource.id)} and (r.xact, r.record_id) > (${after.xact}::xid8, ${after.recordId} collate "C")
@@ -52,13 +52,14 @@ export function plainQuery(
       select array(select distinct site from (
         select distinct origin as site from scan where source is distinct from ${peer.siteId}
         union all select distinct key::int4 from scan, jsonb_object_keys(seen) key where seen is not null and source is distinct from ${peer.siteId}
+        union all select syncline.field_origins(fields) from scan where fields is not null and source is distinct from ${peer.siteId}
       ) o order by site) as list
     ), made as (
       -- The order of the scan, which nothing depends on.
       select string_agg(line, e'\\n') as text, count(line)::int as lines, count(*)::int as scanned, coalesce(bool_or(wide), false) as wide
         from (
           select ${id} || e'\\t' || s.clock || e'\\t' || array_position(o.list, s.origin) - 1 || e'\\t'
-                 || case when s.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(s.seen)) end
+                 || ${seenText('s')}
                  || case when s.deleted then e'\\td\\t' else e'\\tp\\t' || live.payload end as line, live.wide
             from scan s cross join origins o left join lateral (
               select case when ${plain(columns)} then ${sql.raw(payloadSql(resource, columns))} end as payload, not (${plain(columns)}) as wide

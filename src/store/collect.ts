@@ -150,7 +150,7 @@ function carefulQuery(request: CollectRequest, columns: readonly Column[], after
       : sql`exists (select from syncline.shared h where h.peer_id = ${peer.id} and h.resource_id = ${resource.id} and h.record_id = s.record_id)`
   return sql<BatchRow>`
     with scan as materialized (
-      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.deleted, r.source
+      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted, r.source
         from syncline.record r
        where r.resource_id = ${sql.lit(resource.id)} and (r.xact, r.record_id) > (${after.xact}::xid8, ${after.recordId} collate "C")
          and r.xact < pg_snapshot_xmin(pg_current_snapshot())

@@ -1,6 +1,8 @@
 import { sql, type Transaction } from 'kysely'
 import { type ConflictRow, incomingVersion, localVersion, type SettleContext } from './conflict-page.ts'
+import { payloadSql } from './lines-sql.ts'
 import type { LineHeader } from './quarantine.ts'
+import { liveTable, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
 
 type Asked = { readonly row: ConflictRow; readonly fields?: readonly string[] }
@@ -27,24 +29,24 @@ export async function openConflicts(
       fields: fields ?? null,
     }
   })
-  const names = context.columns.map(({ column }) => column.name)
+  const sent = sentColumns(resource)
+  const names = sent.map((column) => column.name)
   const object = (values: string, columns: readonly string[]) =>
     sql`(select jsonb_object_agg(name, ${sql.raw(values)} -> (at - 1)::int4) from unnest(${columns}::text[]) with ordinality c(name, at))`
   await sql`create temporary table if not exists syncline_asked (
     n int4, id text collate "C", ours jsonb, ours_version jsonb, theirs jsonb, theirs_version jsonb, seen jsonb, fields text[], line text, base jsonb, base_version jsonb
   ) on commit delete rows`.execute(trx)
   await sql`delete from pg_temp.syncline_asked`.execute(trx)
-  const values = asked.map(({ row }) => ({ n: row.n, ours: row.ours }))
   const has = (version: string, dot: string) =>
     `(case when ${dot}.origin = ${version}_origin then ${version}_clock else (${version}_seen ->> ${dot}.origin::text)::int8 end) >= ${dot}.clock`
   await sql`
     insert into pg_temp.syncline_asked (n, id, ours, ours_version, theirs, theirs_version, seen, fields, line, base, base_version)
-    select s.n, s.id, ${object('o.ours', names)}, v.ours_version, ${object("nullif(s.payload, '')::jsonb", header.columns)}, v.theirs_version, v.seen,
+    select s.n, s.id, case when s.l_deleted then null else ${object(`(${payloadSql(resource, sent)})::jsonb`, names)} end, v.ours_version, case when s.kind = 'd' then null else ${object('s.payload::jsonb', header.columns)} end, v.theirs_version, v.seen,
            case when v.fields is null then null else array(select jsonb_array_elements_text(v.fields)) end,
            to_json(s.id)::text || e'\\t' || coalesce(s.clock::text, '') || e'\\t0\\t\\t' || s.kind::text || e'\\t' || coalesce(s.payload, ''), b.data, b.version
       from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) v(n int4, ours_version jsonb, theirs_version jsonb, seen jsonb, fields jsonb)
-      join (select w.n, w.ours::jsonb as ours from jsonb_to_recordset(${JSON.stringify(values)}::jsonb) w(n int4, ours text)) o on o.n = v.n
       join pg_temp.syncline_stage s on s.n = v.n
+      left join ${sql.raw(liveTable(resource))} t on t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
       left join lateral (
         select case when h.deleted then null else h.data::jsonb || coalesce(h.refs, '{}') end as data,
                jsonb_build_object('origin', w.origin, 'clock', h.clock) as version

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Transaction } from 'kysely'
 import {
   type BatchReport,
+  type FieldRules,
   type LineBatch,
   type Outcome,
   type Policy,
@@ -14,6 +15,7 @@ import { writeCheckpoint } from './checkpoints.ts'
 import { collect } from './collect.ts'
 import type { Store } from './database.ts'
 import { explain } from './explain.ts'
+import { mergeRulesOf } from './field-marks.ts'
 import { type Guard, receiveBrake } from './guard.ts'
 import { tidyAfter } from './housekeeping.ts'
 import { namePurged, passPurged, purgedSince, servePurged } from './purged.ts'
@@ -160,7 +162,7 @@ export async function receiveChanges(
   const task = await findTaskFor(store.db, peer.id, resource.name)
   const filter = grant.filter === null ? undefined : await compileFilter(store, resource, grant.filter)
   const context = await applyContext(store, link, resource, push.runId, limits, {
-    policy: policyOf(task ?? grant, self),
+    policy: policyOf(task ?? grant, self, resource),
     unknownFields: push.byHand ? 'refuse' : 'park',
     onLeft: task?.onLeft ?? 'keep',
     grant: { columns: grant.columns, filter },
@@ -183,7 +185,7 @@ export async function applyPull(
   limits: ExchangeLimits,
 ): Promise<BatchReport> {
   const resource = await readyResource(store, pull.batch.resource)
-  const choice = { ...pullChoice(pull.task, link.self), guard: pull.guard }
+  const choice = { ...pullChoice(pull.task, link.self, resource), guard: pull.guard }
   const context = await applyContext(store, link, resource, pull.runId, limits, choice)
   return applyAll(store, context, [pull.batch], async (trx, report) => {
     if (pull.batch.next !== undefined && pull.batch.purged === undefined)
@@ -198,6 +200,7 @@ export type Alongside = (trx: Transaction<Database>, report: BatchReport) => Pro
 export type PullTask = {
   readonly onConflict: string
   readonly master: string | null
+  readonly fields?: FieldRules | undefined
   readonly onLeft: 'keep' | 'remove'
 }
 
@@ -226,8 +229,8 @@ export async function writeByHand(
 }
 
 /** How what we pull is applied: by the task. */
-export function pullChoice(task: PullTask, self: SelfEntry): ContextChoice {
-  return { policy: policyOf(task, self), unknownFields: 'park', onLeft: task.onLeft }
+export function pullChoice(task: PullTask, self: SelfEntry, resource: ResourceInfo): ContextChoice {
+  return { policy: policyOf(task, self, resource), unknownFields: 'park', onLeft: task.onLeft }
 }
 
 /** How what a peer pushes is applied: within its grant, by the policy of our task with it where there is one. Null without a grant. */
@@ -237,7 +240,7 @@ export async function pushChoice(store: Store, link: Link, resource: ResourceInf
   const task = await findTaskFor(store.db, link.peer.id, resource.name)
   const filter = grant.filter === null ? undefined : await compileFilter(store, resource, grant.filter)
   return {
-    policy: policyOf(task ?? grant, link.self),
+    policy: policyOf(task ?? grant, link.self, resource),
     unknownFields: 'park',
     onLeft: task?.onLeft ?? 'keep',
     grant: { columns: grant.columns, filter },
@@ -320,6 +323,8 @@ export async function readyResource(store: Store, name: string): Promise<Resourc
   return resource
 }
 
-function policyOf(choice: { readonly onConflict: string; readonly master: string | null }, self: SelfEntry): Policy {
-  return { name: choice.onConflict as PolicyName, master: choice.master, here: self.origin }
+function policyOf(choice: Omit<PullTask, 'onLeft'>, self: SelfEntry, resource: ResourceInfo): Policy {
+  const { onConflict, master, fields = {} } = choice
+  const policy = { name: onConflict as PolicyName, master, here: self.origin }
+  return policy.name === 'merge' ? { ...policy, merge: mergeRulesOf(resource, fields) } : policy
 }

@@ -8,19 +8,28 @@ export function originsSql(): RawBuilder<unknown> {
       select array_agg(site order by site) as list from (
         select origin as site from kept where kind is not null
         union select key::int4 from kept, jsonb_object_keys(kept.seen) key where kind is not null and seen is not null
+        union select syncline.field_origins(kept.fields) from kept where kind is not null and kept.fields is not null
       ) o
     )`
 }
 
+/** What version `row` has seen, and the writes behind its fields, by places in `o.list`: nothing for most. */
+export function seenText(row: string): RawBuilder<unknown> {
+  const seen = `(select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(${row}.seen))`
+  return sql.raw(`case when ${row}.fields is not null
+                 then (coalesce(${seen}, '{}') || jsonb_build_object('fields', syncline.place_fields(${row}.fields, o.list)))::text
+                 when ${row}.seen is null then '' else ${seen}::text end`)
+}
+
 /**
- * The lines (see sync/codec/lines.ts) of the rows of CTE `kept (record_id, clock, origin, seen, kind, n, live_key)` in order of n, as one text.
+ * The lines (see sync/codec/lines.ts) of the rows of CTE `kept (record_id, clock, origin, seen, fields, kind, n, live_key)` in order of n, as one text.
  * PostgreSQL makes them, so that a batch passes through Node unparsed.
  */
 export function linesSql(resource: ResourceInfo, columns: readonly Column[]): RawBuilder<unknown> {
   const payload = sql.raw(payloadSql(resource, columns))
   return sql`(select string_agg(
               to_json(k.record_id)::text || e'\\t' || k.clock || e'\\t' || array_position(o.list, k.origin) - 1 || e'\\t'
-              || case when k.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)) end
+              || ${seenText('k')}
               || e'\\t' || k.kind || e'\\t' || coalesce(
                 (select ${payload} from ${sql.raw(liveTable(resource))} t
                   where k.kind = 'p' and t.${sql.id(resource.keyColumn)} = k.live_key offset 0), ''),

@@ -1,6 +1,6 @@
 import { sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
-import { nextVersion, quoteIdent } from './capture.ts'
+import { nextFields, nextVersion, quoteIdent, quoteLiteral } from './capture.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { incomingSql } from './write.ts'
@@ -54,6 +54,8 @@ export async function announceNew(
   })
   const id = `t.${quoteIdent(resource.keyColumn)}::text collate "C"`
   const now = '(extract(epoch from clock_timestamp()) * 1000000)::int8'
+  const names = JSON.stringify(Object.fromEntries(added.map(({ name }) => [name, null])))
+  const changed = resource.marks === null ? 'null' : nextFields(`${quoteLiteral(names)}::jsonb`, 'excluded.origin', now)
   await sql`
     insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
     select ${resource.id}, ${sql.raw(id)}, pg_current_xact_id(), self.site_id, ${sql.raw(now)}, false
@@ -63,7 +65,7 @@ export async function announceNew(
          and k.fields ?| ${added.map(({ name }) => name)}::text[])
      order by 2
     on conflict (resource_id, record_id) do update set
-      xact = excluded.xact, ${sql.raw(nextVersion('excluded.origin', now))}, source = null, deleted = false`.execute(
+      xact = excluded.xact, ${sql.raw(nextVersion('excluded.origin', now, changed))}, source = null, deleted = false`.execute(
     trx,
   )
 }

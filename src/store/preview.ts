@@ -72,7 +72,7 @@ export async function previewPull(
   const prepared: { context: Context; batches: readonly LineBatch[] }[] = []
   for (const { resource: name, task, batches } of pulls) {
     const resource = await readyResource(store, name)
-    const context = await applyContext(store, link, resource, null, limits, pullChoice(task, link.self))
+    const context = await applyContext(store, link, resource, null, limits, pullChoice(task, link.self, resource))
     prepared.push({ context, batches })
   }
   return rolledBack(store, async (trx) => {

@@ -39,13 +39,16 @@ export async function readRecord(db: Kysely<Database>, resource: ResourceInfo, i
   return batch.count === 0 ? null : batch
 }
 
-/** Living records by id, as many as the bounds let through; those that do not match the filter are left out. */
+/** Living records by id, with `deleted` also the others, as many as the bounds let through; those that do not match the filter are left out. */
 export async function readChosen(
   db: Kysely<Database>,
-  chosen: Pick<RecordQuery, 'resource' | 'columns' | 'filter' | 'bytesMax'> & { readonly ids: readonly string[] },
+  chosen: Pick<RecordQuery, 'resource' | 'columns' | 'filter' | 'bytesMax'> & {
+    readonly ids: readonly string[]
+    readonly deleted?: boolean
+  },
 ): Promise<LineBatch> {
-  const { ids, ...rest } = chosen
-  const query: RecordQuery = { ...rest, order: 'id', rowsMax: ids.length, deleted: false }
+  const { ids, deleted = false, ...rest } = chosen
+  const query: RecordQuery = { ...rest, order: 'id', rowsMax: ids.length, deleted }
   const wanted = ids.map((id) => storedId(rest.resource, id))
   return (await readPage(db, query, sql`r.record_id = any(${wanted}::text[])`)).batch
 }
@@ -90,7 +93,7 @@ export async function listHistory(
 }
 
 /** Record ids are kept as PostgreSQL writes them, and it writes a uuid in lower case. */
-function storedId(resource: ResourceInfo, id: string): string {
+export function storedId(resource: ResourceInfo, id: string): string {
   return resource.keyType.endsWith('.uuid') ? id.toLowerCase() : id
 }
 
@@ -144,7 +147,7 @@ export function recordsQuery(query: RecordQuery, where: RawBuilder<unknown>): Ra
     sql.raw(order === 'id' ? `${alias}.record_id` : `${alias}.xact desc, ${alias}.record_id desc`)
   return sql<PageRow>`
     with scan as materialized (
-      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.deleted from syncline.record r
+      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted from syncline.record r
        where r.resource_id = ${resource.id} and ${where} ${query.deleted && filter === undefined ? sql`` : sql`and not r.deleted`} ${living}
        order by ${by('r')} limit ${query.rowsMax + 1}
     ), sized as materialized (

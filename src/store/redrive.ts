@@ -73,7 +73,7 @@ async function tryGroup(
     master: null,
     onLeft: 'keep' as const,
   }
-  const choice = group.via === 'pull' ? pullChoice(task, self) : await pushChoice(store, link, resource)
+  const choice = group.via === 'pull' ? pullChoice(task, self, resource) : await pushChoice(store, link, resource)
   if (choice === null) return emptyReport()
   const context = await applyContext(store, link, resource, runId, limits, choice)
   // A row that was in use a while ago is looked at once, not waited for anew in every run.

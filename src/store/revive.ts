@@ -159,7 +159,7 @@ async function writeRevival(
       ? null
       : JSON.stringify(Object.fromEntries(Object.entries(seen).map(([o, at]) => [String(site(o)), at])))
   await sql`
-    update syncline.record set xact = pg_current_xact_id(), origin = ${site(version.origin)}, clock = ${version.clock}, seen = ${seenText(version.seen)}::jsonb, source = null
+    update syncline.record set xact = pg_current_xact_id(), origin = ${site(version.origin)}, clock = ${version.clock}, seen = ${seenText(version.seen)}::jsonb, fields = null, source = null
      where resource_id = ${resource.id} and record_id = ${recordId}`.execute(trx)
   await sql`
     insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted)
@@ -186,6 +186,10 @@ function versionOf(line: string, header: LineHeader): Version {
   return {
     origin: header.origins[Number(origin)] ?? '',
     clock: Number(clock),
-    seen: Object.fromEntries(Object.entries(others).map(([index, at]) => [header.origins[Number(index)] ?? '', at])),
+    seen: Object.fromEntries(
+      Object.entries(others)
+        .filter(([index]) => index !== 'fields')
+        .map(([index, at]) => [header.origins[Number(index)] ?? '', at]),
+    ),
   }
 }

@@ -76,7 +76,12 @@ export function originSql(origins: readonly number[], writer: number): RawBuilde
 /** What a line's version has seen, by numbers of this site; null for nothing. */
 export function seenSql(origins: readonly number[]): RawBuilder<unknown> {
   return sql`case when ${field(4)} = '' then null else (
-    select jsonb_object_agg((${origins}::int4[])[key::int4 + 1], value::int8) from jsonb_each_text((${field(4)})::jsonb)) end`
+    select jsonb_object_agg((${origins}::int4[])[key::int4 + 1], value::int8) from jsonb_each_text((${field(4)})::jsonb) where key <> 'fields') end`
+}
+
+/** The writes behind the fields of a line's version, by numbers of this site; null where the version wrote every field, as nearly all do. */
+export function fieldsSql(origins: readonly number[]): RawBuilder<unknown> {
+  return sql`case when strpos(${field(4)}, '"fields"') > 0 then syncline.map_fields((${field(4)})::jsonb -> 'fields', ${origins}::int4[]) end`
 }
 
 /**
@@ -97,10 +102,10 @@ export async function stageLines(
   // An empty line keeps the place of one that cannot be read.
   const text = skipped.size === 0 ? batch.text : lines.map((line, n) => (skipped.has(n + 1) ? '' : line)).join('\n')
   await sql`
-    insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, seen, payload, l_clock, l_origin, l_seen, l_deleted)
-    select p.n, ${sql.raw(CLASSIFY)}::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.payload, l.clock, l.origin, l.seen, l.deleted
+    insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, seen, fields, payload, l_clock, l_origin, l_seen, l_deleted)
+    select p.n, ${sql.raw(CLASSIFY)}::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.fields, p.payload, l.clock, l.origin, l.seen, l.deleted
       from (
-        select n, id, nullif(${field(2)}, '')::int8 as clock, ${origin} as origin, ${seenSql(origins)} as seen,
+        select n, id, nullif(${field(2)}, '')::int8 as clock, ${origin} as origin, ${seenSql(origins)} as seen, ${fieldsSql(origins)} as fields,
                (${field(5)})::"char" as kind, payload
           from (${stagedLinesSql(resource, text)} where line <> '') staged offset 0
       ) p

@@ -1,7 +1,7 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { quoteIdent, quoteLiteral } from './capture.ts'
-import { referenceSql } from './lines-sql.ts'
 import { COUNTED, countingInsert, notWhole } from './digest-sum.ts'
+import { referenceSql } from './lines-sql.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { emptyOwnReferences, type StageCounts } from './stage.ts'
@@ -215,9 +215,9 @@ async function writeVersions(
   if ((counts.n ?? 0) > 0) {
     await countingInsert(
       resource.id,
-      sql`insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, deleted, source, counted)
-        select ${resource.id}, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, r.deleted, ${context.source}::int4, ${sql.raw(COUNTED)}
-          from (select s.id as record_id, s.origin, s.clock, s.seen, s.kind = 'd' as deleted from pg_temp.syncline_stage s
+      sql`insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, fields, deleted, source, counted)
+        select ${resource.id}, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, r.fields, r.deleted, ${context.source}::int4, ${sql.raw(COUNTED)}
+          from (select s.id as record_id, s.origin, s.clock, s.seen, s.fields, s.kind = 'd' as deleted from pg_temp.syncline_stage s
                  where s.class = 'n' and ${within(range)} offset 0) r
           join syncline.site o on o.id = r.origin order by r.record_id`,
     ).execute(trx)
@@ -227,7 +227,7 @@ async function writeVersions(
       update syncline.record r set xact = pg_current_xact_id(), origin = s.origin, clock = s.clock,
              seen = case when s.l_seen is null then s.seen
                     else syncline.join_seen(s.origin, s.seen, s.origin, s.clock, s.l_seen, s.l_origin, s.l_clock) end,
-             deleted = case s.class when 'v' then r.deleted else s.kind = 'd' end,
+             fields = s.fields, deleted = case s.class when 'v' then r.deleted else s.kind = 'd' end,
              source = case when s.announce then null else ${context.source}::int4 end
         from (select * from pg_temp.syncline_stage s where s.class in ('f', 'v') and ${within(range)} order by s.id offset 0) s
        where r.resource_id = ${sql.lit(resource.id)} and r.record_id = s.id`.execute(trx)

@@ -1,6 +1,24 @@
 import t from 'tap'
-import { purgeTombstones, readSelf, tombstoneState, updateTask } from '../../src/store/index.ts'
-import { introduce, linkOf, peerOf, pullAll, pushAll, type Site, siteFactory, syncOnce } from '../support/sites.ts'
+import {
+  loadResources,
+  peerLogChanged,
+  purgeTombstones,
+  readSelf,
+  removePeer,
+  serveChanges,
+  tombstoneState,
+} from '../../src/store/index.ts'
+import {
+  introduce,
+  LIMITS,
+  linkOf,
+  peerOf,
+  pullAll,
+  pushAll,
+  type Site,
+  siteFactory,
+  syncOnce,
+} from '../support/sites.ts'
 
 const DDL = 'create table place (id text primary key, name text)'
 const sites = await siteFactory(t)
@@ -82,8 +100,11 @@ t.test(
     await a.sql(`delete from place where id = 'x'`)
     await syncOnce(c, a)
     t.equal((await purge(a, 0)) + (await purge(c, 0)), 2)
-    await syncOnce(b, a)
+    // b does not ask first.
+    await pushAll(b, a)
     t.equal(await ids(a), 'y')
+    t.equal(await tombstones(a), 'x', 'the deletion is told again, to whoever brought the record')
+    await syncOnce(b, a)
     t.equal(await ids(b), 'y')
     await syncOnce(b, c)
     t.equal(await ids(c), 'y')
@@ -99,7 +120,7 @@ t.test('I6: a deletion that was purged and an edit that did not know it are a co
   await purge(a, 0)
   await syncOnce(b, a, { task: { onConflict: 'ask' } })
   const open = await b.sql(`select record_id, ours, theirs from syncline.conflict where resolved_at is null`)
-  t.same(open, [{ record_id: 'x', ours: ['1'].map(() => 'edit'), theirs: null }])
+  t.same(open, [{ record_id: 'x', ours: { name: 'edit' }, theirs: null }])
 })
 
 t.test('I6: a record that is made anew under a purged id lives everywhere', async (t) => {
@@ -114,4 +135,118 @@ t.test('I6: a record that is made anew under a purged id lives everywhere', asyn
   t.same(await b.sql('select name from place'), [{ name: 'again' }])
   t.same(await b.sql('select from syncline.conflict'), [], 'the new record knows the deletion of the old one')
   t.same(await a.sql('select from syncline.purged'), [])
+})
+
+t.test(
+  'I6: a site that is put back to yesterday keeps what either side had, and deletions stay, purged ones too',
+  async (t) => {
+    for (const restored of ['the one that had purged', 'the other'] as const) {
+      const a = await sites.make('a', DDL, ['place'])
+      const b = await sites.make('b', DDL, ['place'])
+      await introduce(a, b)
+      await a.sql(`insert into place values ('a1', ''), ('a2', ''), ('a3', ''), ('early', '')`)
+      await b.sql(`insert into place values ('b1', ''), ('b2', ''), ('b3', '')`)
+      await syncOnce(a, b)
+      await a.sql(`delete from place where id = 'early'`)
+      await syncOnce(a, b)
+      t.equal((await purge(a)) + (await purge(b, 0)), 2)
+      const [lost, other] = restored === 'the other' ? [b, a] : [a, b]
+      const name = lost.url.slice(lost.url.lastIndexOf('/') + 1)
+      const dump = await sites.cluster.dump(name)
+      // What the dump does not know.
+      await a.sql(`delete from place where id in ('a1', 'b1')`)
+      await b.sql(`delete from place where id in ('a2', 'b2')`)
+      await a.sql(`insert into place values ('a4', '')`)
+      await b.sql(`insert into place values ('b4', '')`)
+      await syncOnce(a, b)
+      await syncOnce(b, a)
+      t.ok((await purge(other, 0)) >= 4)
+      await lost.sql(`insert into place values ('never told', '')`)
+      const copy = await sites.cluster.createDatabase()
+      await sites.cluster.restore(copy.name, dump)
+      const back = await sites.open(lost.name, copy.url, lost.key)
+      t.equal(back.self.log, 'renewed')
+      for (const peer of lost.peers.values()) back.peers.set(peer.name, peer)
+      t.equal(await ids(back), 'a1 a2 a3 b1 b2 b3')
+      await back.sql(`insert into place values ('made after', '')`)
+      for (let round = 0; round < 2; round++) {
+        await peerLogChanged(other.store.db, peerOf(other, lost).id, back.self.logId)
+        await syncOnce(other, back)
+        await syncOnce(back, other)
+      }
+      t.equal(await ids(back), 'a3 a4 b3 b4 made after')
+      t.equal(await ids(other), 'a3 a4 b3 b4 made after')
+    }
+  },
+)
+
+t.test('I6: who holds tombstones back is told, and those who are gone hold none', async (t) => {
+  const [a, b] = await pair()
+  const c = await sites.make('c', DDL, ['place'])
+  await introduce(a, c)
+  await b.sql(`update syncline.peer_grant set max_deletes = 'none'`)
+  await a.sql(`insert into place select n::text, '' from generate_series(1, 2500) n`)
+  await syncOnce(b, a)
+  await syncOnce(a, b)
+  await syncOnce(a, c)
+  await a.sql('delete from place')
+  await syncOnce(a, b)
+  const { logId } = await readSelf(a.store.db)
+  const [place] = await loadResources(a.store.db)
+  const state = () => tombstoneState(a.store.db, place?.id ?? 0, logId)
+  t.match(await state(), { tombstones: 2500, purged: 0, heldBy: [{ peer: 'c', tombstones: 2500, since: String }] })
+  t.equal(await purge(a), 0)
+  await removePeer(a.store.db, peerOf(a, c).id)
+  t.equal(await purge(a), 2500, 'in several steps')
+  t.same(await state(), { tombstones: 0, purged: 2500, heldBy: [] })
+  t.same(
+    await a.sql('select living, sum from syncline.digest where living <> 0'),
+    [],
+    'a purged deletion counts as little as one that is kept',
+  )
+})
+
+t.test('I6: what a peer with a filter never had, it is not told of', async (t) => {
+  const [a, b] = await pair()
+  const filter = `name = 'shared'`
+  await a.sql(`insert into place values ('x', 'shared'), ('y', 'shared'), ('hidden', 'own')`)
+  await pullAll(b, a, { filter })
+  await a.sql(`delete from place where id in ('x', 'hidden')`)
+  t.equal(await purge(a, 0), 2)
+  const page = await serveChanges(a.store, linkOf(a, b), { resource: 'place', filter, purged: true }, LIMITS)
+  t.equal(page.count, 1)
+  await pullAll(b, a, { filter })
+  t.equal(await ids(b), 'y')
+})
+
+t.test('I6: places of records and places of purged deletions are told apart', async (t) => {
+  const [a, b] = await pair()
+  await a.sql(`insert into place select n::text, '' from generate_series(1, 30) n`)
+  await pullAll(b, a)
+  await a.sql('delete from place')
+  await purge(a, 0)
+  const seen: string[] = []
+  for (let after: string | undefined, more = true; more; ) {
+    const page = await serveChanges(a.store, linkOf(a, b), { resource: 'place', after, purged: true, limit: 7 }, LIMITS)
+    seen.push(...page.text.split('\n'))
+    after = page.next?.checkpoint
+    more = page.next?.more ?? false
+  }
+  t.equal(new Set(seen.filter((line) => line !== '')).size, 30, 'every page goes on where the last one ended')
+  await pullAll(b, a)
+  t.equal(await ids(b), '')
+})
+
+t.test('I6: a first copy of many records brings back none whose deletion was purged', async (t) => {
+  const [a, b] = await pair()
+  await a.sql(`insert into place select n::text, '' from generate_series(1, 400) n`)
+  await pullAll(b, a)
+  await b.sql(`delete from place where id in ('7', '300')`)
+  await purge(b, 0)
+  await b.sql('delete from syncline.record')
+  await b.sql('truncate place')
+  await b.sql('delete from syncline.record')
+  await b.sql('delete from syncline.checkpoint')
+  await pullAll(b, a)
+  t.same(await b.sql('select count(*)::int as rows from place'), [{ rows: 398 }])
 })

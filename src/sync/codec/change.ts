@@ -1,10 +1,13 @@
 import type { Change, Json, PutChange, Reference, Version } from '../record.ts'
+import { readClock, readOrigin } from './dot.ts'
 import { isJsonObject, numberText } from './exact-json.ts'
+import { readFields } from './fields.ts'
 import { fault, quoted, refuseUnknown } from './format.ts'
 
-/** UTF-16 units of a record id and of an origin that are taken at most. */
+export { readClock, readOrigin } from './dot.ts'
+
+/** UTF-16 units of a record id that are taken at most. */
 const ID_LENGTH_MAX = 512
-const ORIGIN_LENGTH_MAX = 200
 
 type Members = { readonly [key: string]: Json }
 type References = Readonly<Record<string, Reference | null>>
@@ -21,24 +24,13 @@ export function readId(value: unknown, what = 'id'): string {
   return id
 }
 
-/** An origin as it may stand in a version. */
-export function readOrigin(value: unknown, what = 'origin'): string {
-  if (typeof value !== 'string' || value === '')
-    return fault(`${what} must be a text that is not empty, not ${quoted(value)}`)
-  if (value.length > ORIGIN_LENGTH_MAX) fault(`${what} is longer than ${ORIGIN_LENGTH_MAX} characters`)
-  if (/\p{Cc}/u.test(value) || !value.isWellFormed()) fault(`${what} holds a control character: ${quoted(value)}`)
-  return value
-}
-
-/** A clock: microseconds, a whole number from 1 up to 2^53 - 1. */
-export function readClock(value: unknown, what = 'clock'): number {
-  if (!Number.isSafeInteger(value) || (value as number) < 1)
-    fault(`${what} must be a whole number of microseconds, not ${quoted(value)}`)
-  return value as number
-}
-
 /** A version from its parts. `seen` may repeat the version's own dot, which says nothing new and is left out. */
-export function readVersion(origin: unknown, clock: unknown, seen: unknown): Version {
+export function readVersion(origin: unknown, clock: unknown, seen: unknown, fields?: unknown): Version {
+  const version = readSeen(origin, clock, seen)
+  return fields === undefined ? version : { ...version, fields: readFields(fields, version) }
+}
+
+function readSeen(origin: unknown, clock: unknown, seen: unknown): Version {
   const version = { origin: readOrigin(origin, 'version.origin'), clock: readClock(clock, 'version.clock') }
   if (seen === undefined) return version
   if (!isJsonObject(seen)) return fault(`version.seen must be an object of origins and clocks, not ${quoted(seen)}`)
@@ -122,8 +114,8 @@ export function makePut(
 
 function readVersionObject(value: Json): Version {
   if (!isJsonObject(value)) return fault(`version must be an object, not ${quoted(value)}`)
-  refuseUnknown(value, ['origin', 'clock', 'seen'], 'a version')
-  return readVersion(value.origin, value.clock, value.seen)
+  refuseUnknown(value, ['origin', 'clock', 'seen', 'fields'], 'a version')
+  return readVersion(value.origin, value.clock, value.seen, value.fields)
 }
 
 function readReference(value: Json, column: string): Reference | null {

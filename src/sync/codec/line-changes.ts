@@ -1,6 +1,7 @@
-import type { Change, Json, PutChange, Reference } from '../record.ts'
+import type { Change, Fields, Json, PutChange, Reference, Version } from '../record.ts'
 import { makePut, readId, readVersion } from './change.ts'
 import { parseJson } from './exact-json.ts'
+import { renameOrigins } from './fields.ts'
 import { fault, placed } from './format.ts'
 import type { LineBatch } from './lines.ts'
 
@@ -98,7 +99,7 @@ function changeOf(line: string, batch: LineBatch): Change {
   const identity = {
     id: readId(JSON.parse(id)),
     ...(clock !== '' && {
-      version: readVersion(batch.origins[Number(origin)], Number(clock), seenOf(seen, batch.origins)),
+      version: versionOf(batch.origins[Number(origin)] ?? '', Number(clock), seen, batch.origins),
     }),
   }
   if (kind === 'd') return { kind: 'delete', ...identity }
@@ -111,14 +112,14 @@ function changeOf(line: string, batch: LineBatch): Change {
   return makePut(identity.id, identity.version, Object.fromEntries(cells), {}, batch.refs)
 }
 
-function seenOf(seen: string, origins: readonly string[]): Record<string, number> | undefined {
-  if (seen === '') return undefined
-  return Object.fromEntries(
-    Object.entries(JSON.parse(seen) as Record<string, number>).map(([index, clock]) => [
-      origins[Number(index)] ?? '',
-      clock,
-    ]),
-  )
+/** A version whose fourth part names origins by their places in a list. */
+export function versionOf(origin: string, clock: number, text: string, origins: readonly string[]): Version {
+  if (text === '') return readVersion(origin, clock, undefined)
+  const { fields, ...others } = parseJson(text) as { readonly fields?: Fields; readonly [index: string]: unknown }
+  const name = (index: string) => origins[Number(index)] ?? ''
+  const seen = Object.fromEntries(Object.entries(others).map(([index, at]) => [name(index), at]))
+  const some = Object.keys(seen).length > 0
+  return readVersion(origin, clock, some ? seen : undefined, fields && renameOrigins(fields, name))
 }
 
 function emptyDraft(): Draft {
@@ -144,8 +145,13 @@ function lineOf(change: Change, draft: Draft): string {
   const { version } = change
   let dot = '\t\t'
   if (version !== undefined) {
-    const seen = Object.entries(version.seen ?? {}).map(([origin, clock]) => [originIndex(draft, origin), clock])
-    dot = `${version.clock}\t${originIndex(draft, version.origin)}\t${seen.length === 0 ? '' : JSON.stringify(Object.fromEntries(seen))}`
+    const { origin, clock, fields } = version
+    const seen = Object.entries(version.seen ?? {}).map(([other, at]) => [originIndex(draft, other), at])
+    const all = {
+      ...Object.fromEntries(seen),
+      ...(fields && { fields: renameOrigins(fields, (other) => String(originIndex(draft, other))) }),
+    }
+    dot = `${clock}\t${originIndex(draft, origin)}\t${Object.keys(all).length === 0 ? '' : JSON.stringify(all)}`
   }
   const kind = change.kind === 'put' ? 'p' : change.kind === 'delete' ? 'd' : 'l'
   const payload =

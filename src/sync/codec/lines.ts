@@ -2,6 +2,7 @@ import { SynclineError } from '../errors.ts'
 import type { Batch } from '../record.ts'
 import { readClock, readId, readOrigin, readResource } from './change.ts'
 import { assertDepth, isJsonObject, parseJson } from './exact-json.ts'
+import { readFields } from './fields.ts'
 import {
   type BodyLimits,
   checkColumns,
@@ -25,7 +26,7 @@ const LINES_VERSION = 1
 /**
  * A batch as PostgreSQL makes and takes it: one line a record, never parsed on its way through Node. A line is `id TAB
  * clock TAB origin TAB seen TAB kind TAB payload`: id is a JSON string; clock is microseconds; origin an index into
- * `origins`; seen empty or `{"<origin index>": clock}`; kind p (put), d (delete) or l (left); payload a JSON array in
+ * `origins`; seen empty or `{"<origin index>": clock}`, with a member `fields` for the writes behind single fields; kind p (put), d (delete) or l (left); payload a JSON array in
  * column order for p, else empty. A change without a version has clock, origin and seen empty. JSON holds no raw
  * control characters, so TAB and newline separate safely. A put that carries fields beside the columns ends with
  * `TAB set`, an index into `sets`; their values follow those of the columns.
@@ -266,11 +267,14 @@ function checkVersion(
   readClock(Number(clock))
   if (Number(origin) >= origins) fault(`origin ${origin} is not among the ${origins} origins of the header`)
   if (seen === '' || seen === undefined) return
-  for (const [index, at] of Object.entries(JSON.parse(seen) as Record<string, unknown>)) {
+  const { fields, ...others } = JSON.parse(seen) as Record<string, unknown>
+  for (const [index, at] of Object.entries(others)) {
     if (!/^(?:0|[1-9]\d{0,8})$/.test(index) || Number(index) >= origins)
       fault(`seen names ${quoted(index)}, which is not among the ${origins} origins of the header`)
     readClock(at, `the clock in seen of origin ${index}`)
   }
+  if (fields !== undefined)
+    readFields(fields, { origin: String(origin), clock: Number(clock), seen: others as Record<string, number> })
 }
 
 /**

@@ -64,6 +64,7 @@ function resourceNode(resource: string, change: Change): object {
       '@origin': version.origin,
       '@clock': version.clock,
       '@seen': version.seen && JSON.stringify(version.seen),
+      '@fields': version.fields && JSON.stringify(version.fields),
     }),
     ...(change.kind === 'put'
       ? fieldNodes(change)

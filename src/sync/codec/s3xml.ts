@@ -18,7 +18,7 @@ type S3xmlCodec = Omit<WritingCodec, 'decode'> & {
 
 /**
  * S3XML, the format of Sahana Eden, with attributes of our own that Eden reads past: on `<resource>` origin, clock,
- * seen and left, on `<data>` and `<reference>` null, on the root checkpoint, more and count. Decoding gives the batch
+ * seen, fields and left, on `<data>` and `<reference>` null, on the root checkpoint, more and count. Decoding gives the batch
  * of the asked resource first, even when it is empty, then one for every other resource in the document, nested or
  * not: whether those are taken is the receiver's decision.
  */
@@ -60,6 +60,7 @@ const ATTRIBUTES = {
       'origin',
       'clock',
       'seen',
+      'fields',
       'tuid',
       'approved',
       'error',
@@ -222,11 +223,12 @@ function attachedTo(parent: Reference, change: Change, refColumns: Readonly<Reco
 }
 
 function readAttributesVersion(attributes: Attributes): Version | undefined {
-  const { origin, clock, seen } = attributes
-  if (origin === undefined && clock === undefined && seen === undefined) return undefined
+  const { origin, clock, seen, fields } = attributes
+  if (origin === undefined && clock === undefined && seen === undefined && fields === undefined) return undefined
   if (clock === undefined || !/^[1-9]\d{0,15}$/.test(clock))
     fault(`clock must be a whole number of microseconds, not ${quoted(clock)}`)
-  return readVersion(origin, Number(clock), seen === undefined ? undefined : parseJson(seen))
+  const parsed = (text: string | undefined) => (text === undefined ? undefined : parseJson(text))
+  return readVersion(origin, Number(clock), parsed(seen), parsed(fields))
 }
 
 function checkAttributes(attributes: Attributes, element: keyof typeof ATTRIBUTES): void {
