@@ -18,10 +18,17 @@ export async function pullPurged(
 ): Promise<void> {
   if (await holdsNone(run.store.db, resource.id)) return
   run.doing = `catch up ${resource.name}`
+  const brake = run.guards.get(resource.name)
   for (let after = from, more = true; more; ) {
     const page = await ask(after)
     for (const batch of page.batches) {
-      const report = await applyPull(run.store, run.link, { task, batch, runId: run.runId }, run.limits)
+      const report = await applyPull(
+        run.store,
+        run.link,
+        { task, batch, runId: run.runId, guard: brake?.guard },
+        run.limits,
+      )
+      brake?.committed()
       const { applied, merged, conflict } = report.counts
       countPulled(run.counts, report, applied + merged + conflict, page.bytes)
     }

@@ -55,7 +55,7 @@ export type RunSession = {
   /** Ends sending, some time after `signal`: an answer on its way saves sending the batch again. */
   readonly lateSignal: AbortSignal
   /** Fetched batches by the number the run machine knows them by. */
-  readonly fetched: Map<number, { readonly pulled: Pulled; readonly fetchMs: number }>
+  readonly fetched: Map<number, Fetched>
   /** How far our own changes were sent, by resource. */
   readonly pushes: Map<string, PushState>
   /** What earlier comparisons found, by resource. */
@@ -91,6 +91,9 @@ export async function perform(run: RunSession, effect: Exclude<Effect, { do: 'fi
     case 'greet':
       return greet(run)
     case 'followLog':
+/** What was pulled from the place `after`. */
+type Fetched = { readonly pulled: Pulled; readonly after: string | null; readonly fetchMs: number }
+
       return followLog(run, effect.logId)
     case 'pull':
       return pull(run, effect)
@@ -161,18 +164,8 @@ async function pull(run: RunSession, { resource, after, weigh }: Extract<Effect,
   )
   if (weigh) run.firsts.set(resource, { told: pulled.told, after })
   if (pulled.count === 0 && pulled.checkpoint === after && !pulled.more) return { type: 'pullEnded' }
-  // Before anything behind the place we come from is applied, with which that place would be forgotten.
-  if (pulled.purges !== undefined && pulled.purges !== run.purges.get(resource)) {
-    const query = { resource, filter, columns, purged: true, limit: run.limits.batchRowsMax, signal: run.signal }
-    await braking(run, resource, () =>
-      pullPurged({ run, task: taskOf(run, resource), resource: known }, after, (from) =>
-        retrying(run, run.signal, () => run.peer.client.pull({ ...query, after: from })),
-      ),
-    )
-    run.purges.set(resource, pulled.purges)
-  }
   const batch = ++run.batches
-  run.fetched.set(batch, { pulled, fetchMs: performance.now() - began })
+  run.fetched.set(batch, { pulled, after, fetchMs: performance.now() - began })
   return { type: 'batchFetched', batch, checkpoint: pulled.checkpoint, more: pulled.more }
 }
 
@@ -183,11 +176,24 @@ async function apply(run: RunSession, resource: string, number: number): Promise
   const { pulled, fetchMs } = found
   const task = taskOf(run, resource)
   const brake = run.guards.get(resource)
+/** Before anything behind the place we come from is applied, with which that place would be forgotten: what was purged there. */
+async function catchUp(run: RunSession, name: string, { pulled, after }: Fetched): Promise<void> {
+  if (pulled.purges === undefined || pulled.purges === run.purges.get(name)) return
+  const task = taskOf(run, name)
+  const resource = run.resources.get(name) ?? assert.fail(`${name} is attached`)
+  const { filter, columns } = task
+  const query = { resource: name, filter, columns, purged: true, limit: run.limits.batchRowsMax, signal: run.signal }
+  const ask = (from: string | null) => retrying(run, run.signal, () => run.peer.client.pull({ ...query, after: from }))
+  await braking(run, name, () => pullPurged({ run, task, resource }, after, ask))
+  run.purges.set(name, pulled.purges)
+}
+
   const began = performance.now()
   let report = emptyReport()
   noteLag(run, pulled)
   for (const [at, batch] of pulled.batches.entries()) {
     const earlier = report
+  await catchUp(run, resource, found)
     const last = at === pulled.batches.length - 1
     // In the same commit: an entry that exists tells of what is there, and what is there has its entry.
     const applied = await braking(run, resource, () =>
