@@ -162,7 +162,13 @@ function selectGrants(db: Kysely<Database>) {
 type GrantRow = Awaited<ReturnType<ReturnType<typeof selectGrants>['execute']>>[number]
 
 function toGrant(row: GrantRow): Grant {
-  const link = checkLink({ filter: row.filter, columns: row.columns, onConflict: row.on_conflict, master: row.master, fields: row.fields })
+  const link = checkLink({
+    filter: row.filter,
+    columns: row.columns,
+    onConflict: row.on_conflict,
+    master: row.master,
+    fields: row.fields,
+  })
   const brakes = { maxDeletes: row.max_deletes, maxChanges: row.max_changes }
   return { ...link, ...brakes, peerId: row.peer_id, resource: row.resource, direction: row.direction }
 }

@@ -203,7 +203,13 @@ function selectTasks(db: Kysely<Database>) {
 type TaskRow = Awaited<ReturnType<ReturnType<typeof selectTasks>['execute']>>[number]
 
 function toTask(row: TaskRow): Task {
-  const link = checkLink({ filter: row.filter, columns: row.columns, onConflict: row.on_conflict, master: row.master, fields: row.fields })
+  const link = checkLink({
+    filter: row.filter,
+    columns: row.columns,
+    onConflict: row.on_conflict,
+    master: row.master,
+    fields: row.fields,
+  })
   return {
     ...link,
     id: row.id,

@@ -1,4 +1,12 @@
-import { checkFieldRules, type FieldRules, MODES, POLICIES, type PolicyName, parseLimit, SynclineError } from '../../sync/index.ts'
+import {
+  checkFieldRules,
+  type FieldRules,
+  MODES,
+  POLICIES,
+  type PolicyName,
+  parseLimit,
+  SynclineError,
+} from '../../sync/index.ts'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/
