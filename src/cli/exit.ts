@@ -15,6 +15,8 @@ export const EXIT = {
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT]
 
 const UNREACHABLE: ReadonlySet<string> = new Set<ErrorCode>(['SYNC_PEER_UNREACHABLE', 'SYNC_CONFIG_SITE_UNREACHABLE'])
+/** Stopped before anything was written, until a person has looked. */
+const WAITING: ReadonlySet<string> = new Set<ErrorCode>(['SYNC_RUN_BRAKED', 'SYNC_PEER_CLONED'])
 const WRONG_USE: ReadonlySet<string> = new Set<ErrorCode>([
   'SYNC_REQUEST_INVALID',
   'SYNC_FILTER_INVALID',
@@ -24,6 +26,7 @@ const WRONG_USE: ReadonlySet<string> = new Set<ErrorCode>([
 /** The exit code for a failure with this code, whether it happened here, at the site or in a run. */
 export function exitOf(code: string): ExitCode {
   if (UNREACHABLE.has(code)) return EXIT.unreachable
+  if (WAITING.has(code)) return EXIT.waiting
   return WRONG_USE.has(code) || code.startsWith('SYNC_CONFIG_') ? EXIT.wrongUse : EXIT.failed
 }
 

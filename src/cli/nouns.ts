@@ -28,6 +28,11 @@ export const NOUNS: readonly Noun[] = [
   { name: 'task', does: 'What is synced with whom, how and when', load: async () => (await import('./task.ts')).task },
   { name: 'schedule', does: 'When tasks run', load: async () => (await import('./schedule.ts')).schedule },
   { name: 'sync', does: 'Syncs now', load: async () => (await import('./sync.ts')).sync },
+  {
+    name: 'brake',
+    does: 'Runs that were stopped before they wrote',
+    load: async () => (await import('./brake.ts')).brake,
+  },
   { name: 'run', does: 'Single runs', load: async () => (await import('./run-command.ts')).run },
   { name: 'log', does: 'Shows what happened', load: async () => (await import('./log.ts')).log },
   {
@@ -44,6 +49,11 @@ export const NOUNS: readonly Noun[] = [
     name: 'verify',
     does: 'Proves this site and a peer equal, or names the difference',
     load: async () => (await import('./verify.ts')).verify,
+  },
+  {
+    name: 'explain',
+    does: 'Tells the life of a record, and why a peer has it or not',
+    load: async () => (await import('./explain.ts')).explain,
   },
   { name: 'record', does: 'Records by hand', load: async () => (await import('./record.ts')).record },
   { name: 'token', does: 'Tokens of people and programs', load: async () => (await import('./token.ts')).token },

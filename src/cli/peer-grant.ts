@@ -15,6 +15,8 @@ type Options = {
   readonly onConflict?: string
   readonly master?: string
   readonly field?: readonly string[]
+  readonly maxDeletes?: string
+  readonly maxChanges?: string
   readonly revoke?: boolean
 }
 
@@ -48,6 +50,11 @@ export function registerGrant(peer: Command, session: Session): void {
           'with merge: what becomes of a field that both changed: newer, mine, theirs, greatest, least, sum, union, site, ask; may be repeated',
           several,
         )
+        .option(
+          '--max-deletes <limit>',
+          'most records that the peer deletes here in an hour without a person: 100, 5%, 100,5%, none',
+        )
+        .option('--max-changes <limit>', 'most records that the peer gives other values here in an hour')
         .option('--revoke', 'take the permission back'),
     run: async ({ site, out }, { pull, push, revoke, ...rules }, ref, resource) => {
       const directions = [...(pull === true ? ['pull'] : []), ...(push === true ? ['push'] : [])]
@@ -55,13 +62,14 @@ export function registerGrant(peer: Command, session: Session): void {
         throw new SynclineError('SYNC_REQUEST_INVALID', 'give --pull, --push or both: the direction of the grant')
       }
       const api = await site()
-      const { filter, columns, onConflict, master } = rules
+      const { filter, columns, onConflict, master, maxDeletes, maxChanges } = rules
       const fields = pairsOf('--field', rules.field)
       const grants: Grant[] = []
+      const body = { filter, columns, onConflict, master, fields, maxDeletes, maxChanges }
       for (const direction of directions) {
         const where = path`/peers/${ref}/grants/${direction}/${resource}`
         if (revoke === true) await api.send('DELETE', where)
-        else grants.push(await api.send<Grant>('PUT', where, { body: { filter, columns, onConflict, master, fields } }))
+        else grants.push(await api.send<Grant>('PUT', where, { body }))
       }
       const words = directions.join(' and ')
       await out.result(revoke === true ? { revoked: directions } : { items: grants }, () =>

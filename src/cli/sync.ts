@@ -1,25 +1,60 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { RunEntry } from '../store/index.ts'
-import { type Api, path } from './api.ts'
+import type { Brake, RunEntry } from '../store/index.ts'
+import { type Api, type Page, path } from './api.ts'
 import { type Register, verb } from './command.ts'
-import { worst } from './exit.ts'
+import { EXIT, type ExitCode, worst } from './exit.ts'
 import type { Output } from './output.ts'
+import { type Preview, previewText, previewWaits } from './preview-text.ts'
 import { countsText, exitOfRun, runTable } from './run-text.ts'
+import { cell } from './text.ts'
 
 type Started = { readonly runs: readonly { readonly peer: string; readonly runId: string }[] }
 
 const POLL_MS = 250
 
-/** `sync`: runs tasks now and waits for them to end. */
+type Options = {
+  readonly wait: boolean
+  readonly preview?: boolean
+  readonly release?: string
+  readonly comment?: string
+}
+
+/** `sync`: runs tasks now and waits for them to end, or tells what they would do. */
 export const sync: Register = (program, session) => {
-  verb<{ readonly wait: boolean }, [string | undefined, readonly string[]]>(program, session, {
+  verb<Options, [string | undefined, readonly string[]]>(program, session, {
     use: 'sync [peer] [resources...]',
     does: 'Syncs now: with one peer or all, every resource or some',
-    examples: ['syncline sync', 'syncline sync hub', 'syncline sync hub city country', 'syncline sync --no-wait'],
-    options: (command) => command.option('--no-wait', 'start the runs and do not wait for their end'),
-    run: async ({ site, out }, { wait }, peer, resources) => {
+    more: 'Ends with 3 as long as anything with these peers waits for a person: a conflict, a record in quarantine, a brake.',
+    examples: [
+      'syncline sync',
+      'syncline sync hub',
+      'syncline sync hub city country',
+      'syncline sync hub --preview',
+      'syncline sync --release 7k2m9qxd --comment "the old sites were closed"',
+      'syncline sync --no-wait',
+    ],
+    options: (command) =>
+      command
+        .option('--no-wait', 'start the runs and do not wait for their end')
+        .option('--preview', 'tell what would happen, here and at the peer, and do nothing')
+        .option('--release <token>', 'let what this brake stopped go on, once, and run it')
+        .option('--comment <text>', 'why it is released, for the log'),
+    run: async ({ site, out }, { wait, preview, release, comment }, peer, resources) => {
       const api = await site()
-      const body = { peer, resources: resources.length === 0 ? undefined : resources }
+      const asked = { peer, resources: resources.length === 0 ? undefined : resources }
+      if (preview === true) return showPreview(api, out, asked)
+      const brake = release === undefined ? undefined : await released(api, out, release, comment)
+      if (brake?.direction === 'receive') {
+        await out.result(
+          { released: brake },
+          () => `Released: ${cell(brake.peer)} may push ${cell(brake.resource)} when it comes next.`,
+        )
+        return EXIT.done
+      }
+      const body =
+        brake === undefined
+          ? asked
+          : { peer: brake.peer, resources: brake.resource === null ? undefined : [brake.resource] }
       const { runs } = await api.send<Started>('POST', '/sync', { body })
       if (!wait) {
         await out.result({ runs }, () => runs.map((run) => `Run ${run.runId} with ${run.peer} has begun.`).join('\n'))
@@ -29,9 +64,39 @@ export const sync: Register = (program, session) => {
       await out.result({ runs: ended }, () =>
         ended.length === 0 ? 'No task to run: see `syncline task list`.' : runTable(out, ended),
       )
-      return worst(ended.map(exitOfRun))
+      const waiting = await Promise.all([...new Set(runs.map((run) => run.peer))].map((name) => waits(api, name)))
+      return worst([...ended.map(exitOfRun), waiting.includes(true) ? EXIT.waiting : EXIT.done])
     },
   })
+}
+
+async function released(api: Api, out: Output, token: string, comment: string | undefined): Promise<Brake> {
+  const brake = await api.send<Brake>('POST', path`/brakes/${token}/release`, { body: { comment } })
+  out.note(`Released: ${brake.reason}`)
+  return brake
+}
+
+/** True while anything with a peer waits for a person, whichever run brought it. */
+async function waits(api: Api, peer: string): Promise<boolean> {
+  const [conflicts, quarantine, brakes] = await Promise.all([
+    api.get<Page<unknown>>('/conflicts', { peer, open: true, limit: 1 }),
+    api.get<Page<unknown>>('/quarantine', { peer, limit: 1 }),
+    api.get<Page<unknown>>('/brakes', { peer, open: true, limit: 1 }),
+  ])
+  return [conflicts, quarantine, brakes].some(({ items }) => items.length > 0)
+}
+
+async function showPreview(
+  api: Api,
+  out: Output,
+  body: { readonly peer: string | undefined; readonly resources: readonly string[] | undefined },
+): Promise<ExitCode> {
+  const { items } = await api.send<{ readonly items: readonly Preview[] }>('POST', '/sync/preview', {
+    body,
+    patient: true,
+  })
+  await out.result({ items }, async () => (await Promise.all(items.map((each) => previewText(out, each)))).join('\n\n'))
+  return items.some(previewWaits) ? EXIT.waiting : EXIT.done
 }
 
 /** Follows a run to its end. */

@@ -3,7 +3,10 @@ import type { Task } from '../store/index.ts'
 import { SynclineError } from '../sync/index.ts'
 import { type Api, path } from './api.ts'
 import { list, noun, type Register, seconds, verb } from './command.ts'
+import { EXIT, type ExitCode } from './exit.ts'
+import type { Output } from './output.ts'
 import { pairsOf, several } from './pairs.ts'
+import { type Preview, previewText, previewWaits } from './preview-text.ts'
 import { cell, duration } from './text.ts'
 
 type Settings = {
@@ -14,6 +17,10 @@ type Settings = {
   readonly master?: string
   readonly field?: readonly string[]
   readonly onLeft?: string
+  readonly maxDeletes?: string
+  readonly maxChanges?: string
+  readonly emptyGuard?: string
+  readonly canary?: string | false
   readonly schedule?: string | false
   readonly every?: number
   readonly live?: boolean
@@ -69,36 +76,43 @@ export const task: Register = (program, session) => {
     },
   })
 
-  verb<Settings & { readonly enable?: boolean; readonly disable?: boolean }, [string, string | undefined]>(
-    task,
-    session,
-    {
-      use: 'set <task> [resource]',
-      does: 'Changes a task, named by its id or by peer and resource; what is not given stays',
-      examples: [
-        'syncline task set 3 --every 15m',
-        'syncline task set hub city --on-conflict ask --no-filter',
-        'syncline task set 3 --disable',
-      ],
-      options: (command) =>
-        settingOptions(command.option('--mode <mode>', 'pull, push or both'))
-          .option('--no-filter', 'all records')
-          .option('--no-columns', 'all columns')
-          .option('--no-schedule', 'only by hand')
-          .option('--enable', 'run it again')
-          .option('--disable', 'do not run it until it is enabled'),
-      run: async ({ site, out }, options, ref, resource) => {
-        const { enable, disable } = options
-        if (enable === true && disable === true) throw contradiction('--enable', '--disable')
-        const api = await site()
-        const id = await idOf(api, ref, resource)
-        const enabled = enable === true ? true : disable === true ? false : undefined
-        const body = { ...settingsOf(options), enabled }
-        const changed = await api.send<Task>('PATCH', path`/tasks/${id}`, { body })
-        await out.result(changed, () => `Task ${changed.id}: ${sentence(changed)}.`)
-      },
+  verb<
+    Settings & { readonly enable?: boolean; readonly disable?: boolean; readonly preview?: boolean },
+    [string, string | undefined]
+  >(task, session, {
+    use: 'set <task> [resource]',
+    does: 'Changes a task, named by its id or by peer and resource; what is not given stays',
+    examples: [
+      'syncline task set 3 --every 15m',
+      'syncline task set hub city --on-conflict ask --no-filter',
+      'syncline task set 3 --disable',
+      'syncline task set hub city --max-deletes 100,5% --canary AT',
+      `syncline task set hub city --filter "country = 'AT'" --preview`,
+    ],
+    options: (command) =>
+      settingOptions(command.option('--mode <mode>', 'pull, push or both'))
+        .option('--no-filter', 'all records')
+        .option('--no-columns', 'all columns')
+        .option('--no-schedule', 'only by hand')
+        .option('--no-canary', 'no canary')
+        .option(
+          '--preview',
+          'tell what the task would do with these settings, here and at the peer, and keep the old ones',
+        )
+        .option('--enable', 'run it again')
+        .option('--disable', 'do not run it until it is enabled'),
+    run: async ({ site, out }, options, ref, resource) => {
+      const { enable, disable, preview } = options
+      if (enable === true && disable === true) throw contradiction('--enable', '--disable')
+      const api = await site()
+      const id = await idOf(api, ref, resource)
+      if (preview === true) return showPreview(api, out, id, settingsOf(options))
+      const enabled = enable === true ? true : disable === true ? false : undefined
+      const body = { ...settingsOf(options), enabled }
+      const changed = await api.send<Task>('PATCH', path`/tasks/${id}`, { body })
+      await out.result(changed, () => `Task ${changed.id}: ${sentence(changed)}.`)
     },
-  )
+  })
 
   verb<object, [string, string | undefined]>(task, session, {
     use: 'remove <task> [resource]',
@@ -131,6 +145,13 @@ function settingOptions(command: Command): Command {
       'the site whose word counts, with --on-conflict master, or for fields with the rule site',
     )
     .option('--on-left <what>', 'what becomes of a record here that leaves the filter of the peer: keep or remove')
+    .option(
+      '--max-deletes <limit>',
+      'most records one run deletes without a person: 100, 5%, 100,5% (whichever is more), none, usual',
+    )
+    .option('--max-changes <limit>', 'most records that one run gives other values without a person')
+    .option('--empty-guard <on|off>', 'stop when the peer has nothing any more of what many are here of', onOff)
+    .option('--canary <id>', 'a record that must live at the peer, or the run stops')
     .option('--schedule <cron>', 'when to run: five or six cron fields in UTC, such as "*/10 * * * *"')
     .option('--every <duration>', 'run at this interval, such as 90s, 5m or 1h', seconds)
     .option('--live', 'run whenever something changed, here or there')
@@ -139,6 +160,7 @@ function settingOptions(command: Command): Command {
 /** Absent keeps what is there, null takes it away. */
 function settingsOf(options: Settings): Record<string, unknown> {
   const { mode, filter, columns, onConflict, master, field, onLeft, schedule, every, live } = options
+  const { maxDeletes, maxChanges, emptyGuard, canary } = options
   const given = [schedule !== undefined && '--schedule', every !== undefined && '--every', live === true && '--live']
   const [first, second] = given.filter((flag) => flag !== false)
   if (first !== undefined && second !== undefined) throw contradiction(first, second)
@@ -160,8 +182,32 @@ function settingsOf(options: Settings): Record<string, unknown> {
     master,
     fields: pairsOf('--field', field),
     onLeft,
+    maxDeletes: usual(maxDeletes),
+    maxChanges: usual(maxChanges),
+    emptyGuard: emptyGuard === undefined ? undefined : emptyGuard === 'on',
+    canary: canary === false ? null : canary,
     schedule: timing,
   }
+}
+
+/** `usual` takes a limit of its own away. */
+function usual(limit: string | undefined): string | null | undefined {
+  return limit === 'usual' ? null : limit
+}
+
+function onOff(text: string): string {
+  if (text === 'on' || text === 'off') return text
+  throw new SynclineError('SYNC_REQUEST_INVALID', `"${text}" is neither on nor off`)
+}
+
+/** What can be tried before it is kept; the rest, such as a schedule, changes no record. */
+const TRIED = ['mode', 'filter', 'columns', 'onConflict', 'master', 'fields', 'onLeft'] as const
+
+async function showPreview(api: Api, out: Output, id: string, settings: Record<string, unknown>): Promise<ExitCode> {
+  const body = Object.fromEntries(TRIED.map((name) => [name, settings[name]]))
+  const preview = await api.send<Preview>('POST', path`/tasks/${id}/preview`, { body, patient: true })
+  await out.result(preview, () => previewText(out, preview))
+  return previewWaits(preview) ? EXIT.waiting : EXIT.done
 }
 
 function contradiction(one: string, other: string): SynclineError {

@@ -142,7 +142,7 @@ export function isActive(error: unknown): boolean {
 }
 
 /** Peers that this site can reach and has something to do with. Errors: SYNC_REQUEST_NOT_FOUND when there are none. */
-async function peersWithTasks(store: Store, resources: readonly string[] | undefined): Promise<readonly Peer[]> {
+export async function peersWithTasks(store: Store, resources: readonly string[] | undefined): Promise<readonly Peer[]> {
   const peers = await everyItem((page) => listPeers(store.db, { ...page, paused: false }))
   const tasks = await everyItem((page) => listTasks(store.db, { ...page, enabled: true }))
   const wanted = tasks.filter(({ resource }) => resources === undefined || resources.includes(resource))

@@ -1,5 +1,6 @@
 import type { Observe } from '../observe/index.ts'
-import type { Peer, Self, Store } from '../store/index.ts'
+import type { Peer, PreviewedRecord, PreviewedWrites, ResourceInfo, Self, Store } from '../store/index.ts'
+import type { BatchReport, Mode, PeerAnswer, Verdict } from '../sync/index.ts'
 
 /** Bounds that the server keeps, by the names of the settings they come from. */
 export type ServerLimits = {
@@ -33,6 +34,12 @@ export type ServerActions = {
     readonly resources?: readonly string[] | undefined
     readonly cause: string
   }) => Promise<{ readonly runs: readonly { readonly peer: string; readonly runId: string }[] }>
+  /** What runs would do now, with one peer or all; one task may be tried with other settings. Nothing is written. */
+  readonly previewSync: (request: {
+    readonly peer?: string | undefined
+    readonly resources?: readonly string[] | undefined
+    readonly change?: { readonly resource: string; readonly settings: Readonly<Record<string, unknown>> } | undefined
+  }) => Promise<readonly Preview[]>
   /** Redeems a pairing code at the site that made it, and registers that site here. */
   readonly joinPeer: (request: { readonly code: string; readonly name?: string | undefined }) => Promise<Peer>
   /** Tasks changed: due times are to be worked out anew. */
@@ -41,6 +48,12 @@ export type ServerActions = {
   readonly nextRuns: () => readonly { readonly taskId: number; readonly at: string }[]
   /** Refuses a schedule that cannot be kept, and gives it in its one spelling: `cron:…`, `every:<seconds>`, `live`. Errors: SYNC_REQUEST_INVALID. */
   readonly checkSchedule: (text: string) => string
+  /** Asks a peer whether it holds a record in the version that is here. */
+  readonly askRecord: (request: {
+    readonly peer: Peer
+    readonly resource: ResourceInfo
+    readonly id: string
+  }) => Promise<PeerAnswer>
   /** Compares resources with a peer by digests. */
   readonly verifyPeer: (request: {
     readonly peer: string
@@ -50,15 +63,43 @@ export type ServerActions = {
   }) => Promise<VerifyReport>
 }
 
+/** What a run with a peer would do; src/client/preview.ts tells more of each member. */
+export type Preview = {
+  readonly peer: string
+  readonly tasks: readonly {
+    readonly resource: string
+    readonly mode: Mode
+    readonly parts: readonly {
+      readonly direction: 'pull' | 'push'
+      readonly changes: number
+      readonly bytes: number
+      readonly batches: number
+      readonly complete: boolean
+      readonly counts: BatchReport['counts']
+      readonly writes: PreviewedWrites
+      readonly samples: readonly PreviewedRecord[]
+      readonly rejections: BatchReport['rejections']
+      readonly braked: readonly string[]
+      readonly estimateMs: number | null
+      readonly failure: { readonly code: string; readonly retryable: boolean; readonly detail: string } | null
+    }[]
+  }[]
+  readonly newLog: boolean
+  readonly durationMs: number
+}
+
 /** What a comparison with a peer found: a resource is equal when every digest agreed. */
 export type VerifyReport = {
   readonly peer: string
   readonly resources: readonly {
     readonly resource: string
     readonly equal: boolean
+    readonly verdict: Verdict
     readonly checked: number
-    /** Ids that differ, as far as they were looked for. */
+    /** Ids that differ without anybody knowing why, as far as they were looked for. */
     readonly differing: readonly string[]
+    /** The same with what is different. */
+    readonly differences: readonly { readonly id: string; readonly what: string }[]
     readonly detail?: string | undefined
   }[]
 }

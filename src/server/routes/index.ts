@@ -9,11 +9,13 @@ import { checkpointRoutes } from './checkpoints.ts'
 import { conflictRoutes } from './conflicts.ts'
 import { digestRoutes } from './digests.ts'
 import { eventRoutes } from './events.ts'
+import { explainRoutes } from './explain.ts'
 import { grantRoutes } from './grants.ts'
 import { healthRoutes } from './health.ts'
 import { invitationRoutes } from './invitations.ts'
 import { pairingRoutes } from './pairings.ts'
 import { peerRoutes } from './peers.ts'
+import { previewRoutes } from './previews.ts'
 import { quarantineRoutes } from './quarantine.ts'
 import { recordRoutes } from './records.ts'
 import { resourceRoutes } from './resources.ts'
@@ -59,7 +61,7 @@ export const administration =
       ...[siteRoutes, peerRoutes, grantRoutes, invitationRoutes, resourceRoutes, recordRoutes, taskRoutes, runRoutes],
       ...[conflictRoutes, quarantineRoutes, alarmRoutes, tokenRoutes, settingRoutes],
     ]
-    for (const routes of [...nouns, undoRoutes, brakeRoutes]) app.register(routes(deps))
+    for (const routes of [...nouns, explainRoutes, undoRoutes, brakeRoutes, previewRoutes]) app.register(routes(deps))
   }
 
 /** What those ask who operate it. */
