@@ -1,0 +1,37 @@
+import { digestOfRecord, type Peer, type ResourceInfo, type Store } from '../store/index.ts'
+import { isJsonObject, type PeerAnswer, SynclineError } from '../sync/index.ts'
+import type { Connections } from './connections.ts'
+
+/**
+ * Asks a peer whether it holds a record in the version that is here: by the digest of that one record, which tells no values. A peer that cannot
+ * be asked is an answer too.
+ */
+export async function askRecord(
+  deps: { readonly store: Store; readonly connections: Connections },
+  peer: Peer,
+  resource: ResourceInfo,
+  id: string,
+  signal?: AbortSignal,
+): Promise<PeerAnswer> {
+  try {
+    if (peer.url === null)
+      throw new SynclineError('SYNC_PEER_UNREACHABLE', `${peer.name} has no address here: it does the connecting`)
+    const { client } = await deps.connections.of(peer)
+    const { resources } = await client.greet(signal)
+    const offered = resources.find(({ name }) => name === resource.name)
+    const offers = offered === undefined ? null : { pull: offered.pull, push: offered.push }
+    if (offers === null) return { answered: true, offers, holds: null }
+    const here = await digestOfRecord(deps.store, resource, id)
+    const query = { from: here.from ?? undefined, to: here.to, records: 'true' }
+    const { records } = await client.digests(resource.name, query, signal)
+    const found = Array.isArray(records)
+      ? records.find((each: unknown) => isJsonObject(each) && each.id === here.to)
+      : undefined
+    const hash = isJsonObject(found) ? found.hash : null
+    const holds = hash === null ? 'none' : hash === here.hash ? 'same' : 'other'
+    return { answered: true, offers, holds }
+  } catch (error) {
+    if (error instanceof SynclineError) return { answered: false, code: error.code, detail: error.message }
+    throw error
+  }
+}
