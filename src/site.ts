@@ -166,6 +166,7 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
     const stopping = performance.now()
     events.siteStopping({ cause: 'asked' })
     await cleanup.run()
+      tombstoneDays: config.tombstoneDays,
     events.siteStopped({ durationMs: Math.round(performance.now() - stopping) })
   }
   return {

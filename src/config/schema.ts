@@ -246,6 +246,16 @@ export const SETTINGS = {
   url: {
     type: 'string',
     group: 'client',
+  tombstoneDays: {
+    type: 'integer',
+    group: 'keeping',
+    minimum: 1,
+    maximum: 36_500,
+    default: 90,
+    description:
+      'Days that deletions wait for peers that have not taken them; after that only a hash of the record id is kept.',
+  },
+  ...ALARM_SETTINGS,
     format: 'http-url',
     defaultText: 'the site that runs on the data folder',
     description: 'Site that the command line talks to.',

@@ -5,6 +5,7 @@ import {
   markInterruptedRuns,
   pruneHistory,
   pruneLog,
+  purgeTombstones,
   redrive,
   type Self,
   type Store,
@@ -18,9 +19,11 @@ export type HousekeepingDeps = {
   readonly limits: ExchangeLimits
   readonly logDays: number
   readonly historyDays: number
+  readonly tombstoneDays: number
   readonly events: {
     readonly horizonOld: (event: { readonly ageMs: number; readonly holder?: string }) => void
     readonly captureBroken: (event: { readonly resource: string; readonly problem: string }) => void
+    readonly tombstonesPurged: (event: { readonly resource: string; readonly count: number }) => void
   }
   readonly onError: (error: unknown) => void
 }
@@ -61,7 +64,7 @@ export function startHousekeeping(deps: HousekeepingDeps): () => Promise<void> {
 
 /** One round: closes runs that lost their process, tries quarantine again, looks for what a person should know, forgets what is old. */
 export async function keepHouse(
-  { store, self, limits, logDays, historyDays, events }: Omit<HousekeepingDeps, 'onError'>,
+  { store, self, limits, logDays, historyDays, tombstoneDays, events }: Omit<HousekeepingDeps, 'onError'>,
   { prune, horizonOldSeconds }: { readonly prune: boolean; readonly horizonOldSeconds: number },
 ): Promise<void> {
   await markInterruptedRuns(store.db, { silentSeconds: SILENT_SECONDS })
@@ -80,4 +83,7 @@ export async function keepHouse(
   if (!prune) return
   await pruneLog(store.db, logDays)
   await pruneHistory(store.db, historyDays)
+  const { logId } = await self()
+  for (const { resource, purged: count } of await purgeTombstones(store.db, { logId, days: tombstoneDays }))
+    events.tombstonesPurged({ resource, count })
 }

@@ -25,6 +25,7 @@ export type JobsDeps = {
   readonly logDays: number
   readonly historyDays: number
   /** Puts due work on the queue. */
+  readonly tombstoneDays: number
   readonly schedule: boolean
   /** Performs what is on the queue. */
   readonly work: boolean
@@ -43,6 +44,7 @@ export type JobsDeps = {
   }
 }
 
+    readonly tombstonesPurged: (event: { readonly resource: string; readonly count: number }) => void
 /** Everything that sets off runs in this process. */
 export type Jobs = {
   /** Starts runs now and gives their ids. */

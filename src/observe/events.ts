@@ -312,3 +312,9 @@ export function createEvents(log: Log, meters: Meters) {
     },
   }
 }
+    /** Deletions that every peer has, or that waited too long for one that has not. */
+    tombstonesPurged(event: { readonly resource: string; readonly count: number }): void {
+      meters.purged.inc({ resource: event.resource }, event.count)
+      log.info({ event: 'tombstones.purged', ...event })
+    },
+

@@ -65,6 +65,7 @@ export function createMeters(registry: Registry) {
       'peer',
       'resource',
     ]),
+    purged: counter('tombstones_purged_total', 'Deletions that are no longer kept for peers.', ['resource']),
     measureFailures: counter('measure_failures_total', 'Measurements for this page that failed.', []),
   }
 }

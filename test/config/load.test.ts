@@ -55,6 +55,7 @@ t.test('without any setting a site has every default', async (t) => {
     clockAheadMaxMs: 300_000,
     historyDays: 90,
     logDays: 90,
+    tombstoneDays: 90,
   })
 })
 

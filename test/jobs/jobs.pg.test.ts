@@ -150,6 +150,7 @@ async function setUp(t: Test, run: (ran: Ran, signal: AbortSignal) => Promise<Pa
       yield '{"resource":"city"}'
       await sleep(60_000, undefined, { signal })
     },
+    tombstoneDays: 90,
     events: {
       jobScheduled: () => {},
       internalError: ({ err }) => errors.push(err),
@@ -178,6 +179,10 @@ t.test('two processes with the same schedule run each due time once', async (t) 
   const another = await grounds.all[0]?.another(store)
   await start()
   await start({ store: another as Store })
+      tombstonesPurged: () => {},
+      alarmBegun: () => {},
+      alarmEnded: () => {},
+      noticeFailed: () => {},
   await until(() => ran.length >= 2)
   await sleep(300)
   t.same(ran[0], { peer: 'hub', resources: ['area', 'city'], cause: 'schedule' })
@@ -319,8 +324,9 @@ t.test('a round of housekeeping closes dead runs, tells of what would go unseen 
   await store.pool.query(`update syncline.log set at = now() - interval '91 days' where id = ${old}`)
   await store.pool.query('drop trigger zz_syncline_insert on city')
   const told: object[] = []
-  const events = { horizonOld: (event: object) => told.push(event), captureBroken: (event: object) => told.push(event) }
-  const deps = { store, self: async () => self, limits: LIMITS, logDays: 90, historyDays: 90, events }
+  const tell = (event: object) => told.push(event)
+  const events = { horizonOld: tell, captureBroken: tell, tombstonesPurged: tell }
+  const deps = { store, self: async () => self, limits: LIMITS, logDays: 90, historyDays: 90, tombstoneDays: 90, events }
 
   const writer = await store.pool.connect()
   await writer.query('begin; insert into area values (gen_random_uuid())')

@@ -249,6 +249,7 @@ t.test('every event is one line of its own name, at the level that says who has 
   events.resourceAttached({ resource: 'city', table: 'public.city', rows: 1, durationMs: 5 })
   events.resourceDetached({ resource: 'city', table: 'public.city' })
   events.captureBroken({ resource: 'city', problem: 'trigger is missing' })
+  events.tombstonesPurged({ resource: 'city', count: 3 })
   events.internalError({ where: 'server', err: new Error('bug') })
   t.same(
     lines().map((line) => `${line['event']} ${line['level']}`),
@@ -271,6 +272,7 @@ t.test('every event is one line of its own name, at the level that says who has 
       'resource.attached 30',
       'resource.detached 30',
       'capture.broken 50',
+      'tombstones.purged 30',
       'internal.error 50',
     ],
   )
