@@ -1,11 +1,12 @@
 /**
- * `npm run bench [-- --rows N --large N --only exchange,capture --json]`
+ * `npm run bench [-- --rows N --large N --only exchange,capture,conflicts --json]`
  *
  * Two PostgreSQL databases on this machine, two sites as real processes, HTTP between them. Every figure that can be is given as a ratio
  * to a limit measured in the same run, because the speed of a machine drifts and a ratio does not.
  */
 import { parseArgs } from 'node:util'
 import { benchCapture } from './capture.ts'
+import { benchConflicts } from './conflicts.ts'
 import { benchExchange } from './exchange.ts'
 import { type Figure, print, say } from './report.ts'
 
@@ -13,7 +14,7 @@ const { values } = parseArgs({
   options: {
     rows: { type: 'string', default: '100000' },
     large: { type: 'string', default: '1000000' },
-    only: { type: 'string', default: 'exchange,capture' },
+    only: { type: 'string', default: 'exchange,capture,conflicts' },
     json: { type: 'boolean', default: false },
   },
 })
@@ -25,6 +26,7 @@ try {
   const only = values.only.split(',')
   if (only.includes('exchange'))
     figures.push(...(await benchExchange(owner, { rows: Number(values.rows), large: Number(values.large) })))
+  if (only.includes('conflicts')) figures.push(...(await benchConflicts(owner, { rows: Number(values.rows) })))
   if (only.includes('capture')) figures.push(...(await benchCapture(owner, { rows: Number(values.rows) })))
   print(figures, values.json)
 } finally {
