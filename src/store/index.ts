@@ -74,6 +74,8 @@ export {
   resolveMatching,
 } from './conflict-resolve.ts'
 export { type Decision, type Discard, discardQuarantined, listDiscards } from './discards.ts'
+export { readLife, type LifeEntry, type RecordLife } from './life.ts'
+export { digestOfRecord, gatherReach } from './reach.ts'
 export { openStore, type Store, type StoreOptions } from './database.ts'
 export { grantedDigestScope } from './digest-scope.ts'
 export { foldDigest, type WholeDigest, wholeDigest } from './digest-sum.ts'
