@@ -1,4 +1,5 @@
 export type { OfferedResource } from './answers.ts'
+export { askRecord } from './ask-record.ts'
 export { type Connections, createConnections, type PeerLink } from './connections.ts'
 export { type Joined, type JoinedGrant, type JoinRequest, joinPeer } from './pairing.ts'
 export {
