@@ -51,6 +51,7 @@ function nothing(): ServerDeps {
       scheduleChanged: absent,
       nextRuns: absent,
       checkSchedule: absent,
+      askRecord: absent,
       verifyPeer: absent,
     },
   }
