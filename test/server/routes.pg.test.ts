@@ -573,6 +573,10 @@ t.test('a sync is started now, a comparison asked for, and what was done can be 
   t.match((await undo({ preview: true })).json, { runId: id, undoRunId: null, preview: true, counts: { removed: 0 } })
   t.equal((await undo({ force: ['city'] })).json.code, 'SYNC_REQUEST_INVALID')
   t.equal((await undo({ force: ['city/nowhere'] })).json.code, 'SYNC_REQUEST_NOT_FOUND')
+  const explain = (query: string) => hub.ask(t, `GET /api/v1/explain?resource=country&${query}`, { token: viewer })
+  t.match((await explain('id=nowhere')).json, { id: 'nowhere', state: 'unknown', life: [], peer: null })
+  t.match((await explain('id=nowhere&peer=field-laptop')).json.peer, { name: 'field-laptop', has: 'none', reasons: [] })
+  t.equal(hub.asked.at(-1), 'askRecord {"peer":"field-laptop","resource":"country","id":"nowhere"}')
 })
 
 t.test('a peer pushes in every format and pulls back what others wrote; both are in the log', async (t) => {
