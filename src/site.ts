@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createConnections, joinPeer, repairDifferences, runPeer, verifyPeer } from './client/index.ts'
+import { askRecord, createConnections, joinPeer, repairDifferences, runPeer, verifyPeer } from './client/index.ts'
 import { type Config, type DataDir, openDataDir } from './config/index.ts'
 import { checkSchedule, type Jobs, type RunPeer, startJobs } from './jobs/index.ts'
 import { createObserve, type Observe } from './observe/index.ts'
@@ -112,6 +112,7 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       events.peerPaired({ peer: peer.name, uuid: peer.uuid, by: 'joining' })
       return { ...peer, grants }
     },
+    askRecord: ({ peer, resource, id }) => askRecord({ store, connections }, peer, resource, id),
     verifyPeer: async ({ peer: ref, resources, deep, repair }) => {
       const peer = await findPeer(store.db, ref)
       const compare = (all: boolean) => verifyPeer({ store, connections }, peer, { resources, deep: all })
