@@ -44,7 +44,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       at timestamptz not null default now(),
       unique (peer_id, resource_id, record_id)
     );
-    comment on table syncline.discard is 'Records of peers that a person here gave up while they waited, by version: a later version comes as any other.';
+    comment on table syncline.discard is 'Records of peers that a person here gave up while they waited, by version: a later version comes like any other.';
 
     create table syncline.alarm (
       id int8 generated always as identity primary key,

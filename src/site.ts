@@ -1,9 +1,20 @@
 import { readFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { askRecord, createConnections, joinPeer, repairDifferences, runPeer, verifyPeer } from './client/index.ts'
+import { alarmSettings } from './alarm-settings.ts'
+import {
+  askRecord,
+  createConnections,
+  joinPeer,
+  type PreviewOptions,
+  type PreviewReport,
+  previewPeer,
+  repairDifferences,
+  runPeer,
+  verifyPeer,
+} from './client/index.ts'
 import { type Config, type DataDir, openDataDir } from './config/index.ts'
-import { checkSchedule, type Jobs, type RunPeer, startJobs } from './jobs/index.ts'
+import { checkSchedule, type Jobs, peersWithTasks, type RunPeer, startJobs } from './jobs/index.ts'
 import { createObserve, type Observe } from './observe/index.ts'
 import { buildApp, type ServerActions, type ServerDeps } from './server/index.ts'
 import {
@@ -45,8 +56,12 @@ const CLOSE_SERVER_MS = 5_000
 const SILENT_SECONDS = 60
 /** Each repair covers as many records as a comparison names; what is left after so many is something that a repair does not cure. */
 const REPAIRS_MAX = 3
+/** Records that one pass of a repair exchanges. */
+const REPAIRED_MAX = 10_000
 /** A new log is rare; asking for it with every request would cost more than it tells. */
 const SELF_FRESH_MS = 1_000
+/** How soon this process notices that another one on the same database has started, and made a new mark. */
+const SELF_REFRESH_MS = 20_000
 
 /** What is given back in reverse when the site ends or does not come up. */
 type Cleanup = { readonly add: (work: () => unknown) => void; readonly run: () => Promise<void> }
@@ -80,6 +95,8 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
   if (self.log === 'renewed')
     events.logRenewed({ from: 'an earlier one', to: self.logId, cause: 'the database was restored or copied' })
   const current = freshSelf(store, self, events)
+  const refreshing = setInterval(() => void current.read().catch(() => {}), SELF_REFRESH_MS)
+  cleanup.add(() => clearInterval(refreshing))
   const admin = await ensureAdministrator(store.db, 'administrator')
   if (admin !== null) await dir.writeAdminToken(admin.token)
   // Only one process can use an embedded database: every open run lost its process.
@@ -90,6 +107,8 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
     ...config,
     caPem: readPem(config.caFile),
     logId: () => current.latest().logId,
+    uuid: self.uuid,
+    mark: () => current.latest().mark,
   }
   const connections = createConnections(store, dir.key, settings)
   cleanup.add(connections.close)
@@ -102,6 +121,14 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
   starting.promise.catch(() => {})
   const actions: ServerActions = {
     syncNow: async (request) => (await starting.promise).syncNow(request),
+    previewSync: async ({ peer: ref, resources, change }) => {
+      const peers = ref === undefined ? await peersWithTasks(store, resources) : [await findPeer(store.db, ref)]
+      // One after the other: each tries in one transaction, and the embedded database has one connection.
+      const found: PreviewReport[] = []
+      for (const peer of peers)
+        found.push(await previewPeer(runner, peer, { resources, change: change as PreviewOptions['change'] }))
+      return found
+    },
     scheduleChanged: () => jobs?.scheduleChanged(),
     nextRuns: () => jobs?.nextRuns() ?? [],
     checkSchedule,
@@ -115,13 +142,14 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
     askRecord: ({ peer, resource, id }) => askRecord({ store, connections }, peer, resource, id),
     verifyPeer: async ({ peer: ref, resources, deep, repair }) => {
       const peer = await findPeer(store.db, ref)
-      const compare = (all: boolean) => verifyPeer({ store, connections }, peer, { resources, deep: all })
-      let found = await compare(deep || repair)
-      for (let pass = 0; repair && pass < REPAIRS_MAX && found.some(({ equal }) => !equal); pass++) {
-        const differ = found.filter(({ equal }) => !equal).map(({ resource }) => resource)
-        await repairDifferences(store, peer, found)
-        await (await starting.promise).run(peer, { resources: differ, cause: 'repair' })
-        found = await compare(true)
+      const namedMax = repair ? REPAIRED_MAX : undefined
+      const compare = () => verifyPeer({ store, connections }, peer, { resources, deep, namedMax })
+      let found = await compare()
+      for (let pass = 0; repair && pass < REPAIRS_MAX && found.some(({ differing }) => differing.length > 0); pass++) {
+        const { client } = await connections.of(peer)
+        const link = { self: await current.read(), peer }
+        for (const each of found) await repairDifferences({ store, link, client, limits: config }, each)
+        found = await compare()
       }
       return { peer: peer.name, resources: found }
     },
@@ -138,12 +166,21 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       limits: config,
       logDays: config.logDays,
       historyDays: config.historyDays,
+      tombstoneDays: config.tombstoneDays,
       schedule: config.roles.includes('schedule'),
       work: config.roles.includes('work'),
       runPeer: perform,
       listen: async function* (peer, signal) {
         yield* (await connections.of(peer)).client.events(signal)
       },
+      alarms: alarmSettings(config, {
+        store,
+        dataDir: dir.path,
+        sender: async () => {
+          const { uuid, name } = await current.read()
+          return { uuid, name, url: config.publicUrl ?? url }
+        },
+      }),
       events,
     })
     starting.resolve(jobs)
@@ -167,7 +204,6 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
     const stopping = performance.now()
     events.siteStopping({ cause: 'asked' })
     await cleanup.run()
-      tombstoneDays: config.tombstoneDays,
     events.siteStopped({ durationMs: Math.round(performance.now() - stopping) })
   }
   return {

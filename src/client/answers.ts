@@ -20,6 +20,8 @@ export type OfferedResource = {
   readonly pull: boolean
   readonly push: boolean
   readonly fingerprint: string | null
+  /** Changes with what the peer lets us write; null where it does not tell. */
+  readonly terms: string | null
 }
 
 /** What a peer told with a batch about all that is due; null where nobody asked, or it does not know. */
@@ -69,12 +71,13 @@ export function readResources(value: unknown, what: string): readonly OfferedRes
   if (!Array.isArray(value)) throw unreadable(what, 'resources is no list')
   return value.map((each: unknown) => {
     if (!isJsonObject(each)) throw unreadable(what, 'a resource is no object')
-    const { fingerprint } = each
+    const { fingerprint, terms } = each
     return {
       name: text(each, 'name', what),
       pull: each.pull === true,
       push: each.push === true,
       fingerprint: typeof fingerprint === 'string' ? fingerprint : null,
+      terms: typeof terms === 'string' ? terms : null,
     }
   })
 }

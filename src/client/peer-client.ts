@@ -1,3 +1,4 @@
+import type { Told as Waiting } from '../store/index.ts'
 import {
   type Batch,
   type BatchReport,
@@ -26,6 +27,7 @@ import {
 } from './answers.ts'
 import { compress, contentDigest } from './body.ts'
 import { type Connection, createTransport, type PeerAnswer, type TransportSettings } from './transport.ts'
+import { readCounts, readWaiting } from './waiting-answer.ts'
 
 export type ClientSettings = TransportSettings & {
   readonly depthMax: number
@@ -41,6 +43,10 @@ export type Greeting = {
   readonly mark: string | null
   readonly clockOffsetMs: number
   readonly resources: readonly OfferedResource[]
+  /** How many records of this site wait there or were given up; null where it does not tell. */
+  readonly waiting: { readonly quarantined: number; readonly discarded: number } | null
+  /** How long an open transaction has held back what it sends. */
+  readonly heldMs: number
   /** What the peer takes in one push. */
   readonly limits: PeerLimits
 }
@@ -67,6 +73,16 @@ export type PullQuery = {
   readonly refs?: Readonly<Record<string, string>> | undefined
   readonly signal?: AbortSignal | undefined
 }
+
+export type ChosenQuery = {
+  readonly resource: string
+  readonly ids: readonly string[]
+  readonly filter?: string | null | undefined
+  readonly columns?: readonly string[] | null | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+type WaitingToTell = Waiting & { readonly complete: boolean }
 
 /** One answer to a pull: mostly one batch; several when a public format mixed sets of columns. Only the last one has `next`. */
 export type Pulled = {
@@ -142,6 +158,8 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
         mark: typeof site.mark === 'string' ? site.mark : null,
         clockOffsetMs: time - (asked + answered) / 2,
         resources: readResources(site.resources, what),
+        waiting: readCounts(site.waiting),
+        heldMs: typeof site.heldMs === 'number' ? site.heldMs : 0,
         limits: readLimits(site.limits),
       }
     },
@@ -214,6 +232,30 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
       return { report: readReport(answer, what), bytes: body.length, preview }
     },
 
+    /** Records by id, as they are now; those that the peer has not, or does not grant, are left out. */
+    async pullChosen(query: ChosenQuery): Promise<{ readonly batches: readonly LineBatch[]; readonly bytes: number }> {
+      const { resource, ids, filter, columns, signal } = query
+      const answer = await transport.exchange({
+        method: 'GET',
+        path: '/changes',
+        query: { resource, ids: JSON.stringify(ids), filter: filter ?? undefined, columns: columns?.join(',') },
+        headers: { accept: LINES_MEDIA_TYPE },
+        signal,
+      })
+      const batches = decodeAnswer(answer, resource, {}, limits(ids.length))
+      if (batches.some((batch) => batch.resource !== resource))
+        throw unreadable(`GET /changes at ${transport.host}`, `it has other records than those of "${resource}"`)
+      return { batches, bytes: answer.body.travelled }
+    },
+
+    /** Tells what waits here of the peer's records, and hears what waits there of ours. */
+    async tellWaiting(waiting: WaitingToTell, signal?: AbortSignal): Promise<Waiting & { readonly revived: number }> {
+      const body = Buffer.from(JSON.stringify(waiting))
+      const headers = { 'content-type': JSON_TYPE }
+      const answer = await json({ method: 'PUT', path: '/quarantine', headers, body, signal })
+      return readWaiting(answer, `PUT /quarantine at ${transport.host}`)
+    },
+
     /** Tells the peer up to where this site has everything. */
     async ack(resource: string, checkpoint: string, signal?: AbortSignal): Promise<void> {
       const body = Buffer.from(JSON.stringify({ checkpoint }))
@@ -248,6 +290,36 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
         body: Buffer.from(JSON.stringify(body)),
         signal,
       })
+    },
+
+    /** Lets the peer look at records of its own that differ: what was done to them behind its triggers becomes its change. */
+    async adopt(
+      resource: string,
+      body: Readonly<Record<string, unknown>>,
+      signal?: AbortSignal,
+    ): Promise<Record<string, unknown>> {
+      return json({
+        method: 'POST',
+        path: `/digests/${encodeURIComponent(resource)}/adopt`,
+        headers: { 'content-type': JSON_TYPE },
+        body: Buffer.from(JSON.stringify(body)),
+        signal,
+      })
+    },
+
+    /** Records by id as they are at the peer, deleted ones too, without a checkpoint. */
+    async pullForRepair(query: {
+      readonly resource: string
+      readonly ids: readonly string[]
+      readonly filter: string | null
+      readonly columns: readonly string[] | null
+      readonly signal?: AbortSignal | undefined
+    }): Promise<readonly LineBatch[]> {
+      const { resource, ids, filter, columns, signal } = query
+      const asked = { resource, ids: JSON.stringify(ids), deleted: 'true', filter: filter ?? undefined, columns: columns?.join(',') }
+      const headers = { accept: LINES_MEDIA_TYPE }
+      const answer = await transport.exchange({ method: 'GET', path: '/changes', query: asked, headers, signal })
+      return decodeAnswer(answer, resource, {}, limits(ids.length))
     },
 
     /** Redeems a pairing code. */

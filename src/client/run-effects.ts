@@ -11,6 +11,8 @@ import {
   meetMark,
   type NewLogEntry,
   notePeerSeen,
+  notePushed,
+  offerRefused,
   type Proof,
   peerLogChanged,
   type ResourceInfo,
@@ -29,7 +31,7 @@ import {
 import type { Told } from './answers.ts'
 import { compareBoth } from './compare.ts'
 import type { PeerLink } from './connections.ts'
-import type { Pulled, Pushed } from './peer-client.ts'
+import type { Greeting, Pulled, Pushed } from './peer-client.ts'
 import { PeerError, wasStale } from './peer-error.ts'
 import { pullPurged, pushPurged } from './purged.ts'
 import { fewerRows, retrying } from './retrying.ts'
@@ -74,6 +76,10 @@ export type RunSession = {
   readonly firsts: Map<string, { readonly told: Told | null; readonly after: string | null }>
   /** Deletions that are due to the peer, by resource. */
   readonly announced: Map<string, number>
+  /** Every enabled task with the peer, also those that this run leaves out. */
+  readonly allTasks: readonly Task[]
+  /** What the peer said of itself; null until it did. */
+  greeted: Greeting | null
   batches: number
   doing: string
   lagMs: number | undefined
@@ -85,15 +91,15 @@ export type PushState = {
   readonly next: Promise<LineBatch> | null
 }
 
+/** What was pulled from the place `after`. */
+type Fetched = { readonly pulled: Pulled; readonly after: string | null; readonly fetchMs: number }
+
 /** Performs one effect of the run machine and gives its answer. `finish` is the runner's own. */
 export async function perform(run: RunSession, effect: Exclude<Effect, { do: 'finish' }>): Promise<RunEvent> {
   switch (effect.do) {
     case 'greet':
       return greet(run)
     case 'followLog':
-/** What was pulled from the place `after`. */
-type Fetched = { readonly pulled: Pulled; readonly after: string | null; readonly fetchMs: number }
-
       return followLog(run, effect.logId)
     case 'pull':
       return pull(run, effect)
@@ -126,6 +132,8 @@ async function greet(run: RunSession): Promise<RunEvent> {
   }
   if (site.uuid === peer.uuid) {
     if (site.mark !== null) await meetMark(run.store.db, peer, site.mark, run.runId)
+    run.greeted = site
+    await offerRefused(run.store.db, peer.id, termsOf(run))
     const { logId, clockOffsetMs } = site
     await notePeerSeen(run.store.db, peer.id, { logId, clockOffsetMs })
     const offset = { peer: peer.name, offsetMs: Math.round(clockOffsetMs) }
@@ -156,7 +164,6 @@ async function pull(run: RunSession, { resource, after, weigh }: Extract<Effect,
     (run.resources.get(resource)?.references ?? []).map((each) => [each.column.name, each.resource]),
   )
   const began = performance.now()
-  const known = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
   const pulled = await fewerRows(run, `pull ${resource}`, run.limits.batchRowsMax, (limit) =>
     retrying(run, run.signal, () =>
       run.peer.client.pull({ resource, after, limit, filter, columns, refs, weigh, canary, signal: run.signal }),
@@ -169,13 +176,6 @@ async function pull(run: RunSession, { resource, after, weigh }: Extract<Effect,
   return { type: 'batchFetched', batch, checkpoint: pulled.checkpoint, more: pulled.more }
 }
 
-async function apply(run: RunSession, resource: string, number: number): Promise<RunEvent> {
-  const found = run.fetched.get(number)
-  assert(found !== undefined, `batch ${number} was fetched`)
-  run.fetched.delete(number)
-  const { pulled, fetchMs } = found
-  const task = taskOf(run, resource)
-  const brake = run.guards.get(resource)
 /** Before anything behind the place we come from is applied, with which that place would be forgotten: what was purged there. */
 async function catchUp(run: RunSession, name: string, { pulled, after }: Fetched): Promise<void> {
   if (pulled.purges === undefined || pulled.purges === run.purges.get(name)) return
@@ -188,12 +188,19 @@ async function catchUp(run: RunSession, name: string, { pulled, after }: Fetched
   run.purges.set(name, pulled.purges)
 }
 
+async function apply(run: RunSession, resource: string, number: number): Promise<RunEvent> {
+  const found = run.fetched.get(number)
+  assert(found !== undefined, `batch ${number} was fetched`)
+  run.fetched.delete(number)
+  const { pulled, fetchMs } = found
+  await catchUp(run, resource, found)
+  const task = taskOf(run, resource)
+  const brake = run.guards.get(resource)
   const began = performance.now()
   let report = emptyReport()
   noteLag(run, pulled)
   for (const [at, batch] of pulled.batches.entries()) {
     const earlier = report
-  await catchUp(run, resource, found)
     const last = at === pulled.batches.length - 1
     // In the same commit: an entry that exists tells of what is there, and what is there has its entry.
     const applied = await braking(run, resource, () =>
@@ -277,12 +284,8 @@ async function push(run: RunSession, resource: string): Promise<RunEvent> {
       continue
     }
     const durationMs = performance.now() - began
-    await moveOn(
-      run,
-      resource,
-      checkpoint,
-      batchEntry(run, 'push', resource, batch.count, sent.report, sent.bytes, durationMs),
-    )
+    const entry = batchEntry(run, 'push', resource, batch.count, sent.report, sent.bytes, durationMs)
+    await moveOn(run, resource, checkpoint, { entry, batch, report: sent.report })
     run.pushes.set(resource, { after: checkpoint, ended: !more, next })
     countPushed(run.counts, sent.report, batch.count, sent.bytes)
     const { name: peer } = run.link.peer
@@ -324,12 +327,23 @@ async function send(run: RunSession, resource: string, batch: LineBatch): Promis
   }
 }
 
-async function moveOn(run: RunSession, resource: string, checkpoint: string, entry: NewLogEntry | null): Promise<void> {
+type Sent = { readonly entry: NewLogEntry; readonly batch: LineBatch; readonly report: BatchReport }
+
+async function moveOn(run: RunSession, resource: string, checkpoint: string, sent: Sent | null): Promise<void> {
   const { id } = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
+  const link = { peerId: run.link.peer.id, resourceId: id, terms: termsOf(run).get(resource) ?? null }
   await run.store.db.transaction().execute(async (trx) => {
-    await writeCheckpoint(trx, run.link.peer.id, id, 'push', checkpoint)
-    if (entry !== null) await appendLog(trx, entry)
+    await writeCheckpoint(trx, link.peerId, id, 'push', checkpoint)
+    if (sent === null) return
+    await notePushed(trx, link, sent.batch, sent.report)
+    await appendLog(trx, sent.entry)
   })
+}
+
+/** Marks of what the peer lets us write, by resource. */
+function termsOf(run: RunSession): ReadonlyMap<string, string> {
+  const offered = run.greeted?.resources ?? []
+  return new Map(offered.flatMap(({ name, terms }) => (terms === null ? [] : [[name, terms] as const])))
 }
 
 function batchEntry(

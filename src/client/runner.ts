@@ -14,7 +14,6 @@ import {
   notePeerSuccess,
   type Peer,
   proofsOf,
-  redrive,
   type Self,
   type Store,
   setRunState,
@@ -41,8 +40,9 @@ import type { Connections } from './connections.ts'
 import { failureOf } from './failure.ts'
 import { PeerError } from './peer-error.ts'
 import { perform, type RunSession } from './run-effects.ts'
-import { countPulled, emptyCounts, type RunCounts } from './tally.ts'
+import { emptyCounts, type RunCounts } from './tally.ts'
 import { inOrder } from './task-order.ts'
+import { heldBack, settleWaiting } from './waiting.ts'
 
 /** What a run tells the site's log and metrics. */
 export type RunEvents = Pick<
@@ -174,6 +174,8 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
       guards: new Map(),
       firsts: new Map(),
       announced: new Map(),
+      allTasks: tasks,
+      greeted: null,
       batches: 0,
       doing: 'begin',
       lagMs: undefined,
@@ -254,14 +256,14 @@ async function finish(
   const { db } = deps.store
   const { runId, counts, link } = session
   const { peer } = link
-  if (!outcome.cancelled) await redriveQuarantine(session)
+  if (!outcome.cancelled) await settleWaiting(session, outcome)
   await logFailures(session, outcome, failures)
   const uncaptured = await reportBroken(session, broken)
   const failure = outcome.failure ?? worstFailure(outcome.tasks) ?? uncaptured
   const exchanged = await settled(session, outcome)
   const result = uncaptured === null ? exchanged : notGreen(exchanged)
   const durationMs = Math.round(performance.now() - began)
-  const [code, message] = [failure?.code ?? null, failure?.detail ?? null]
+  const [code, message] = [failure?.code ?? null, failure?.detail ?? (await heldBack(session))]
   const state = outcome.cancelled ? 'cancelled' : 'finished'
   const [retryAt] = await Promise.all([
     notePeer(deps, session, outcome, failures),
@@ -291,31 +293,6 @@ async function finish(
 function worstFailure(tasks: readonly TaskResult[]): Failure | null {
   const failures = tasks.flatMap(({ failure }) => (failure === null ? [] : [failure]))
   return failures.find(({ code }) => code !== 'SYNC_RUN_BRAKED') ?? failures[0] ?? null
-}
-
-/** What waited for something that this run, or time, has brought. */
-async function redriveQuarantine({ store, link, runId, limits, counts }: RunSession): Promise<void> {
-  const began = performance.now()
-  const report = await redrive(store, link.self, runId, limits)
-  const { applied, merged, conflict, quarantined, refused, known, skipped } = report.counts
-  const done = applied + merged + known + skipped
-  if (done === 0) return
-  countPulled(counts, { ...report, counts: { ...report.counts, quarantined: 0 } }, 0, 0)
-  await appendLog(store.db, {
-    peer: link.peer,
-    runId,
-    mode: 'pull',
-    direction: 'none',
-    action: 'retry',
-    result: 'success',
-    message: `${done} from quarantine could be settled, ${quarantined} wait on`,
-    changes: done,
-    applied: applied + merged,
-    conflicts: conflict,
-    quarantined,
-    refused,
-    durationMs: performance.now() - began,
-  })
 }
 
 /** One entry for each task that failed, or one for the run when it ended before its tasks. */

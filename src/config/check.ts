@@ -41,6 +41,22 @@ const FORMATS: Readonly<Record<string, Format>> = {
     // A colon would end the name in Basic authentication.
     test: (text) => /^[^\p{Cc}:]{1,100}$/u.test(text) && text === text.trim(),
   },
+  'smtp-url': {
+    says: 'must be a URL such as smtps://user:password@mail.example.org or smtp://localhost:25',
+    test: (text) => /^smtps?:\/\/[^\s/]/.test(text) && URL.canParse(text) && new URL(text).hostname !== '',
+  },
+  'mail-address': {
+    says: 'must be one mail address, such as operator@example.org',
+    test: (text) => text.length <= 254 && /^[^\s@<>",;:\\()[\]]{1,64}@[A-Za-z0-9.-]+$/.test(text),
+  },
+  'webhook-url': {
+    says: 'must be an http or https URL, such as https://alarms.example.org/syncline',
+    test: (text) => parseHttp(text) !== undefined,
+  },
+  'webhook-secret': {
+    says: 'must have at least 16 printable characters',
+    test: (text) => /^[\x20-\x7e]{16,200}$/.test(text),
+  },
   token: { says: 'must be a token: printable characters without spaces', test: (text) => /^[\x21-\x7e]+$/.test(text) },
 }
 

@@ -263,6 +263,9 @@ function acrossSettings(config: Config, sources: Partial<Record<SettingName, str
   needs('tlsCertFile', 'tlsKeyFile')
   needs('tlsKeyFile', 'tlsCertFile')
   needs('tlsClientCaFile', 'tlsCertFile')
+  needs('smtpUrl', 'mailFrom')
+  needs('smtpUrl', 'mailTo')
+  needs('webhookUrl', 'webhookSecret')
   for (const name of ['recordBytesMax', 'batchBytesMax'] as const) {
     if (config[name] <= config.bodyBytesMax) continue
     faults.push({

@@ -1,3 +1,5 @@
+import { ALARM_SETTINGS } from './alarm-settings.ts'
+
 /** What a setting is called in each source, what it may hold and what it means. The table below is the only home of defaults. */
 export type Setting = {
   readonly type: 'string' | 'integer' | 'array'
@@ -27,6 +29,7 @@ export const GROUPS = {
   outgoing: 'Connections to peers',
   limits: 'Limits',
   keeping: 'What is kept',
+  alarms: 'Alarms',
   client: 'The command line',
 } as const
 export type Group = keyof typeof GROUPS
@@ -243,9 +246,6 @@ export const SETTINGS = {
     default: 90,
     description: 'Days that runs and log entries are kept.',
   },
-  url: {
-    type: 'string',
-    group: 'client',
   tombstoneDays: {
     type: 'integer',
     group: 'keeping',
@@ -256,6 +256,9 @@ export const SETTINGS = {
       'Days that deletions wait for peers that have not taken them; after that only a hash of the record id is kept.',
   },
   ...ALARM_SETTINGS,
+  url: {
+    type: 'string',
+    group: 'client',
     format: 'http-url',
     defaultText: 'the site that runs on the data folder',
     description: 'Site that the command line talks to.',

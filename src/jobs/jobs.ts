@@ -13,6 +13,7 @@ import {
   type Task,
 } from '../store/index.ts'
 import { SynclineError } from '../sync/index.ts'
+import { type DetectorDeps, startDetector } from './detector.ts'
 import { startHousekeeping } from './housekeeping.ts'
 import { startLive } from './live.ts'
 import { createRuns, type RunPeer, type Runs, type StartedRuns, type SyncRequest } from './runs.ts'
@@ -24,15 +25,17 @@ export type JobsDeps = {
   readonly limits: ExchangeLimits
   readonly logDays: number
   readonly historyDays: number
-  /** Puts due work on the queue. */
   readonly tombstoneDays: number
+  /** Puts due work on the queue. */
   readonly schedule: boolean
   /** Performs what is on the queue. */
   readonly work: boolean
   readonly runPeer: RunPeer
   /** Announcements of a peer, for live tasks. */
   readonly listen: (peer: Peer, signal: AbortSignal) => AsyncIterable<string>
-  readonly events: {
+  /** Rules of the stall detector, and whom it tells. */
+  readonly alarms: DetectorDeps['alarms']
+  readonly events: DetectorDeps['events'] & {
     readonly jobScheduled: (event: {
       readonly job: string
       readonly cause: 'schedule' | 'retry'
@@ -41,10 +44,10 @@ export type JobsDeps = {
     readonly internalError: (event: { readonly where: string; readonly err: unknown }) => void
     readonly horizonOld: (event: { readonly ageMs: number; readonly holder?: string }) => void
     readonly captureBroken: (event: { readonly resource: string; readonly problem: string }) => void
+    readonly tombstonesPurged: (event: { readonly resource: string; readonly count: number }) => void
   }
 }
 
-    readonly tombstonesPurged: (event: { readonly resource: string; readonly count: number }) => void
 /** Everything that sets off runs in this process. */
 export type Jobs = {
   /** Starts runs now and gives their ids. */
@@ -99,6 +102,7 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
   }
   const polling = live === null ? undefined : setInterval(() => void refreshLive().catch(onError), LIVE_REFRESH_MS)
   const endHousekeeping = deps.work ? startHousekeeping({ ...deps, onError }) : null
+  const endDetector = deps.work ? startDetector({ ...deps, onError }) : null
   const refresh = async () => {
     await scheduler.refresh()
     if (live !== null) await refreshLive()
@@ -113,7 +117,7 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
     stop: async (timeoutMs) => {
       clearInterval(polling)
       scheduler.stop()
-      await Promise.all([runs.stop(timeoutMs), queue?.stop(timeoutMs), live?.stop(), endHousekeeping?.()])
+      await Promise.all([runs.stop(timeoutMs), queue?.stop(timeoutMs), live?.stop(), endHousekeeping?.(), endDetector?.()])
     },
   }
 }

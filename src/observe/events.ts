@@ -89,6 +89,16 @@ export type ResourceCompared = {
   readonly durationMs: number
 }
 
+/** An episode of the stall detector; `peer` and `resource` are empty where the site itself is meant. */
+export type AlarmEvent = {
+  readonly code: string
+  readonly level: 'info' | 'warning' | 'critical'
+  readonly peer: string
+  readonly resource: string
+  readonly text: string
+  readonly mend: string
+}
+
 type AboutRecord = {
   readonly runId?: string
   readonly peer: string
@@ -294,10 +304,34 @@ export function createEvents(log: Log, meters: Meters) {
       log.info({ event: 'resource.detached', ...event })
     },
 
+    /** A rule of the stall detector began to hold. */
+    alarmBegun({ code, level, peer, resource, text, mend }: AlarmEvent): void {
+      meters.alarms.inc({ code })
+      const line = { event: 'alarm.begun', code, alarm: level, peer, resource, text, mend }
+      if (level === 'critical') log.error(line)
+      else log.warn(line)
+    },
+
+    alarmEnded({ code, level, peer, resource, text }: AlarmEvent): void {
+      log.info({ event: 'alarm.ended', code, alarm: level, peer, resource, text })
+    },
+
+    /** An alarm could not be told; it is tried again. */
+    noticeFailed(event: { readonly channel: string; readonly alarm: string; readonly reason: string }): void {
+      meters.noticesFailed.inc({ channel: event.channel })
+      log.warn({ event: 'notice.failed', ...event })
+    },
+
     /** Changes may go unseen: triggers are missing, disabled or outdated. */
     captureBroken(event: { readonly resource: string; readonly problem: string }): void {
       meters.captureBroken.inc({ resource: event.resource })
       log.error({ event: 'capture.broken', ...event })
+    },
+
+    /** Deletions that every peer has, or that waited too long for one that has not. */
+    tombstonesPurged(event: { readonly resource: string; readonly count: number }): void {
+      meters.purged.inc({ resource: event.resource }, event.count)
+      log.info({ event: 'tombstones.purged', ...event })
     },
 
     /** A bug or something equally unforeseen. `where` is a room or part of one: it is a label. */
@@ -312,9 +346,3 @@ export function createEvents(log: Log, meters: Meters) {
     },
   }
 }
-    /** Deletions that every peer has, or that waited too long for one that has not. */
-    tombstonesPurged(event: { readonly resource: string; readonly count: number }): void {
-      meters.purged.inc({ resource: event.resource }, event.count)
-      log.info({ event: 'tombstones.purged', ...event })
-    },
-

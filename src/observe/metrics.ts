@@ -3,6 +3,15 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 /** States that are measured when somebody asks, not counted as they happen. What is absent is not shown. */
 export type Measurement = {
   readonly quarantine?: readonly { readonly peer: string; readonly resource: string; readonly count: number }[]
+  /** Records of this site that wait at peers. */
+  readonly quarantineThere?: readonly { readonly peer: string; readonly resource: string; readonly count: number }[]
+  /** Open alarms. */
+  readonly alarms?: readonly {
+    readonly code: string
+    readonly peer: string
+    readonly level: string
+    readonly count: number
+  }[]
   /** Conflicts that wait for a person. */
   readonly conflictsOpen?: number
   /** Age of the oldest transaction that holds back the change order; 0 when there is none. */
@@ -56,16 +65,20 @@ export function createMeters(registry: Registry) {
     unreachable: counter('peer_unreachable_total', 'Failed attempts to reach a peer.', ['peer']),
     clockOffset: gauge('clock_offset_seconds', 'Clock of the peer minus ours.', ['peer']),
     captureBroken: counter('capture_broken_total', 'Findings of missing, disabled or outdated triggers.', ['resource']),
+    purged: counter('tombstones_purged_total', 'Deletions that are no longer kept for peers.', ['resource']),
     jobs: counter('jobs_scheduled_total', 'Jobs put on the queue.', ['cause']),
     failures: counter('internal_errors_total', 'Failures that no rule foresees.', ['where']),
     quarantine: gauge('quarantine', 'Records in quarantine now.', ['peer', 'resource']),
+    quarantineThere: gauge('quarantine_there', 'Records of this site in quarantine at a peer.', ['peer', 'resource']),
+    alarm: gauge('alarm', 'Open alarms of the stall detector.', ['code', 'peer', 'level']),
+    alarms: counter('alarms_total', 'Alarms that began.', ['code']),
+    noticesFailed: counter('notices_failed_total', 'Failed attempts to tell an alarm.', ['channel']),
     conflictsOpen: gauge('conflicts_open', 'Conflicts that wait for a person.', []),
     horizonAge: gauge('horizon_age_seconds', 'Age of the oldest transaction that holds back the change order.', []),
     checkpointAge: gauge('checkpoint_age_seconds', 'Time since the checkpoint moved or was confirmed.', [
       'peer',
       'resource',
     ]),
-    purged: counter('tombstones_purged_total', 'Deletions that are no longer kept for peers.', ['resource']),
     measureFailures: counter('measure_failures_total', 'Measurements for this page that failed.', []),
   }
 }
@@ -102,6 +115,11 @@ export function createMetrics(): { readonly metrics: Metrics; readonly meters: M
 function record(meters: Meters, now: Measurement): void {
   meters.quarantine.reset()
   for (const { peer, resource, count } of now.quarantine ?? []) meters.quarantine.set({ peer, resource }, count)
+  meters.quarantineThere.reset()
+  for (const { peer, resource, count } of now.quarantineThere ?? [])
+    meters.quarantineThere.set({ peer, resource }, count)
+  meters.alarm.reset()
+  for (const { code, peer, level, count } of now.alarms ?? []) meters.alarm.set({ code, peer, level }, count)
   meters.checkpointAge.reset()
   for (const { peer, resource, ageMs } of now.checkpoints ?? [])
     meters.checkpointAge.set({ peer, resource }, ageMs / 1000)

@@ -35,6 +35,7 @@ const TAGS = {
   runs: 'What was done, and doing it now.',
   conflicts: 'Records that were changed on both sides and wait for a person.',
   quarantine: 'Records that could not be applied, each alone.',
+  alarms: 'What the stall detector found.',
   tokens: 'Who may use this interface.',
   settings: 'Settings that are changed while the site runs.',
   operations: 'Work that takes longer than a request.',

@@ -148,18 +148,18 @@ export async function listAlarms(
   return toPage(rows, bounds, toAlarm)
 }
 
-/** Episodes that began or ended after a moment, given in the text of `since`, `ended` and `now`; in no order. */
+/** Episodes that began or ended after a moment, which is `now` of an earlier answer; null begins. The oldest first. */
 export async function alarmsSince(
   db: Kysely<Database>,
   after: string | null,
-): Promise<{ readonly now: string; readonly alarms: readonly Alarm[] }> {
+): Promise<{ readonly now: string; readonly alarms: readonly { readonly alarm: Alarm; readonly began: boolean }[] }> {
   const { rows: clock } = await sql<{ now: string }>`
     select coalesce(max(greatest(since, ended)), 'epoch')::text as now from syncline.alarm`.execute(db)
   if (after === null) return { now: clock[0]?.now ?? '', alarms: [] }
-  const { rows } = await sql<AlarmRow>`
-    select ${alarmColumns} from syncline.alarm a where a.since > ${after}::timestamptz or a.ended > ${after}::timestamptz
+  const { rows } = await sql<AlarmRow & { readonly began: boolean }>`
+    select ${alarmColumns}, a.since > ${after}::timestamptz as began from syncline.alarm a where a.since > ${after}::timestamptz or a.ended > ${after}::timestamptz
      order by a.id limit 1000`.execute(db)
-  return { now: clock[0]?.now ?? after, alarms: rows.map(toAlarm) }
+  return { now: clock[0]?.now ?? after, alarms: rows.map(({ began, ...row }) => ({ began, alarm: toAlarm(row) })) }
 }
 
 /** Of the open episodes how many there are for each code, peer and level. */

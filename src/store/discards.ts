@@ -21,7 +21,7 @@ export type Decision = { readonly by: string; readonly because?: string | undefi
 
 /**
  * Gives up a waiting record. Its values stay in history, the decision in the log and for the peer to see. False when there is none of that id.
- * The same version is not set aside again; a later one comes as any other.
+ * The same version is not set aside again; a later one comes like any other.
  */
 export async function discardQuarantined(db: Kysely<Database>, id: string, decision: Decision): Promise<boolean> {
   const because = decision.because ?? null

@@ -19,7 +19,7 @@ const PASSES_MAX = 64
 /**
  * Ends the wait of deletions that can never go through: everything that their site had to say was said, and rows that live here, and wait for nothing,
  * still refer to the record. Such a deletion did not know of them, so it loses: the record goes on as a new version of this site that has seen the
- * deletion, and flows to every site as any change (I1, I3). Two sites that revive the same record write equal content, which is no conflict.
+ * deletion, and flows to every site like any change (I1, I3). Two sites that revive the same record write equal content, which is no conflict.
  * Only right behind a complete exchange with the peer, as children travel after their parents. `via` is the way that the deletions came.
  */
 export async function reviveBlocked(

@@ -1,5 +1,6 @@
 import type { ColumnType, Generated } from 'kysely'
 import type { Json } from '../sync/index.ts'
+import type { AlarmNoticeTable, AlarmTable, DiscardTable, ElsewhereTable } from './schema-waiting.ts'
 
 /** Row types of schema `syncline`, as migrations/ makes it. int8, xid8 and timestamps arrive as text, never as a lossy number or Date. */
 export type Database = {
@@ -39,11 +40,11 @@ export type Database = {
   'syncline.run_batch': RunBatchTable
 }
 
-type Int8 = ColumnType<string, string | number | bigint, string | number | bigint>
-type GeneratedInt8 = ColumnType<string, never, never>
+export type Int8 = ColumnType<string, string | number | bigint, string | number | bigint>
+export type GeneratedInt8 = ColumnType<string, never, never>
 /** Text in ISO 8601 with microseconds. */
 type Timestamp = ColumnType<string, string, string>
-type DefaultTimestamp = ColumnType<string, string | undefined, string>
+export type DefaultTimestamp = ColumnType<string, string | undefined, string>
 /** Read as a parsed value, written as JSON text. */
 type JsonColumn<T = Json> = ColumnType<T, string, string>
 type NullableJson<T = Json> = ColumnType<T | null, string | null | undefined, string | null>
@@ -256,67 +257,6 @@ type QuarantineTable = {
   last_at: DefaultTimestamp
   retry_at: ColumnType<string | null, string | null | undefined, string | null>
   asked_at: ColumnType<string | null, string | null | undefined, string | null>
-}
-
-type ElsewhereTable = {
-  id: GeneratedInt8
-  peer_id: number
-  resource_id: number
-  record_id: string
-  outcome: 'quarantined' | 'refused' | 'discarded'
-  origin: string | null
-  clock: ColumnType<string | null, string | number | null | undefined, string | number | null>
-  code: string
-  reason: string
-  waits_resource: string | null
-  waits_id: string | null
-  dependants: Generated<number>
-  attempts: Generated<number>
-  first_at: DefaultTimestamp
-  last_at: DefaultTimestamp
-  retry_at: ColumnType<string | null, string | null | undefined, string | null>
-  decided_by: string | null
-  because: string | null
-  terms: string | null
-}
-
-type DiscardTable = {
-  id: GeneratedInt8
-  peer_id: number
-  resource_id: number
-  record_id: string
-  origin: number
-  clock: Int8
-  code: string
-  reason: string
-  decided_by: string
-  because: string | null
-  at: DefaultTimestamp
-}
-
-type AlarmTable = {
-  id: GeneratedInt8
-  code: string
-  level: 'info' | 'warning' | 'critical'
-  peer: Generated<string>
-  resource: Generated<string>
-  text: string
-  mend: string
-  since: DefaultTimestamp
-  last: DefaultTimestamp
-  ended: ColumnType<string | null, string | null | undefined, string | null>
-}
-
-type AlarmNoticeTable = {
-  id: GeneratedInt8
-  alarm_id: Int8
-  moment: 'begin' | 'end'
-  channel: 'mail' | 'webhook'
-  attempts: Generated<number>
-  next_at: DefaultTimestamp
-  sent_at: ColumnType<string | null, string | null | undefined, string | null>
-  given_up: Generated<boolean>
-  error: ColumnType<string | null, string | null | undefined, string | null>
 }
 
 type ConflictTable = {

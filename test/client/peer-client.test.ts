@@ -96,7 +96,7 @@ t.test('a greeting tells who answers and how far its clock is from ours', async 
   })
   const site = await client(t, `${server.url}/below/`).greet()
   t.match(site, { uuid: UUID, name: 'hub', logId: 'abcdefghij', limits: { batchRowsMax: 500, bodyBytesMax: null } })
-  t.same(site.resources, [{ name: 'city', pull: true, push: false, fingerprint: 'f' }])
+  t.match(site.resources, [{ name: 'city', pull: true, push: false, fingerprint: 'f', terms: null }])
   t.ok(Math.abs(site.clockOffsetMs - 60_000) < 2_000, `${site.clockOffsetMs}`)
   const [request] = server.requests
   t.equal(request?.url, '/below/sync/v1/site')

@@ -56,6 +56,20 @@ t.test('without any setting a site has every default', async (t) => {
     historyDays: 90,
     logDays: 90,
     tombstoneDays: 90,
+    alarmEverySeconds: 60,
+    alarmCalmSeconds: 180,
+    alarmLevel: 'warning',
+    alarmIntervals: 3,
+    alarmQuarantineHours: 24,
+    alarmQuarantineMax: 1_000,
+    alarmQuarantinePerHour: 100,
+    alarmCheckpointHours: 24,
+    alarmHorizonSeconds: 300,
+    alarmClockSeconds: 60,
+    alarmVerifyHours: 48,
+    alarmDiskMegabytes: 1_024,
+    alarmFailures: 5,
+    alarmPausedHours: 24,
   })
 })
 
@@ -180,17 +194,26 @@ t.test('a value that is set but empty is a fault, never the default', async (t) 
 })
 
 t.test('every secret may be given as a file, whose line end does not count', async (t) => {
-  const values = { databaseUrl: 'postgres://u:p@h/d', proxy: 'http://u:p@proxy:3128', token: 'a-token' }
+  const values = {
+    databaseUrl: 'postgres://u:p@h/d',
+    proxy: 'http://u:p@proxy:3128',
+    smtpUrl: 'smtps://u:p@mail.example.org',
+    webhookUrl: 'https://alarms.example.org/?key=1',
+    webhookSecret: 'a secret of some length',
+    token: 'a-token',
+  }
   t.same(
     SETTING_NAMES.filter((name) => settingOf(name).secret),
     Object.keys(values),
   )
+  const needed = { SYNCLINE_MAIL_FROM: 'a@b', SYNCLINE_MAIL_TO: 'c@d', SYNCLINE_WEBHOOK_SECRET: 'another that is long' }
   for (const [name, value] of Object.entries(values)) {
+    const { [variableName(name) as 'SYNCLINE_WEBHOOK_SECRET']: _, ...env } = needed
     const path = file(`${name}.secret`, `${value}\r\n`)
-    t.match(load({ env: { [`${variableName(name)}_FILE`]: path } }), { [name]: value })
+    t.match(load({ env: { ...env, [`${variableName(name)}_FILE`]: path } }), { [name]: value })
     const config = file('secret.yaml', `${name}File: ${name}.secret\n`)
-    t.match(load({ flags: { config } }), { [name]: value }, 'relative to the file')
-    t.match(load({ flags: { [`${name}File`]: path } }), { [name]: value })
+    t.match(load({ env, flags: { config } }), { [name]: value }, 'relative to the file')
+    t.match(load({ env, flags: { [`${name}File`]: path } }), { [name]: value })
   }
 })
 
@@ -339,4 +362,24 @@ t.test('the settings of this process come from its environment', async (t) => {
     host: '::1',
     dataDir: join(process.cwd(), 'syncline-data'),
   })
+})
+
+t.test('mail and webhooks need all that belongs to them, in its right form', async (t) => {
+  t.same(faultsOf({ env: { SYNCLINE_SMTP_URL: 'smtp://localhost:25' } }), [
+    'SYNCLINE_SMTP_URL: needs SYNCLINE_MAIL_FROM (mailFrom) as well',
+    'SYNCLINE_SMTP_URL: needs SYNCLINE_MAIL_TO (mailTo) as well',
+  ])
+  t.same(faultsOf({ env: { SYNCLINE_WEBHOOK_URL: 'https://x.example.org/' } }), [
+    'SYNCLINE_WEBHOOK_URL: needs SYNCLINE_WEBHOOK_SECRET (webhookSecret) as well',
+  ])
+  const wrong = {
+    SYNCLINE_SMTP_URL: ['mail.example.org', 'http://mail.example.org', 'smtp://'],
+    SYNCLINE_MAIL_FROM: ['nobody', 'a@b, c@d', 'A <a@b>', 'a@b\nBcc: x@y'],
+    SYNCLINE_WEBHOOK_URL: ['alarms.example.org', 'ftp://x/'],
+    SYNCLINE_WEBHOOK_SECRET: ['short'],
+    SYNCLINE_ALARM_LEVEL: ['loud'],
+    SYNCLINE_ALARM_EVERY_SECONDS: ['0', '4000', 'often'],
+  }
+  for (const [name, values] of Object.entries(wrong))
+    for (const value of values) t.match(faultsOf({ env: { [name]: value } })[0], new RegExp(`^${name}: must`), value)
 })

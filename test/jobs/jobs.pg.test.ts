@@ -117,6 +117,21 @@ t.test('a lease ends with the session that holds it, and whoever held it hears s
 
 type Ran = { readonly peer: string; readonly resources: readonly string[] | undefined; readonly cause: string }
 
+/** Rules of the stall detector; it looks only once an hour here. */
+const THRESHOLDS = {
+  intervals: 3,
+  quarantineHours: 24,
+  quarantineMax: 1_000,
+  quarantinePerHour: 100,
+  checkpointHours: 24,
+  horizonSeconds: 300,
+  clockSeconds: 60,
+  verifyHours: 48,
+  diskMegabytes: 1,
+  failures: 5,
+  pausedHours: 24,
+}
+
 /** A store with one peer and two attached tables, and jobs whose runs only note that they ran. */
 async function setUp(t: Test, run: (ran: Ran, signal: AbortSignal) => Promise<Partial<RunOutcome>> = async () => ({})) {
   const [ground] = grounds.all
@@ -135,6 +150,7 @@ async function setUp(t: Test, run: (ran: Ran, signal: AbortSignal) => Promise<Pa
     limits: LIMITS,
     logDays: 90,
     historyDays: 90,
+    tombstoneDays: 90,
     schedule: true,
     work: true,
     runPeer: async (peer, { resources, cause, signal, onStarted }) => {
@@ -150,12 +166,23 @@ async function setUp(t: Test, run: (ran: Ran, signal: AbortSignal) => Promise<Pa
       yield '{"resource":"city"}'
       await sleep(60_000, undefined, { signal })
     },
-    tombstoneDays: 90,
+    alarms: {
+      everySeconds: 3600,
+      calmSeconds: 0,
+      level: 'warning',
+      thresholds: THRESHOLDS,
+      channels: {},
+      disks: async () => [],
+    },
     events: {
       jobScheduled: () => {},
       internalError: ({ err }) => errors.push(err),
       horizonOld: () => {},
       captureBroken: () => {},
+      tombstonesPurged: () => {},
+      alarmBegun: () => {},
+      alarmEnded: () => {},
+      noticeFailed: () => {},
     },
     ...over,
   })
@@ -179,10 +206,6 @@ t.test('two processes with the same schedule run each due time once', async (t) 
   const another = await grounds.all[0]?.another(store)
   await start()
   await start({ store: another as Store })
-      tombstonesPurged: () => {},
-      alarmBegun: () => {},
-      alarmEnded: () => {},
-      noticeFailed: () => {},
   await until(() => ran.length >= 2)
   await sleep(300)
   t.same(ran[0], { peer: 'hub', resources: ['area', 'city'], cause: 'schedule' })
@@ -341,8 +364,9 @@ t.test('a round of housekeeping closes dead runs, tells of what would go unseen 
   t.equal((await readRun(store.db, dead.id)).state, 'interrupted')
   t.equal((await readRun(store.db, alive.id)).state, 'running')
   t.equal((await listLog(store.db)).items.length, 1, 'nothing is forgotten before it is time')
+  await store.pool.query('insert into area values (gen_random_uuid()); delete from area')
   told.length = 0
   await keepHouse(deps, { prune: true, horizonOldSeconds: 300 })
-  t.match(told, [{ resource: 'city' }])
+  t.match(told, [{ resource: 'city' }, { resource: 'area', count: Number }], 'a deletion that no peer waits for is purged')
   t.equal((await listLog(store.db)).items.length, 0)
 })

@@ -59,6 +59,7 @@ export const OWNERS: Readonly<Record<string, readonly string[]>> = {
   fastify: ['server'],
   kysely: ['store', 'migrations'],
   'node-schedule': ['jobs'],
+  nodemailer: ['adapters'],
   pg: ['store'],
   'pg-boss': ['store'],
   pino: ['observe'],

@@ -66,6 +66,9 @@ const pullQuery = closed({
       examples: ['["AT","SI"]'],
     }),
   ),
+  deleted: Type.Optional(
+    Type.Boolean({ description: 'With `ids`: those that are deleted too, for a peer that repairs a difference.' }),
+  ),
   purged: Type.Optional(
     Type.Boolean({
       description:
@@ -123,7 +126,7 @@ function idsOf(text: string): readonly string[] {
     if (Array.isArray(ids) && ids.length > 0 && ids.every((id) => typeof id === 'string' && !id.includes('\0')))
       return ids
   } catch {
-    // Told below, as any other text that is no list.
+    // Told below, as whatever else is no list.
   }
   throw new SynclineError('SYNC_REQUEST_INVALID', 'ids is no JSON list of record ids, such as ["AT","SI"]')
 }
@@ -154,11 +157,11 @@ export const changesRoutes =
           hidden,
         )
       const chosen = () => {
-        const { filter } = rest
+        const { filter, deleted } = rest
         return serveChosen(
           store,
           link,
-          { resource, ids: idsOf(ids ?? ''), filter, columns: columnsOf(columns) },
+          { resource, ids: idsOf(ids ?? ''), filter, deleted, columns: columnsOf(columns) },
           limits,
         ).catch(hidden)
       }

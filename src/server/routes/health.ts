@@ -1,8 +1,9 @@
 import { Type } from 'typebox'
-import { brokenCaptures, horizon, measureStore, serverVersion } from '../../store/index.ts'
+import { brokenCaptures, horizon, listAlarms, measureStore, serverVersion } from '../../store/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import type { Routes } from '../exchange.ts'
-import { answer, closed, flag, text } from '../schemas.ts'
+import { answer, closed, flag, text, words } from '../schemas.ts'
+import { alarm } from './alarms.ts'
 
 /** A site whose changes are held back for longer than this is not well. */
 const HORIZON_MAX_MS = 600_000
@@ -20,6 +21,17 @@ const ready = closed(
   },
   { title: 'Readiness', description: 'How the site is.' },
 )
+
+const health = closed(
+  {
+    status: words(['ok', 'warning', 'critical'], { description: 'The worst open alarm.' }),
+    alarms: Type.Array(alarm, { description: 'Those that are open, the newest first.' }),
+  },
+  { title: 'Health', description: 'What the stall detector finds.' },
+)
+
+/** Open alarms shown; where there are more, one cause has most of them. */
+const ALARMS_MAX = 200
 
 /** /health, /metrics and / : for those who operate the site. */
 export const healthRoutes =
@@ -66,6 +78,21 @@ export const healthRoutes =
       ])
       const well = checks.every(({ ok }) => ok)
       return reply.code(well ? 200 : 503).send({ ready: well, checks })
+    })
+
+    const healthSchema = {
+      operationId: 'readHealth',
+      tags: ['health'],
+      summary: 'Ask whether anything is the matter',
+      description:
+        '503 while an alarm is critical. For monitoring, not for load balancers: a site with an alarm goes on working.',
+      response: { 200: answer(health), 503: answer(health) },
+    }
+    app.get('/health', { schema: healthSchema, config: { access: 'local' } }, async (_request, reply) => {
+      const { items } = await listAlarms(store.db, { open: true, limit: ALARMS_MAX })
+      const levels = new Set(items.map(({ level }) => level))
+      const status = levels.has('critical') ? 'critical' : levels.has('warning') ? 'warning' : 'ok'
+      return reply.code(status === 'critical' ? 503 : 200).send({ status, alarms: items })
     })
 
     const metrics = {

@@ -150,7 +150,7 @@ export const quarantineRoutes =
       tags: ['quarantine'],
       summary: 'Give an entry up',
       description:
-        'Its values stay in the history, the decision in the log, and the peer is told of it. A later version of the record comes as any other.',
+        'Its values stay in the history, the decision in the log, and the peer is told of it. A later version of the record comes like any other.',
       params,
       querystring: closed({
         because: Type.Optional(
