@@ -69,6 +69,17 @@ export function captureFunctionSql(resource: ResourceInfo): string {
              seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
         from met, syncline.self where r.resource_id = ${resource.id} and r.record_id = met.record_id;
     end if;`
+  // Where a person may be asked, or values are merged: what the application replaces is what both sides had.
+  const keep =
+    resource.marks === null
+      ? ''
+      : `
+    insert into syncline.history (resource_id, record_id, reason, origin, clock, seen, deleted, data, xact, source)
+    select ${resource.id}, r.record_id, 'edited', r.origin, r.clock, r.seen, r.deleted, row_to_json(o.*), r.xact, r.source
+      from old_rows o join syncline.record r on r.resource_id = ${resource.id} and r.record_id = o.${id}`
+  const keepUpdated =
+    keep &&
+    `${keep}\n      left join new_rows n on n.${key} = o.${key} where n.${key} is null or (n.*)::text collate "C" <> (o.*)::text collate "C";`
   const changed =
     resource.marks === null
       ? `select d.record_id from (select ${whole('n')} from new_rows n except select ${whole('o')} from old_rows o) d`
@@ -86,7 +97,7 @@ begin
     return null;
   end if;
   if tg_op = 'INSERT' then${upsert(`select n.${id} as record_id from new_rows n`, false)}${remember}
-  elsif tg_op = 'UPDATE' then${upsert(changed, false, resource.marks !== null)}
+  elsif tg_op = 'UPDATE' then${keepUpdated}${upsert(changed, false, resource.marks !== null)}
     -- Sums of hashes tell whether any identity changed for a tenth of the cost of comparing the sets.
     if (select sum(hashtextextended(${key}::text, 0)) from old_rows) <> (select sum(hashtextextended(${key}::text, 0)) from new_rows) then${upsert(
       `select o.${id} as record_id from old_rows o except select n.${id} from new_rows n`,
@@ -94,7 +105,7 @@ begin
     )}${remember}
 ${touchChildren(resource.keyColumn)}
     end if;
-  elsif tg_op = 'DELETE' then${upsert(`select o.${id} as record_id from old_rows o`, true)}
+  elsif tg_op = 'DELETE' then${keep && `${keep};`}${upsert(`select o.${id} as record_id from old_rows o`, true)}
   elsif (select relispartition from pg_class where oid = tg_relid) then
     -- A partition may have been emptied alone: what is found in the others lives on.
     execute $update$${tombstones('$1')}

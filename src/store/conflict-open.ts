@@ -30,6 +30,8 @@ export async function openConflicts(
     }
   })
   const sent = sentColumns(resource)
+  // Numbers of this database say nothing to a person.
+  const numbered = resource.references.filter(({ direct }) => !direct).map(({ column }) => column.name)
   const names = sent.map((column) => column.name)
   const object = (values: string, columns: readonly string[]) =>
     sql`(select jsonb_object_agg(name, ${sql.raw(values)} -> (at - 1)::int4) from unnest(${columns}::text[]) with ordinality c(name, at))`
@@ -48,7 +50,7 @@ export async function openConflicts(
       join pg_temp.syncline_stage s on s.n = v.n
       left join ${sql.raw(liveTable(resource))} t on t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
       left join lateral (
-        select case when h.deleted then null else h.data::jsonb || coalesce(h.refs, '{}') end as data,
+        select case when h.deleted then null else (h.data::jsonb - case when h.refs is null and h.reason <> 'lost a conflict' then ${numbered}::text[] else '{}' end) || coalesce(h.refs, '{}') end as data,
                jsonb_build_object('origin', w.origin, 'clock', h.clock) as version
           from syncline.history h join syncline.site w on w.id = h.origin
                cross join lateral (select s.l_origin, s.l_clock, s.l_seen, s.origin as s_origin, s.clock as s_clock, s.seen as s_seen) x

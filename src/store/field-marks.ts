@@ -33,14 +33,15 @@ export function mergeRulesOf(resource: ResourceInfo, rules: FieldRules): MergeRu
 }
 
 /**
- * Lets the trigger of a resource keep what is needed of single fields from now on, or no longer: as long as a task or a grant merges. Only
+ * Lets the trigger of a resource keep what is needed of single fields from now on, or no longer: as long as a task or a grant
+ * merges or asks a person. Only
  * the function is replaced, which waits for nobody. Belongs into the transaction that changes a task or a grant.
  */
 export async function renewMarks(db: Kysely<Database>, name: string): Promise<void> {
   const resource = await findResource(db, name)
   const { rows } = await sql<{ fields: FieldRules }>`
-    select fields from syncline.task where resource_id = ${resource.id} and on_conflict = 'merge'
-    union all select fields from syncline.peer_grant where resource_id = ${resource.id} and on_conflict = 'merge'`.execute(
+    select fields from syncline.task where resource_id = ${resource.id} and on_conflict in ('merge', 'ask')
+    union all select fields from syncline.peer_grant where resource_id = ${resource.id} and on_conflict in ('merge', 'ask')`.execute(
     db,
   )
   const kinds = fieldKinds(resource)
