@@ -65,4 +65,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     create trigger uncount after delete on syncline.record referencing old table as old_rows
       for each statement execute function syncline.uncount()
   `.execute(db)
+  // Also for those who write as a replica does, past the triggers of the application.
+  await sql`alter table syncline.record enable always trigger uncount`.execute(db)
 }

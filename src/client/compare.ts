@@ -153,6 +153,15 @@ export async function totalHere(
   return totalOf(store, { resource, filter, keptFrom: peer.id })
 }
 
+/** Lets the peer note for its status that both sides are equal. */
+export async function tellTotal(
+  { client, resource, task, signal }: Pick<ComparisonDeps, 'client' | 'resource' | 'task' | 'signal'>,
+  { records, sum }: Total,
+): Promise<void> {
+  const told = { records, sum, mode: task.mode, ...(task.filter !== null && { filter: task.filter }) }
+  await client.compare(resource.name, told, signal)
+}
+
 type There = Total & { readonly filter: string | null; readonly hidden: boolean; readonly waiting: Waiting }
 
 async function ask({ client, resource, task, signal }: ComparisonDeps, here: Total, waiting?: Waiting): Promise<There> {

@@ -30,4 +30,6 @@ export {
 } from './runner.ts'
 export type { RunCounts } from './tally.ts'
 export type { Connection, TransportSettings } from './transport.ts'
-export { repairDifferences, type Verified, type VerifyOptions, verifyPeer } from './verify.ts'
+export { type Repaired, type RepairDeps, repairDifferences } from './repair.ts'
+export { type Verified, type VerifyOptions, verifyPeer } from './verify.ts'
+export type { Difference, What } from './walk.ts'

@@ -1,58 +1,60 @@
 import {
   appendLog,
+  columnFacts,
+  comparedColumns,
   compileFilter,
-  type Digest,
   type DigestScope,
-  digestOf,
-  digestRecords,
-  dropCheckpoint,
   findTaskFor,
-  type KeyRange,
+  fullDigest,
+  joinFilters,
+  listExplained,
   loadResources,
-  offerAgain,
+  noteComparison,
   type Peer,
-  quarantinedIds,
-  type RecordDigest,
   type ResourceInfo,
   type Store,
   type Task,
+  waitingFor,
 } from '../store/index.ts'
-import { isJsonObject, SynclineError } from '../sync/index.ts'
+import { SynclineError, sameTotal, type Verdict } from '../sync/index.ts'
+import { tellTotal } from './compare.ts'
 import type { Connections } from './connections.ts'
+import { type Asking, askRanges } from './digest-client.ts'
 import type { PeerClient } from './peer-client.ts'
-import { PeerError } from './peer-error.ts'
+import { type Difference, isFull, type Walk, type What, walkValues, walkVersions } from './walk.ts'
 
 export type VerifyDeps = { readonly store: Store; readonly connections: Connections }
 
 export type VerifyOptions = {
   /** Only these resources; every one with a task when absent. */
   readonly resources?: readonly string[] | undefined
-  /** Names up to ten thousand records that differ instead of a hundred. */
+  /** Compares the values of the rows as well, and finds what was changed behind the triggers. */
   readonly deep: boolean
+  /** How many records that differ are named. */
+  readonly namedMax?: number | undefined
   readonly signal?: AbortSignal | undefined
 }
 
-/** What a comparison found. Records in quarantine are left out: everybody knows that they differ. */
+/** What a comparison found. */
 export type Verified = {
   readonly resource: string
   readonly equal: boolean
-  /** Records of the peer that were compared. */
+  readonly verdict: Verdict
+  /** Living records here that were compared. */
   readonly checked: number
-  /** Ids of records that differ, in key order, as far as they were looked for. */
+  /** Ids of records that differ without anybody knowing why, in key order, as far as they were looked for. */
   readonly differing: readonly string[]
+  /** The same with what is different. */
+  readonly differences: readonly Difference[]
   readonly detail?: string
 }
 
-/** Pieces that a range is divided into at each step down. */
-const BUCKETS = 64
-/** A range of so few records is compared one by one; a peer lists no more. */
-const SMALL = 1_000
 const NAMED_MAX = 100
 const NAMED_MAX_DEEP = 10_000
 
 /**
- * Compares resources with a peer by digests of their versions, and walks down to the records that differ. What is on its way makes a
- * difference too: compare after a run. Errors: SYNC_REQUEST_NOT_FOUND for a resource without a task, those of the peer's answers.
+ * Compares resources with a peer by digests, and walks down to the records that differ. What is on its way makes a difference too: compare after a run.
+ * Errors: SYNC_REQUEST_NOT_FOUND for a resource without a task, those of the peer's answers.
  */
 export async function verifyPeer(deps: VerifyDeps, peer: Peer, options: VerifyOptions): Promise<readonly Verified[]> {
   const { db } = deps.store
@@ -68,157 +70,132 @@ export async function verifyPeer(deps: VerifyDeps, peer: Peer, options: VerifyOp
     throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `peer "${peer.name}" has no task for ${missing.join(', ')}`)
   }
   const found: Verified[] = []
-  for (const each of wanted) found.push(await verifyResource(deps, peer, client, each, options))
+  for (const each of wanted) found.push(await verifyResource(deps.store, peer, client, each, options))
   return found
 }
 
-/** Lets both sides offer each other again what differs: the next run brings it. Records that are equal are recognised and cost little. */
-export async function repairDifferences(store: Store, peer: Peer, verified: readonly Verified[]): Promise<void> {
-  const resources = await loadResources(store.db)
-  for (const { resource: name, differing, equal } of verified) {
-    const resource = resources.find((each) => each.name === name)
-    if (equal || resource === undefined) continue
-    await store.db.transaction().execute(async (trx) => {
-      await offerAgain(trx, resource.id, differing)
-      await dropCheckpoint(trx, peer.id, resource.id, 'pull')
-    })
-  }
-}
-
-type Walk = {
-  readonly store: Store
-  readonly client: PeerClient
-  readonly scope: DigestScope
-  readonly filter: string | null
-  readonly namedMax: number
-  readonly differing: string[]
-  checked: number
-  readonly signal: AbortSignal | undefined
-}
+type Link = { readonly resource: ResourceInfo; readonly task: Task }
 
 async function verifyResource(
-  { store }: VerifyDeps,
+  store: Store,
   peer: Peer,
   client: PeerClient,
-  { resource, task }: { readonly resource: ResourceInfo; readonly task: Task },
-  { deep, signal }: VerifyOptions,
+  { resource, task }: Link,
+  options: VerifyOptions,
 ): Promise<Verified> {
   const began = performance.now()
-  const filter = await effectiveFilter(client, resource.name, task.filter, signal)
-  const compiled = filter === null ? undefined : await compileFilter(store, resource, filter)
-  const namedMax = deep ? NAMED_MAX_DEEP : NAMED_MAX
-  const scope = { resource, filter: compiled }
-  const walk: Walk = { store, client, scope, filter: task.filter, namedMax, differing: [], checked: 0, signal }
-  await compareRange(walk, { from: null, to: null })
-  const waiting = new Set(await quarantinedIds(store.db, peer.id, resource.id, walk.differing))
-  const differing = walk.differing.filter((id) => !waiting.has(id))
-  const more = walk.differing.length >= namedMax
-  const parts = [
-    waiting.size > 0 ? `${waiting.size} differ because they wait in quarantine` : '',
-    more ? `the search ended after ${namedMax} records` : '',
-  ].filter((part) => part !== '')
-  const equal = differing.length === 0 && !more
-  const detail = parts.length > 0 ? { detail: parts.join('; ') } : {}
-  const verdict = equal ? 'equal' : `${more ? 'at least ' : ''}${differing.length} differ`
-  await appendLog(store.db, {
-    peer,
-    resource: resource.name,
-    mode: task.mode,
-    direction: 'none',
-    action: 'verify',
-    result: equal ? 'success' : 'warning',
-    message: [`${walk.checked} records compared: ${verdict}`, ...parts].join('; '),
-    changes: walk.checked,
-    durationMs: performance.now() - began,
+  const to: Asking = { client, resource: resource.name, filter: task.filter, signal: options.signal }
+  const { scope, granted } = await scopeOf(store, peer, resource, task, to)
+  const whole = { from: null, to: null }
+  const [{ ranges }, here] = await Promise.all([askRanges(to, whole, 1), fullDigest(store, scope)])
+  const there = { records: ranges[0]?.count ?? 0, sum: ranges[0]?.sum ?? '0' }
+  const namedMax = options.namedMax ?? (options.deep ? NAMED_MAX_DEEP : NAMED_MAX)
+  const walk: Walk = { store, scope, to, namedMax, counts: (each) => covered(task, each), found: [] }
+  const notes: string[] = []
+  if (options.deep) {
+    const ours = comparedColumns(resource, [task.columns])
+    const columnsOf = (names: readonly string[]) => ours.filter(({ name }) => names.includes(name))
+    const { left } = await walkValues(walk, columnFacts(resource, ours), columnsOf)
+    if (left.length > 0) notes.push(`not compared, as the peer has them not or with another type: ${left.join(', ')}`)
+  } else if (!sameTotal(here, there)) await walkVersions(walk, whole)
+  const outcome = await conclude(store, peer, { resource, task }, walk, notes)
+  const tookMs = performance.now() - began
+  const { verdict, differences, reason } = outcome
+  const differing = new Set(differences.map(({ id }) => id)).size
+  await noteComparison(store.db, peer.id, resource.id, {
+    ...{ verdict, reason, records: here.records, head: here.head, scope: granted ?? '', tookMs },
+    differing: verdict === 'equal' ? null : differing,
   })
-  return { resource: resource.name, equal, checked: walk.checked, differing, ...detail }
-}
-
-/** What the peer compares by: our filter, and with it that of its grant. */
-async function effectiveFilter(
-  client: PeerClient,
-  resource: string,
-  filter: string | null,
-  signal: AbortSignal | undefined,
-): Promise<string | null> {
-  const answer = await client.digests(resource, { filter: filter ?? undefined }, signal)
-  return typeof answer.filter === 'string' ? answer.filter : filter
-}
-
-/**
- * Adds the records that differ in a range. A range that agrees is left alone, another one divided until it is small, by the side that has more
- * in it: so every step leads to less. `theirs` is the peer's digest of the range where it is known already.
- */
-async function compareRange(walk: Walk, range: KeyRange, theirs?: Digest): Promise<void> {
-  const { db } = walk.store
-  const [there] = theirs === undefined ? await askRanges(walk, range, 1) : [theirs]
-  const [here] = await digestOf(db, walk.scope, range)
-  if (there === undefined || here === undefined) throw unreadable(walk)
-  if (range.from === null && range.to === null) walk.checked = there.count
-  if (there.count === here.count && BigInt(there.sum) === BigInt(here.sum)) return
-  if (Math.max(there.count, here.count) <= SMALL) return compareRecords(walk, range)
-  const byThem = there.count >= here.count
-  const pieces = byThem ? await askRanges(walk, range, BUCKETS) : await digestOf(db, walk.scope, range, BUCKETS)
-  for (const piece of pieces) {
-    if (walk.differing.length >= walk.namedMax) return
-    await compareRange(walk, { from: piece.from, to: piece.to }, byThem ? piece : undefined)
+  // The status over there is to know it as well. It was proved here in any case.
+  if (verdict === 'equal' && sameTotal(here, there))
+    await tellTotal({ client, resource, task, signal: options.signal }, here).catch(() => {})
+  await appendLog(store.db, {
+    ...{ peer, resource: resource.name, mode: task.mode, direction: 'none', action: 'verify' },
+    result: verdict === 'equal' ? 'success' : 'warning',
+    message: `${here.records} records compared${options.deep ? ' with their values' : ''}: ${reason ?? 'equal'}`.slice(
+      0,
+      2_000,
+    ),
+    changes: here.records,
+    durationMs: tookMs,
+  })
+  return {
+    ...{ resource: resource.name, equal: verdict === 'equal', verdict, checked: here.records, differences },
+    differing: [...new Set(differences.map(({ id }) => id))],
+    ...(reason !== null && { detail: reason }),
   }
 }
 
-async function compareRecords(walk: Walk, range: KeyRange): Promise<void> {
-  const theirs = new Map((await askRecords(walk, range)).map(({ id, hash }) => [id, hash]))
-  const ours = new Map((await digestRecords(walk.store.db, walk.scope, range, SMALL)).map(({ id, hash }) => [id, hash]))
-  const ids = [...new Set([...theirs.keys(), ...ours.keys()])].sort((a, b) =>
-    Buffer.compare(Buffer.from(a), Buffer.from(b)),
-  )
-  const differing = ids.filter((id) => theirs.get(id) !== ours.get(id))
-  walk.differing.push(...differing.slice(0, walk.namedMax - walk.differing.length))
+/** What both sides compare by: the filter of the task and that of the peer's grant. */
+async function scopeOf(
+  store: Store,
+  peer: Peer,
+  resource: ResourceInfo,
+  task: Task,
+  to: Asking,
+): Promise<{ readonly scope: DigestScope; readonly granted: string | null }> {
+  const { filter: granted, hidden } = await askRanges(to, { from: null, to: '' }, 1)
+  if (hidden) {
+    const detail = `peer "${peer.name}" grants "${resource.name}" by a filter that this site may not see, so that it cannot compare`
+    throw new SynclineError('SYNC_AUTH_FORBIDDEN', detail)
+  }
+  const text = joinFilters([task.filter, granted])
+  const filter = text === null ? undefined : await compileFilter(store, resource, text)
+  return { scope: { resource, filter, keptFrom: peer.id }, granted }
 }
 
-async function askRanges(walk: Walk, range: KeyRange, buckets: number): Promise<readonly Digest[]> {
-  const { ranges } = await ask(walk, { ...bounds(range), buckets: String(buckets) })
-  return list(walk, ranges, (each): Digest => {
-    const { from, to, count, sum } = each
-    if (!isText(from) || !isText(to) || !Number.isSafeInteger(count) || !isNumber(sum)) throw unreadable(walk)
-    return { from, to, count: count as number, sum }
+/** What the other side has more of is none of a link in one direction's business. */
+function covered({ mode }: Task, { what }: Difference): boolean {
+  if (mode === 'pull') return what !== 'missing there' && what !== 'row unknown here'
+  if (mode === 'push') return what !== 'missing here' && what !== 'row unknown there'
+  return true
+}
+
+type Conclusion = {
+  readonly verdict: Verdict
+  readonly reason: string | null
+  /** Without those that are known to wait. */
+  readonly differences: readonly Difference[]
+}
+
+async function conclude(
+  store: Store,
+  peer: Peer,
+  { resource, task }: Link,
+  walk: Walk,
+  notes: readonly string[],
+): Promise<Conclusion> {
+  const ids = [...new Set(walk.found.map(({ id }) => id))]
+  const explained = await listExplained(store.db, peer.id, resource.id, ids)
+  const differences = walk.found.filter(({ id }) => !explained.has(id))
+  const open =
+    ids.length === 0 ? null : await waitingFor(store.db, peer, resource, task.mode === 'pull' ? null : 'push')
+  const parts = [
+    ...kinds(differences),
+    explained.size > 0 ? `${explained.size} differ because they wait in quarantine or for a decision` : '',
+    open !== null && open.changes > 0 ? `${open.changes} changes here were not sent yet` : '',
+    isFull(walk) ? `the search ended after ${walk.namedMax} records` : '',
+    ...notes,
+  ].filter((part) => part !== '')
+  const reason = parts.length > 0 ? parts.join('; ') : null
+  if (ids.length === 0) return { verdict: 'equal', reason, differences }
+  return { verdict: differences.length === 0 && !isFull(walk) ? 'waiting' : 'different', reason, differences }
+}
+
+const WORDS: Readonly<Record<What, string>> = {
+  'missing here': 'only at the peer',
+  'missing there': 'only here',
+  version: 'in another version',
+  content: 'with other values in the same version',
+  'row gone here': 'whose row is gone here, behind the triggers',
+  'row gone there': 'whose row is gone at the peer, behind the triggers',
+  'row unknown here': 'with a row here that came behind the triggers',
+  'row unknown there': 'with a row at the peer that came behind the triggers',
+}
+
+function kinds(differences: readonly Difference[]): readonly string[] {
+  return (Object.keys(WORDS) as What[]).flatMap((what) => {
+    const count = differences.filter((each) => each.what === what).length
+    return count === 0 ? [] : [`${count} ${WORDS[what]}`]
   })
-}
-
-async function askRecords(walk: Walk, range: KeyRange): Promise<readonly RecordDigest[]> {
-  const { records } = await ask(walk, { ...bounds(range), records: 'true' })
-  return list(walk, records, ({ id, hash }): RecordDigest => {
-    if (typeof id !== 'string' || !isNumber(hash)) throw unreadable(walk)
-    return { id, hash }
-  })
-}
-
-function ask(walk: Walk, query: Readonly<Record<string, string | undefined>>): Promise<Record<string, unknown>> {
-  const filter = walk.filter ?? undefined
-  return walk.client.digests(walk.scope.resource.name, { ...query, filter }, walk.signal)
-}
-
-/** Open ends are left out. */
-function bounds({ from, to }: KeyRange): { from: string | undefined; to: string | undefined } {
-  return { from: from ?? undefined, to: to ?? undefined }
-}
-
-function list<T>(walk: Walk, value: unknown, read: (each: Readonly<Record<string, unknown>>) => T): readonly T[] {
-  if (!Array.isArray(value)) throw unreadable(walk)
-  return value.map((each: unknown) => {
-    if (!isJsonObject(each)) throw unreadable(walk)
-    return read(each)
-  })
-}
-
-function isText(value: unknown): value is string | null {
-  return value === null || typeof value === 'string'
-}
-
-function isNumber(value: unknown): value is string {
-  return typeof value === 'string' && /^-?\d{1,60}$/.test(value)
-}
-
-function unreadable({ client, scope }: Walk): PeerError {
-  const what = `GET /digests/${scope.resource.name} at ${client.host}`
-  return new PeerError('SYNC_PEER_REFUSED', `${what}: the answer is no digest`, { status: 200, retryable: false })
 }

@@ -5,6 +5,7 @@ import {
   type Position,
   parseCheckpoint,
   SynclineError,
+  sameTotal,
   type Total,
   type Verdict,
   WAITING_MAX,
@@ -13,7 +14,7 @@ import {
 import { type CheckpointDirection, readCheckpoint } from './checkpoints.ts'
 import type { Store } from './database.ts'
 import { grantedDigestScope } from './digest-scope.ts'
-import { foldDigest, wholeDigest } from './digest-sum.ts'
+import { foldDigest, rebuildDigest, wholeDigest } from './digest-sum.ts'
 import { type DigestScope, digestOf } from './digests.ts'
 import type { Peer } from './registry/index.ts'
 import { isoTime } from './registry/values.ts'
@@ -65,6 +66,22 @@ export async function totalOf(store: Store, scope: DigestScope): Promise<Compare
     return digestOf(trx, scope, whole)
   })
   return { records: digests[0]?.count ?? 0, sum: digests[0]?.sum ?? '0', head }
+}
+
+/**
+ * The total made by reading every record, whatever the kept sum says; a kept sum that is wrong, because somebody wrote past the triggers of Syncline's own
+ * tables, is made anew.
+ */
+export async function fullDigest(store: Store, scope: DigestScope): Promise<Compared> {
+  const { id } = scope.resource
+  const before = await headOf(store.db, id)
+  const [full] = await digestOf(store.db, scope, { from: null, to: null })
+  const total = { records: full?.count ?? 0, sum: full?.sum ?? '0' }
+  if (scope.filter === undefined) {
+    const kept = await wholeDigest(store.db, id)
+    if (kept.head === before.head && !sameTotal(kept, total)) await rebuildDigest(store.db, id)
+  }
+  return { ...total, head: before.head }
 }
 
 async function headOf(db: Kysely<Database>, resourceId: number): Promise<{ readonly head: string }> {

@@ -1,5 +1,6 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
+import { adoptMissed } from './adopt.ts'
 import { CAPTURE_VERSION, captureFaults, installCapture, quoteIdent, removeCapture } from './capture.ts'
 import { SENT_ID_BYTES_MAX } from './collect.ts'
 import type { Store } from './database.ts'
@@ -46,7 +47,8 @@ const KEY_TYPES = new Set([...IDENTITY_TYPES, 'int2', 'int4', 'int8'])
 
 /**
  * Begins capture on existing tables: reads each table, chooses the identity, makes the triggers and registers the rows that are there
- * in bounded steps. Tables that refer to each other are attached together. An attach that was interrupted is completed by attaching again.
+ * in bounded steps. Tables that refer to each other are attached together. An attach that was interrupted is completed by attaching again;
+ * attaching a table again also takes up what was inserted and deleted while its triggers were missing or disabled.
  * Errors: SYNC_RESOURCE_UNSUITABLE with every reason, SYNC_REQUEST_EXISTS for a name in use, SYNC_STORE_BUSY when the lock was not to be had.
  */
 export async function attach(
@@ -86,7 +88,13 @@ export async function attach(
   })
   const attached: ResourceInfo[] = []
   for (const name of names) {
-    await registerRows(store.db, await findResource(store.db, name), progress)
+    const resource = await findResource(store.db, name)
+    if (resource.ready) {
+      const told = (step: { readonly doing: string; readonly done: number }) =>
+        progress({ resource: name, ...step, total: step.done })
+      await adoptMissed(store, resource, told)
+    }
+    await registerRows(store.db, resource, progress)
     attached.push(await findResource(store.db, name))
   }
   return attached

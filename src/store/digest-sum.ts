@@ -150,6 +150,17 @@ export async function notWhole(trx: Transaction<Database>, resourceId: number): 
      where resource_id = ${resourceId} and pg_current_xact_id() = any(whole)`.execute(trx)
 }
 
+/** Makes the sum anew from what every record says, for when somebody wrote into the tables of Syncline past its triggers. */
+export async function rebuildDigest(db: Kysely<Database>, resourceId: number): Promise<void> {
+  await db.transaction().execute(async (trx) => {
+    await sql`select from syncline.digest where resource_id = ${resourceId} for update`.execute(trx)
+    await sql`
+      update syncline.digest d set living = r.records, sum = r.sum, folded = '0', folded_id = '', whole = '{}'
+        from (select count(counted) as records, coalesce(sum(counted), 0) as sum from syncline.record where resource_id = ${sql.lit(resourceId)}) r
+       where d.resource_id = ${resourceId}`.execute(trx)
+  })
+}
+
 /** Makes the sum of a resource that was just attached. May be repeated. */
 export async function beginDigest(trx: Transaction<Database>, resourceName: string): Promise<void> {
   await sql`

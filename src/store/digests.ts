@@ -28,6 +28,13 @@ export async function digestOf(
   range: KeyRange,
   buckets = 1,
 ): Promise<readonly Digest[]> {
+  if (buckets === 1) {
+    const { rows } = await sql<{ count: number; sum: string }>`
+      select count(*)::int as count, coalesce(sum(hash), 0)::text as sum from (${hashedRecords(scope, range)}) records`.execute(
+      db,
+    )
+    return rows.map((row) => ({ ...range, ...row }))
+  }
   const { rows } = await digestQuery(scope, range, buckets).execute(db)
   if (rows.length === 0) return [{ ...range, count: 0, sum: '0' }]
   return rows.map((row, n) => ({
@@ -84,7 +91,7 @@ function hashedRecords({ resource, filter, keptFrom }: DigestScope, range: KeyRa
           select from syncline.kept k where k.peer_id = ${keptFrom} and k.resource_id = ${resource.id} and k.record_id = r.record_id
              and k.origin = r.origin and k.clock = r.clock)`
   return sql`
-    select r.record_id, ${sql.raw(RECORD_HASH)}::numeric as hash
+    select r.record_id, ${sql.raw(RECORD_HASH)} as hash
       from syncline.record r join syncline.site o on o.id = r.origin
      where r.resource_id = ${resource.id} and not r.deleted ${from} ${to} ${matches} ${kept}`
 }

@@ -5,6 +5,7 @@ export {
   type ComparisonAnswer,
   type ComparisonRequest,
   explainScan,
+  fullDigest,
   forgetAgreement,
   listAgreements,
   type FoundComparison,
@@ -77,8 +78,22 @@ export { type Decision, type Discard, discardQuarantined, listDiscards } from '.
 export { readLife, type LifeEntry, type RecordLife } from './life.ts'
 export { digestOfRecord, gatherReach } from './reach.ts'
 export { openStore, type Store, type StoreOptions } from './database.ts'
-export { grantedDigestScope } from './digest-scope.ts'
-export { foldDigest, type WholeDigest, wholeDigest } from './digest-sum.ts'
+export { type Adopted, adoptMissed, adoptRecords } from './adopt.ts'
+export {
+  type ComparedColumn,
+  columnFacts,
+  comparedColumns,
+  type DeepDigest,
+  type DeepRecord,
+  type DeepScope,
+  deepDigest,
+  deepRecords,
+  rowlessRecords,
+  type StrayPage,
+  strayRows,
+} from './deep.ts'
+export { type GrantedScope, grantedDigestScope } from './digest-scope.ts'
+export { foldDigest, rebuildDigest, type WholeDigest, wholeDigest } from './digest-sum.ts'
 export {
   type Digest,
   type DigestScope,
@@ -158,7 +173,7 @@ export {
 } from './records.ts'
 export { redrive } from './redrive.ts'
 export * from './registry/index.ts'
-export { offerAgain, quarantinedIds } from './repair.ts'
+export { listExplained, offerAgain, readForRepair } from './repair.ts'
 export { type Revived, reviveBlocked } from './revive.ts'
 export {
   type Column,

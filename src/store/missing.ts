@@ -56,6 +56,8 @@ export async function serveChosen(
     readonly ids: readonly string[]
     readonly filter?: string | undefined
     readonly columns?: readonly string[] | undefined
+    /** Also deletions, for a peer that repairs a difference. */
+    readonly deleted?: boolean | undefined
   },
   limits: ExchangeLimits,
 ): Promise<LineBatch> {
@@ -75,7 +77,8 @@ export async function serveChosen(
   const text = joinFilters([grant.filter, request.filter])
   const filter = text === null ? undefined : await compileFilter(store, resource, text)
   const bytesMax = limits.batchBytesMax
-  const batch = await readChosen(store.db, { resource, columns, filter, ids, bytesMax }).catch((error: unknown) => {
+  const deleted = request.deleted === true && filter === undefined
+  const batch = await readChosen(store.db, { resource, columns, filter, ids, bytesMax, deleted }).catch((error: unknown) => {
     throw explain(error)
   })
   // The peer hears when one of these leaves its filter.

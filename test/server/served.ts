@@ -146,10 +146,6 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
       note('previewSync', request)
       return [{ peer: request.peer ?? 'every', tasks: [], newLog: false, durationMs: 1 }]
     },
-    askRecord: async ({ peer, resource, id }) => {
-      note('askRecord', { peer: peer.name, resource: resource.name, id })
-      return { answered: true, offers: { pull: true, push: true }, holds: 'none' }
-    },
     scheduleChanged: () => note('scheduleChanged'),
     nextRuns: () => [{ taskId: 1, at: '2030-01-01T00:00:00.000Z' }],
     checkSchedule: (text) => {
@@ -160,7 +156,12 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
       note('verifyPeer', request)
       return {
         peer: request.peer,
-        resources: [{ resource: 'city', equal: true, checked: 3, differing: [], detail: undefined }],
+        resources: [
+          {
+            ...{ resource: 'city', equal: true, verdict: 'equal', checked: 3 },
+            ...{ differing: [], differences: [], detail: undefined },
+          },
+        ],
       }
     },
   }

@@ -11,6 +11,7 @@ import {
   rotatePeer,
   updatePeer,
 } from '../../store/index.ts'
+import { VERDICTS } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { matchedRevision, revisionTag } from '../etag.ts'
 import type { Routes } from '../exchange.ts'
@@ -28,6 +29,7 @@ import {
   text,
   time,
   uuid,
+  words,
 } from '../schemas.ts'
 
 export const peer = closed(
@@ -250,9 +252,14 @@ export const peerRoutes =
         resources: Type.Optional(
           Type.Array(resourceName, { minItems: 1, description: 'Absent for every resource with a task.' }),
         ),
-        deep: Type.Optional(Type.Boolean({ default: false, description: 'Names more of what differs.' })),
+        deep: Type.Optional(
+          Type.Boolean({
+            default: false,
+            description: 'Compares the values of the rows too, and finds what was changed behind the triggers.',
+          }),
+        ),
         repair: Type.Optional(
-          Type.Boolean({ default: false, description: 'Lets both sides offer each other what differs.' }),
+          Type.Boolean({ default: false, description: 'Exchanges what differs anew, and nothing else.' }),
         ),
       }),
       response: { 200: answer(verified) },
@@ -261,8 +268,9 @@ export const peerRoutes =
       const { name } = await findPeer(store.db, request.params.peer)
       const { resources, deep = false, repair = false } = request.body
       const report = await actions.verifyPeer({ peer: name, resources, deep, repair })
-      const found = report.resources.map(({ detail, ...each }) => ({
+      const found = report.resources.map(({ detail, differences, ...each }) => ({
         ...each,
+        differences: differences.map(({ id, what }) => ({ id, what })),
         ...(detail !== undefined && { detail }),
       }))
       return { peer: report.peer, resources: found }
@@ -277,10 +285,17 @@ const verified = closed(
         {
           resource: resourceName,
           equal: flag('Every digest agreed.'),
-          checked: count('Records that were compared.'),
+          verdict: words(VERDICTS, { description: 'waiting: what differs is known to wait.' }),
+          checked: count('Living records here that were compared.'),
           differing: Type.Array(Type.String(), {
-            description: 'Ids of records that differ, as far as they were looked for.',
+            description: 'Ids of records that differ without a known reason, as far as they were looked for.',
           }),
+          differences: Type.Array(
+            closed(
+              { id: Type.String(), what: text('missing, another version, other values or a row behind the triggers; and where.') },
+              { title: 'RecordDifference', description: 'A record that differs.' },
+            ),
+          ),
           detail: Type.Optional(text('What else there is to say.')),
         },
         { title: 'VerifiedResource', description: 'What the comparison of a resource found.' },

@@ -1,0 +1,381 @@
+import type { AddressInfo } from 'node:net'
+import fc from 'fast-check'
+import t, { type Test } from 'tap'
+import {
+  createConnections,
+  type RunEvents,
+  repairDifferences,
+  runPeer,
+  type Verified,
+  verifyPeer,
+} from '../../src/client/index.ts'
+import {
+  attach,
+  closeLeases,
+  createPeer,
+  createTask,
+  findPeer,
+  findResource,
+  issueToken,
+  listAgreements,
+  setGrant,
+  wholeDigest,
+} from '../../src/store/index.ts'
+import { serve } from '../server/served.ts'
+import { type Row, type Site, siteFactory } from '../support/sites.ts'
+import { LIMITS } from './peer-site.ts'
+
+const sites = await siteFactory(t)
+const DDL = `create table place (id text primary key, name text not null, size int not null default 0, memo text, own serial)`
+
+type Pair = {
+  readonly here: Site
+  readonly there: Site
+  readonly run: () => ReturnType<typeof runPeer>
+  readonly verify: (options?: { deep?: boolean; namedMax?: number }) => Promise<Verified>
+  readonly repair: (found: Verified) => ReturnType<typeof repairDifferences>
+}
+
+/** Two sites: `here` runs, `there` is a whole server. */
+async function pair(t: Test, more: { task?: object; grant?: object; ddlThere?: string } = {}): Promise<Pair> {
+  const [here, there] = [
+    await sites.make('here', DDL, ['place']),
+    await sites.make('there', more.ddlThere ?? DDL, ['place']),
+  ]
+  const caller = await createPeer(there.store.db, there.key, { name: 'here', uuid: here.self.uuid })
+  const { token } = await issueToken(there.store.db, { name: 'here', role: 'peer', peerId: caller.id })
+  for (const direction of ['pull', 'push'] as const)
+    await setGrant(there.store.db, { peerId: caller.id, resource: 'place', direction, ...more.grant })
+  const { app } = await serve(t, there)
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`
+  const peer = await createPeer(here.store.db, here.key, { name: 'there', uuid: there.self.uuid, url, token })
+  await createTask(here.store.db, { peerId: peer.id, resource: 'place', mode: 'both', ...more.task })
+  const connections = createConnections(here.store, here.key, { ...LIMITS, noProxy: [], logId: () => here.self.logId })
+  t.teardown(async () => {
+    await connections.close()
+    await closeLeases(here.store)
+  })
+  const events = new Proxy({}, { get: () => () => {} }) as RunEvents
+  const deps = { store: here.store, self: async () => here.self, connections, limits: LIMITS, events }
+  const now = () => findPeer(here.store.db, 'there')
+  return {
+    here,
+    there,
+    run: async () => runPeer(deps, await now(), { cause: 'hand' }),
+    verify: async ({ deep = false, namedMax } = {}) => {
+      const [found] = await verifyPeer({ store: here.store, connections }, await now(), { deep, namedMax })
+      if (found === undefined) throw new Error('nothing was verified')
+      return found
+    },
+    repair: async (found) => {
+      const link = { self: here.self, peer: await now() }
+      const { client } = await connections.of(await now())
+      return repairDifferences({ store: here.store, link, client, limits: LIMITS }, found)
+    },
+  }
+}
+
+/** As a bulk load does it. The triggers are back afterwards as Syncline made them. */
+const behind = (site: Site, text: string) => {
+  const triggers = ['insert', 'update', 'delete', 'truncate'].map((event) => `zz_syncline_${event}`)
+  const back = triggers.map((name) => `alter table place enable always trigger ${name}`).join('; ')
+  return site.sql(`alter table place disable trigger all; ${text}; ${back}`)
+}
+
+const agreement = async (site: Site) => (await listAgreements(site.store.db))[0]
+
+/** What a full comparison of both databases finds, in words of its own: no digest, every record and every row. */
+async function fullComparison({
+  here,
+  there,
+}: Pair): Promise<{ readonly versions: string[]; readonly values: string[] }> {
+  const read = async (site: Site) => {
+    const records = await site.sql(
+      `select r.record_id as id, o.origin || ' ' || r.clock as version from syncline.record r join syncline.site o on o.id = r.origin where not r.deleted`,
+    )
+    const rows = await site.sql('select id, name, size, memo from place')
+    return {
+      records: new Map(records.map(({ id, version }) => [String(id), String(version)])),
+      rows: new Map(rows.map((row) => [String(row.id), JSON.stringify(row)])),
+    }
+  }
+  const [a, b] = [await read(here), await read(there)]
+  const ids = [...new Set([...a.records.keys(), ...b.records.keys(), ...a.rows.keys(), ...b.rows.keys()])].sort()
+  const versions = ids.filter((id) => a.records.get(id) !== b.records.get(id))
+  const odd = ({ records, rows }: typeof a, id: string) => records.has(id) !== rows.has(id)
+  const values = ids.filter(
+    (id) => versions.includes(id) || odd(a, id) || odd(b, id) || a.rows.get(id) !== b.rows.get(id),
+  )
+  return { versions, values }
+}
+
+async function kept(t: Test, site: Site): Promise<void> {
+  const { id } = await findResource(site.store.db, 'place')
+  const [full] = await site.sql(
+    `select count(*)::int as records, coalesce(sum(hashtextextended(concat_ws(e'\\n', r.record_id, o.origin, r.clock), 0)), 0)::text as sum
+       from syncline.record r join syncline.site o on o.id = r.origin where not r.deleted`,
+  )
+  t.match(await wholeDigest(site.store.db, id), full as Row, `${site.name} keeps the sum of all its records`)
+}
+
+t.test('I9: every verdict, shallow and deep, is that of a full comparison, and a repair leaves nothing', async (t) => {
+  const both = await pair(t)
+  const { here, there } = both
+  await here.sql(
+    `insert into place (id, name) select 'p' || lpad(n::text, 3, '0'), 'place ' || n from generate_series(1, 60) n`,
+  )
+  await both.run()
+  const id = fc.integer({ min: 1, max: 70 }).map((n) => `p${String(n).padStart(3, '0')}`)
+  const damage = fc.record({
+    site: fc.constantFrom('here', 'there'),
+    how: fc.constantFrom('forgotten', 'inserted', 'deleted', 'edited', 'older', 'buried', 'changed', 'removed'),
+    id,
+  })
+  const seen = { shallow: 0, hidden: 0 }
+  await fc.assert(
+    fc.asyncProperty(fc.array(damage, { maxLength: 6 }), async (damages) => {
+      for (const { site, how, id } of damages) {
+        const at = site === 'here' ? here : there
+        const record = `syncline.record where record_id = '${id}'`
+        // The ways in which two sites come to differ: some by the triggers and on their way, some behind them, some in the tables of Syncline.
+        if (how === 'forgotten') await behind(at, `delete from ${record}; delete from place where id = '${id}'`)
+        if (how === 'inserted')
+          await behind(at, `insert into place (id, name) values ('${id}', 'behind') on conflict do nothing`)
+        if (how === 'deleted') await behind(at, `delete from place where id = '${id}'`)
+        if (how === 'edited') await behind(at, `update place set name = name || '~' where id = '${id}'`)
+        if (how === 'older')
+          await at.sql(
+            `update syncline.record set clock = clock - 5, xact = pg_current_xact_id() where record_id = '${id}'`,
+          )
+        if (how === 'buried') await behind(at, `delete from ${record} and deleted`)
+        if (how === 'changed')
+          await at.sql(
+            `insert into place (id, name) values ('${id}', 'changed') on conflict (id) do update set size = place.size + 1`,
+          )
+        if (how === 'removed') await at.sql(`delete from place where id = '${id}'`)
+      }
+      const truth = await fullComparison(both)
+      const shallow = await both.verify()
+      fc.pre(true)
+      if (JSON.stringify(shallow.differing) !== JSON.stringify(truth.versions))
+        throw new Error(`shallow found ${shallow.differing}, a full comparison ${truth.versions}: ${shallow.detail}`)
+      if (shallow.equal !== (truth.versions.length === 0)) throw new Error('the verdict is not that of what was found')
+      const deep = await both.verify({ deep: true })
+      const found = [...deep.differing].sort()
+      if (JSON.stringify(found) !== JSON.stringify(truth.values))
+        throw new Error(`deep found ${found}, a full comparison ${truth.values}: ${deep.detail}`)
+      if (deep.equal !== (truth.values.length === 0)) throw new Error('the deep verdict is not that of what was found')
+      if (truth.versions.length > 0) seen.shallow++
+      if (truth.values.length > truth.versions.length) seen.hidden++
+      if (!deep.equal) await both.repair(deep)
+      const left = await fullComparison(both)
+      if (left.values.length > 0) {
+        await both.repair(await both.verify({ deep: true }))
+        const still = await fullComparison(both)
+        if (still.values.length > 0) throw new Error(`two repairs leave ${still.values}`)
+      }
+      const last = await both.verify({ deep: true })
+      if (!last.equal) throw new Error(`the last word is ${last.detail}`)
+    }),
+    { numRuns: 40 },
+  )
+  t.ok(seen.shallow > 5, `${seen.shallow} times versions differed`)
+  t.ok(seen.hidden > 5, `${seen.hidden} times only values did`)
+  for (const site of [here, there]) await kept(t, site)
+  t.match(await agreement(here), { verdict: 'equal' })
+})
+
+t.test('I9: two equal differences do not cancel each other', async (t) => {
+  const both = await pair(t)
+  const { here, there } = both
+  await here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 20) n`)
+  await both.run()
+  t.match(await both.verify(), { equal: true, checked: 20 })
+  // Two records that are missing on one side, and the same wrong twice: with XOR either would vanish.
+  const double = `insert into syncline.record (resource_id, record_id, xact, origin, clock)
+    select resource_id, '%s', pg_current_xact_id(), origin, clock from syncline.record where record_id = 'p1'`
+  await behind(there, double.replace('%s', 'q1'))
+  await behind(there, double.replace('%s', 'q2'))
+  t.match(await both.verify(), { equal: false, differing: ['q1', 'q2'] })
+  await behind(there, `delete from syncline.record where record_id in ('q1', 'q2')`)
+  await behind(there, `update syncline.record set clock = clock + 7 where record_id in ('p1', 'p2')`)
+  t.match(await both.verify(), { equal: false, differing: ['p1', 'p2'] })
+  await behind(there, `update syncline.record set clock = clock - 7 where record_id in ('p1', 'p2')`)
+  t.match(await both.verify(), { equal: true })
+})
+
+t.test(
+  'I9: a run proves both sites equal, both know it, and a run with nothing to do asks for nothing more',
+  async (t) => {
+    const both = await pair(t)
+    const { here, there } = both
+    await here.sql(`insert into place (id, name) select 'h' || n, 'place' from generate_series(1, 30) n`)
+    await there.sql(`insert into place (id, name) select 't' || n, 'place' from generate_series(1, 12) n`)
+    t.match(await both.run(), { result: 'success', counts: { compared: 1, different: 0 } })
+    for (const site of [here, there]) {
+      const found = await agreement(site)
+      t.match(found, { verdict: 'equal', reason: null, records: 42, agreedRecords: 42, differing: null }, site.name)
+      t.ok(Math.abs(Date.parse(found?.agreedAt ?? '') - Date.now()) < 60_000)
+    }
+    await both.run()
+    t.match(await both.run(), { counts: { compared: 0 } }, 'what nobody touched is equal still')
+    await there.sql(`delete from place where id in ('t1', 't2')`)
+    t.match(await both.run(), { counts: { compared: 1 } })
+    t.match(await agreement(here), { verdict: 'equal', records: 40 }, 'deleted records are not counted')
+  },
+)
+
+t.test('I9: a difference that nothing explains is said, and one that waits is said to wait', async (t) => {
+  const both = await pair(t)
+  const { here, there } = both
+  await here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 10) n`)
+  await both.run()
+  await behind(there, `delete from syncline.record where record_id = 'p3'; delete from place where id = 'p3'`)
+  await here.sql(`insert into place (id, name) values ('p11', 'more')`)
+  t.match(await both.run(), { result: 'warning', counts: { different: 1 } })
+  for (const site of [here, there])
+    t.match(await agreement(site), { verdict: 'different', differing: site === here ? 1 : null })
+  t.ok((await agreement(here))?.agreedAt, 'when both were equal last is still known')
+  t.match(await both.run(), { result: 'warning' }, 'and it is said again as long as it is so')
+  const found = await both.verify()
+  t.match(found, { differing: ['p3'], differences: [{ id: 'p3', what: 'missing there' }] })
+  t.match(await both.repair(found), { adopted: 0, applied: 1 })
+  t.match(await both.run(), { result: 'success' })
+  t.match(await agreement(here), { verdict: 'equal', records: 11 })
+
+  await there.sql(`alter table place add constraint short check (length(name) < 20)`)
+  await here.sql(`update place set name = repeat('long ', 10) where id = 'p5'`)
+  await both.run()
+  t.match(await agreement(here), { verdict: 'waiting', reason: /quarantine/ })
+  t.match(await both.verify(), { equal: false, verdict: 'waiting' })
+})
+
+t.test('a repair writes nothing to records that are equal', async (t) => {
+  const both = await pair(t)
+  const { here, there } = both
+  await here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 3000) n`)
+  await both.run()
+  await behind(there, `delete from syncline.record where record_id = 'p17'; delete from place where id = 'p17'`)
+  await behind(here, `update place set name = 'behind' where id = 'p18'`)
+  await behind(there, `delete from place where id = 'p19'`)
+  await behind(here, `insert into place (id, name) values ('new', 'behind')`)
+  const heads = (site: Site) => site.sql('select record_id, xact::text, clock from syncline.record order by 1')
+  const before = [await heads(here), await heads(there)]
+  const found = await both.verify({ deep: true })
+  t.same(found.differences.map(({ id, what }) => `${id} ${what}`).sort(), [
+    'new row unknown here',
+    'p17 missing there',
+    'p18 content',
+    'p19 row gone there',
+  ])
+  await both.repair(found)
+  const after = [await heads(here), await heads(there)]
+  for (const [n, rows] of before.entries()) {
+    const now = new Map(after[n]?.map((row) => [row.record_id, row]))
+    const moved = rows
+      .filter((row) => JSON.stringify(row) !== JSON.stringify(now.get(row.record_id)))
+      .map((row) => row.record_id)
+    t.ok(
+      moved.every((id) => ['p17', 'p18', 'p19'].includes(String(id))),
+      `moved: ${moved}`,
+    )
+  }
+  t.same(await fullComparison(both), { versions: [], values: [] })
+  t.match(await there.sql(`select name from place where id in ('p18', 'new') order by id`), [
+    { name: 'behind' },
+    { name: 'behind' },
+  ])
+  t.same(await here.sql(`select from place where id = 'p19'`), [], 'what was deleted behind the triggers is deleted')
+  t.match(await both.verify({ deep: true }), { equal: true })
+})
+
+t.test('values that were edited behind the triggers are those of the side that wrote its row last', async (t) => {
+  const both = await pair(t)
+  const { here, there } = both
+  await here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 5) n`)
+  await both.run()
+  await behind(there, `update place set name = 'edited there' where id = 'p1'`)
+  await behind(here, `update place set name = 'edited here' where id = 'p2'`)
+  await both.repair(await both.verify({ deep: true }))
+  for (const site of [here, there])
+    t.same(await site.sql(`select name from place where id in ('p1', 'p2') order by id`), [
+      { name: 'edited there' },
+      { name: 'edited here' },
+    ])
+})
+
+t.test('only columns that both sides have, with the same type, and that the task names are compared', async (t) => {
+  const both = await pair(t, {
+    ddlThere: DDL.replace('size int', 'size text').replace('memo text, ', ''),
+    task: { columns: ['name', 'size'] },
+  })
+  const { here, there } = both
+  await here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 5) n`)
+  await both.run()
+  await behind(there, `update place set size = '9' where id = 'p1'`)
+  await behind(here, `update place set memo = 'x' where id = 'p2'`)
+  t.match(await both.verify({ deep: true }), { equal: true, detail: /not compared.*: size/ })
+  await behind(here, `update place set name = 'y' where id = 'p2'`)
+  t.match(await both.verify({ deep: true }), { equal: false, differing: ['p2'] })
+})
+
+t.test('I9: within a filter only what matches is compared, and what left it and was kept does not count', async (t) => {
+  const both = await pair(t, { task: { filter: 'size < 10' } })
+  const { here, there } = both
+  await there.sql(`insert into place (id, name, size) select 'p' || n, 'place', n from generate_series(1, 30) n`)
+  await both.run()
+  t.match(await agreement(here), { verdict: 'equal', records: 9 })
+  await there.sql(`update place set size = 50 where id = 'p4'`)
+  await both.run()
+  t.same(await here.sql(`select size from place where id = 'p4'`), [{ size: 4 }], 'kept')
+  t.match(await both.verify(), { equal: true, checked: 8 })
+  t.match(await both.verify({ deep: true }), { equal: true })
+  await there.sql(`update place set size = 5 where id = 'p4'`)
+  await both.run()
+  t.match(await both.verify(), { equal: true, checked: 9 }, 'and counts again when it comes back')
+  await behind(here, `delete from syncline.record where record_id = 'p2'; delete from place where id = 'p2'`)
+  t.match(await both.verify(), { equal: false, differing: ['p2'] })
+})
+
+t.test('a filter of the grant is compared by, unless it tells what the peer may not see', async (t) => {
+  const both = await pair(t, { grant: { filter: 'size < 10' } })
+  const { here, there } = both
+  await there.sql(`insert into place (id, name, size) select 'p' || n, 'place', n from generate_series(1, 30) n`)
+  await both.run()
+  t.match(await agreement(here), { verdict: 'equal', records: 9 })
+  t.match(await both.verify(), { equal: true, checked: 9 })
+  const caller = await findPeer(there.store.db, 'here')
+  for (const direction of ['pull', 'push'] as const)
+    await setGrant(there.store.db, {
+      peerId: caller.id,
+      resource: 'place',
+      direction,
+      filter: 'size < 10',
+      columns: ['name'],
+    })
+  await t.rejects(both.verify(), { code: 'SYNC_AUTH_FORBIDDEN' })
+})
+
+t.test('I1: what was done while the triggers were off is taken up when the table is attached again', async (t) => {
+  const both = await pair(t)
+  const { here, there } = both
+  await here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 10) n`)
+  await both.run()
+  await here.sql(`alter table place disable trigger all; insert into place (id, name) values ('off', 'written while off');
+    delete from place where id = 'p1'; alter table place enable trigger all`)
+  await both.run()
+  t.equal((await there.sql(`select from place where id = 'off'`)).length, 0)
+  await attach(here.store, [{ table: 'place' }])
+  await both.run()
+  t.same(await there.sql(`select name from place where id = 'off'`), [{ name: 'written while off' }])
+  t.same(await there.sql(`select from place where id = 'p1'`), [])
+  t.match(await both.verify({ deep: true }), { equal: true })
+  const head = await here.sql('select max(xact::text::int8) as head from syncline.record')
+  await attach(here.store, [{ table: 'place' }])
+  t.same(
+    await here.sql('select max(xact::text::int8) as head from syncline.record'),
+    head,
+    'attaching again changes nothing',
+  )
+})
