@@ -18,6 +18,7 @@ const TASKS = {
   },
   demo: { steps: [program('demo/main.ts')] },
   bench: { parts: ['postgresql'], steps: [program('bench/main.ts')] },
+  'bench:faults': { parts: ['postgresql'], steps: [program('bench/faults/main.ts')] },
   sim: { parts: ['postgresql'], steps: [program('test/sim/main.ts')] },
   'sim:mutants': { parts: ['postgresql'], steps: [program('test/sim/plant.ts')] },
   check: { steps: check },

@@ -24,6 +24,10 @@ export type ClusterOptions = {
   readonly fsync?: boolean
   /** Server settings, such as `{ wal_level: 'logical' }`; they win over the ones chosen here. */
   readonly settings?: Readonly<Record<string, string | number>>
+  /** Folder of the server's programs; default the newest on this machine. */
+  readonly binDir?: string
+  /** Environment of the server in addition to the own one, such as a clock of its own. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export type DatabaseOptions = {
@@ -78,7 +82,7 @@ const START_TRIES = 5
 
 /** Starts a private cluster that lives until the teardown of `t`. */
 export async function startPostgres(t: Owner, options: ClusterOptions = {}): Promise<Cluster> {
-  const binDir = findBinaries()
+  const binDir = options.binDir ?? findBinaries()
   const user = serverUser()
   const home = await mkdtemp(join(tmpdir(), 'syncline-postgres-'))
   if (user !== undefined) await chown(home, user.uid, user.gid)
@@ -91,7 +95,11 @@ export async function startPostgres(t: Owner, options: ClusterOptions = {}): Pro
   const initdb = ['-D', dataDir, '-U', SUPERUSER, '-A', 'trust', '-E', 'UTF8', `--locale=${locale}`, '--no-sync']
   await execute(join(binDir, 'initdb'), initdb, { user })
   const version = Number.parseInt(readFileSync(join(dataDir, 'PG_VERSION'), 'utf8'), 10)
-  const control = (...args: string[]) => execute(join(binDir, 'pg_ctl'), ['-D', dataDir, '-s', '-w', ...args], { user })
+  const control = (...args: string[]) =>
+    execute(join(binDir, 'pg_ctl'), ['-D', dataDir, '-s', '-w', ...args], {
+      user,
+      ...(options.env && { env: { ...process.env, ...options.env } }),
+    })
   const start = (port: number) =>
     control('-t', '60', '-l', join(home, 'log'), '-o', serverArguments(port, options), 'start')
   const port = await startOnFreePort(start, join(home, 'log'))

@@ -13,6 +13,8 @@ export type SiteProcess = {
   readonly name: string
   readonly url: string
   readonly dataDir: string
+  /** Environment of the next start. */
+  readonly env: NodeJS.ProcessEnv
   /** What the site wrote to standard output, all starts together. */
   readonly lines: readonly string[]
   /** A request to /api/v1 with the administrator's token; throws for any failure with the problem document. */
@@ -58,7 +60,7 @@ export async function startSiteProcess(
   const port = await freePort()
   const lines: string[] = []
   let child: ChildProcess | undefined
-  const env = {
+  const env: NodeJS.ProcessEnv = {
     ...plainEnvironment(),
     SYNCLINE_DATA_DIR: dataDir,
     SYNCLINE_NAME: options.name,
@@ -116,6 +118,7 @@ export async function startSiteProcess(
     name: options.name,
     url,
     dataDir,
+    env,
     lines,
     api,
     sync: async (peer) => {
