@@ -7,6 +7,7 @@ import { attempt, findUnreadable, isReadingFault, writeWithoutFaulty } from './i
 import { raisePurged } from './purged.ts'
 import { quarantineStaged, releaseApplied } from './quarantine.ts'
 import { siteIds } from './registry/index.ts'
+import { noteKept } from './kept.ts'
 import { emptyReport, reportStaged } from './report.ts'
 import type { ResourceInfo } from './resources.ts'
 import { noteRunBatch } from './run-batch.ts'
@@ -167,6 +168,7 @@ async function writeStaged(
   if (peer !== null) {
     const via = context.grant === undefined ? 'pull' : 'push'
     await quarantineStaged(trx, { resource, peerId: peer.id, via, runId: context.runId }, batch)
+    await noteKept(trx, resource.id, peer.id, counts)
   }
 }
 
