@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { say } from '../report.ts'
 import type { Rival } from './contest.ts'
-import { type Column, documentOf, failed, printTable, write } from './report.ts'
+import { type Column, documentOf, failed, printTable, short, write } from './report.ts'
 import { bucardo } from './rivals/bucardo.ts'
 import { pglogical } from './rivals/pglogical.ts'
 import { pouchdb } from './rivals/pouchdb.ts'
@@ -83,5 +83,5 @@ function wordsOf(outcome: Outcome): string {
   if (outcome.kind === 'broken') return `could not go on: ${outcome.reason} ${took}`
   const { lost, revived, diverged, stuck, notes } = outcome.verdict
   if (notes.length === 0) return `clean ${took}`
-  return `lost ${lost}, revived ${revived}, diverged ${diverged}, stuck ${stuck} ${took}\n  ${notes.slice(0, 6).join('\n  ')}`
+  return `lost ${lost}, revived ${revived}, diverged ${diverged}, stuck ${stuck} ${took}\n  ${notes.slice(0, 6).map(short).join('\n  ')}`
 }

@@ -40,7 +40,13 @@ export function noteOf(outcome: Outcome): string | undefined {
   if (outcome.kind === 'none') return outcome.reason
   if (outcome.kind === 'broken') return outcome.reason.split('\n')[0]
   const [first, ...more] = outcome.verdict.notes
-  return first === undefined ? undefined : `${first}${more.length > 0 ? ` (and ${more.length} more)` : ''}`
+  if (first === undefined) return undefined
+  return `${short(first)}${more.length > 0 ? ` (and ${more.length} more)` : ''}`
+}
+
+/** Record ids of the scenarios without the part that is the same in all of them. */
+export function short(note: string): string {
+  return note.replace(/00000000-0000-4000-8000-0*(\d)/g, '$1')
 }
 
 /** Sums of a system over the whole contest. */
@@ -84,7 +90,7 @@ function tableOf(scenarios: readonly Scenario[], columns: readonly Column[]): st
       ...columns.map(({ outcomes, missing }) => (missing === undefined ? cell(outcomes.get(name)) : 'not here')),
     ]),
     ...(['clean', 'lost', 'revived', 'diverged', 'stuck', 'stopped'] as const).map((word) => [
-      `all together: ${word === 'stopped' ? 'stopped' : word}`,
+      `all together: ${word}`,
       ...sums.map((sum, index) => (columns[index]?.missing === undefined ? String(sum[word]) : '')),
     ]),
     ['seconds', ...columns.map(({ seconds }) => seconds.toFixed(0))],
