@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process'
 import { stat, statfs } from 'node:fs/promises'
 import { type Config, inputsFromProcess, readConfig } from '../config/index.ts'
-import type { Peer, ResourceCheck } from '../store/index.ts'
-import { type Api, connect } from './api.ts'
+import type { Alarm, Peer, ResourceCheck } from '../store/index.ts'
+import { alarmFindings } from './alarm.ts'
+import { type Api, connect, type Page } from './api.ts'
 import { type Register, verb } from './command.ts'
 import {
   captureFindings,
@@ -66,6 +67,9 @@ async function siteOf(config: Config): Promise<readonly Finding[]> {
       captureFindings((await api.get<{ readonly items: readonly ResourceCheck[] }>('/checks')).items),
     )),
     ...(await attempt('peers', () => peersOf(api, now))),
+    ...(await attempt('alarms', async () =>
+      alarmFindings((await api.get<Page<Alarm>>('/alarms', { open: true, limit: 100 })).items),
+    )),
   ]
 }
 

@@ -46,6 +46,11 @@ export const NOUNS: readonly Noun[] = [
     load: async () => (await import('./quarantine.ts')).quarantine,
   },
   {
+    name: 'alarm',
+    does: 'What the stall detector found',
+    load: async () => (await import('./alarm.ts')).alarm,
+  },
+  {
     name: 'verify',
     does: 'Proves this site and a peer equal, or names the difference',
     load: async () => (await import('./verify.ts')).verify,

@@ -1,10 +1,11 @@
-import type { Conflict, LogEntry, Peer, QuarantineEntry, ResourceCheck, RunEntry, Task } from '../store/index.ts'
+import type { Alarm, Conflict, LogEntry, Peer, QuarantineEntry, ResourceCheck, RunEntry, Task } from '../store/index.ts'
+import { alarmLines, withAlarms } from './alarm.ts'
 import type { Api, Page } from './api.ts'
 import { type Register, verb } from './command.ts'
 import { EXIT } from './exit.ts'
 import type { Color, Output } from './output.ts'
 import { type Light, linkKey, type StatusFacts, type StatusRow, statusRows } from './status-lights.ts'
-import { ago, cell, duration, plural } from './text.ts'
+import { ago, cell, duration, plural, time } from './text.ts'
 
 /** What the site says of itself. */
 export type SiteInfo = {
@@ -21,7 +22,8 @@ export type SiteInfo = {
 
 const COLORS: Readonly<Record<Light, Color>> = { green: 'green', amber: 'yellow', red: 'red' }
 /** Nothing younger than an open write transaction is synced; a short one is normal. */
-const HORIZON_AGE_MAX_MS = 60_000
+const HORIZON_AGE_MAX_MS = 10_000
+const ALARMS_MAX = 100
 const WAITING_READ_MAX = 1000
 
 /** `status`: one screen. */
@@ -34,9 +36,11 @@ export const status: Register = (program, session) => {
     run: async ({ site, out }) => {
       const api = await site()
       const info = await api.get<SiteInfo>('/site')
-      const rows = statusRows(await factsOf(api, info))
-      await out.result({ site: info, links: rows }, async () =>
-        [headText(out, info), '', await rowsText(out, rows)].join('\n'),
+      const alarms = (await api.get<Page<Alarm>>('/alarms', { open: true, limit: ALARMS_MAX })).items
+      const rows = withAlarms(statusRows(await factsOf(api, info)), alarms)
+      const raised = alarms.length === 0 ? [] : ['', alarmLines(out, alarms)]
+      await out.result({ site: info, links: rows, alarms }, async () =>
+        [headText(out, info), ...raised, '', await rowsText(out, rows)].join('\n'),
       )
       return info.waiting.conflicts + info.waiting.quarantine > 0 ? EXIT.waiting : EXIT.done
     },
@@ -98,7 +102,10 @@ function headText(out: Output, info: SiteInfo): string {
   const age = `horizon: ${duration(horizon.ageMs)}`
   if (horizon.ageMs > HORIZON_AGE_MAX_MS) {
     lines.push(
-      out.paint('yellow', `${age}: nothing newer is synced until this transaction ends: ${cell(horizon.holder)}`),
+      out.paint(
+        'yellow',
+        `${age}: held back since ${time(new Date(Date.now() - horizon.ageMs).toISOString())} by ${cell(horizon.holder)}: nothing newer is synced`,
+      ),
     )
   } else lines.push(age)
   return lines.join('\n')

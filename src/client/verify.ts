@@ -7,6 +7,8 @@ import {
   findTaskFor,
   fullDigest,
   joinFilters,
+  listDiscards,
+  listElsewhere,
   listExplained,
   loadResources,
   noteComparison,
@@ -172,7 +174,8 @@ async function conclude(
     ids.length === 0 ? null : await waitingFor(store.db, peer, resource, task.mode === 'pull' ? null : 'push')
   const parts = [
     ...kinds(differences),
-    explained.size > 0 ? `${explained.size} differ because they wait in quarantine or for a decision` : '',
+    ...(await givenUp(store, peer, resource, ids)),
+    explained.size > 0 ? `${explained.size} differ because they wait in quarantine, were discarded or wait for a decision` : '',
     open !== null && open.changes > 0 ? `${open.changes} changes here were not sent yet` : '',
     isFull(walk) ? `the search ended after ${walk.namedMax} records` : '',
     ...notes,
@@ -180,6 +183,34 @@ async function conclude(
   const reason = parts.length > 0 ? parts.join('; ') : null
   if (ids.length === 0) return { verdict: 'equal', reason, differences }
   return { verdict: differences.length === 0 && !isFull(walk) ? 'waiting' : 'different', reason, differences }
+}
+
+/** Decisions told by name, at most. */
+const GIVEN_UP_MAX = 10
+
+/** Of the records that differ, those that a person on either side gave up: who, and why. */
+async function givenUp(
+  store: Store,
+  peer: Peer,
+  resource: ResourceInfo,
+  ids: readonly string[],
+): Promise<readonly string[]> {
+  if (ids.length === 0) return []
+  const which = { recordIds: ids, limit: ids.length }
+  const [here, there] = await Promise.all([
+    listDiscards(store.db, { ...which, peerId: peer.id, resource: resource.name }),
+    listElsewhere(store.db, { ...which, peer: peer.name, resource: resource.name }),
+  ])
+  const words = (id: string, where: string, by: string, because: string | null) =>
+    `${id} was discarded ${where} by ${by}${because === null ? '' : ` because ${because}`}`
+  const all = [
+    ...here.map((each) => words(each.recordId, 'here', each.by, each.because)),
+    ...there.flatMap(({ recordId, decidedBy, because }) =>
+      decidedBy === null ? [] : [words(recordId, `at ${peer.name}`, decidedBy, because)],
+    ),
+  ]
+  const more = all.length - GIVEN_UP_MAX
+  return more > 0 ? [...all.slice(0, GIVEN_UP_MAX), `${more} more were discarded`] : all
 }
 
 const WORDS: Readonly<Record<What, string>> = {

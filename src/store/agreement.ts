@@ -16,6 +16,7 @@ import type { Store } from './database.ts'
 import { grantedDigestScope } from './digest-scope.ts'
 import { foldDigest, rebuildDigest, wholeDigest } from './digest-sum.ts'
 import { type DigestScope, digestOf } from './digests.ts'
+import { standsSql } from './discards.ts'
 import type { Peer } from './registry/index.ts'
 import { isoTime } from './registry/values.ts'
 import type { ResourceInfo } from './resources.ts'
@@ -101,7 +102,8 @@ export async function waitingFor(
 ): Promise<Waiting> {
   const { rows } = await sql<Waiting>`
     select 0 as changes,
-           (select count(*) from (select from syncline.quarantine where peer_id = ${peer.id} and resource_id = ${resource.id} limit ${WAITING_MAX}) q)::int as quarantine,
+           (select count(*) from (select from syncline.quarantine where peer_id = ${peer.id} and resource_id = ${resource.id} limit ${WAITING_MAX}) q)::int
+           + (select count(*)::int from syncline.discard d where d.peer_id = ${peer.id} and d.resource_id = ${resource.id} and ${standsSql}) as quarantine,
            (select count(*) from (select from syncline.conflict where resource_id = ${resource.id} and resolved_at is null limit ${WAITING_MAX}) c)::int as conflicts`.execute(
     db,
   )

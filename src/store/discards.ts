@@ -90,6 +90,6 @@ export async function countDiscards(db: Kysely<Database>, peerId: number): Promi
 }
 
 /** True where decision `d` still keeps the record out. */
-const standsSql = sql<boolean>`not exists (
+export const standsSql = sql<boolean>`not exists (
   select from syncline.record v where v.resource_id = d.resource_id and v.record_id = d.record_id
      and (case when v.origin = d.origin then v.clock else (v.seen ->> d.origin::text)::int8 end) >= d.clock)`

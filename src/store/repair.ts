@@ -5,7 +5,7 @@ import { lockRecords } from './registry/self.ts'
 import type { ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
-/** Of some records, those that differ for a known reason: they wait in quarantine on either side, were given up there, or for a decision. */
+/** Of some records, those that differ for a known reason: they wait in quarantine on either side, were given up on either, or wait for a decision. */
 export async function listExplained(
   db: Kysely<Database>,
   peerId: number,
@@ -16,6 +16,7 @@ export async function listExplained(
   const { rows } = await sql<{ id: string }>`
     select record_id as id from syncline.quarantine where peer_id = ${peerId} and resource_id = ${resourceId} and record_id = any(${[...ids]}::text[])
     union select record_id from syncline.elsewhere where peer_id = ${peerId} and resource_id = ${resourceId} and record_id = any(${[...ids]}::text[])
+    union select record_id from syncline.discard where peer_id = ${peerId} and resource_id = ${resourceId} and record_id = any(${[...ids]}::text[])
     union select record_id from syncline.conflict where resource_id = ${resourceId} and resolved_at is null and record_id = any(${[...ids]}::text[])`.execute(
     db,
   )
