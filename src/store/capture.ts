@@ -58,7 +58,7 @@ export function captureFunctionSql(resource: ResourceInfo): string {
     update syncline.record r set
       xact = pg_current_xact_id(), ${nextVersion('self.site_id', now)}, source = null, deleted = true
     from syncline.self where r.resource_id = ${resource.id} and not r.deleted`
-  // A record that is made anew knows its deletion, although the tombstone was purged. Looked for afterwards: a purge may just have ended.
+  // A record that is made anew knows its deletion, although the tombstone was purged, and nothing of what was parked for the old one. Looked for afterwards: a purge may just have ended.
   const remember = `
     if exists (select from syncline.purged where resource_id = ${resource.id}) then
       with met as (
@@ -69,6 +69,9 @@ export function captureFunctionSql(resource: ResourceInfo): string {
              seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
         from met, syncline.self where r.resource_id = ${resource.id} and r.record_id = met.record_id;
     end if;`
+    end if;
+    if exists (select from syncline.parked_field where resource_id = ${resource.id}) then
+      delete from syncline.parked k using new_rows n where k.resource_id = ${resource.id} and k.record_id = n.${id};
   // Where a person may be asked, or values are merged: what the application replaces is what both sides had.
   const keep =
     resource.marks === null

@@ -18,6 +18,7 @@ import { explain } from './explain.ts'
 import { mergeRulesOf } from './field-marks.ts'
 import { type Guard, receiveBrake } from './guard.ts'
 import { tidyAfter } from './housekeeping.ts'
+import { relayParked, SETS_MAX } from './relay.ts'
 import { namePurged, passPurged, purgedSince, servePurged } from './purged.ts'
 import { touchRefiltered } from './refilter.ts'
 import { findGrant, findTaskFor, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
@@ -130,7 +131,10 @@ async function collectScoped(
   }).catch((error: unknown) => {
     throw explain(error)
   })
-  return missed === null ? batch : passPurged(batch, missed)
+  const relayed =
+    request.heads === true ? batch : await relayParked(store.db, resource, request.columns, batch)
+  if (relayed === null) return collectScoped(store, link, resource, { ...request, limit: SETS_MAX }, limits)
+  return missed === null ? relayed : passPurged(relayed, missed)
 }
 
 /**

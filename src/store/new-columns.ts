@@ -1,6 +1,7 @@
 import { sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
 import { nextFields, nextVersion, quoteIdent, quoteLiteral } from './capture.ts'
+import { forgetParked } from './relay.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { incomingSql } from './write.ts'
@@ -27,6 +28,7 @@ export async function unpark(trx: Transaction<Database>, resource: ResourceInfo)
     }
   }
   await sql`delete from syncline.parked where resource_id = ${resource.id} and fields = '{}'`.execute(trx)
+  await forgetParked(trx, resource.id)
 }
 
 /**

@@ -4,6 +4,7 @@ import { COUNTED, countingInsert, notWhole } from './digest-sum.ts'
 import { referenceSql } from './lines-sql.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
+import { noteParked } from './relay.ts'
 import { emptyOwnReferences, type StageCounts } from './stage.ts'
 
 export type WriteContext = {
@@ -45,6 +46,7 @@ export async function writeRange(
   if (counts.puts > 0) await insertRows(trx, context, range, sql`(s.class = 'n' or s.class = 'f' and s.l_deleted)`)
   await sql`select set_config('syncline.apply', '', true)`.execute(trx)
   await writeVersions(trx, context, range, counts)
+  if (superseding || (counts.r ?? 0) > 0) await dropParked(trx, resource, range)
   if (context.unknown.length > 0) await parkUnknown(trx, context, range)
   if (resource.references.some((reference) => reference.cyclic)) await keepLateReferences(trx, context, range)
   // What is checked at the end of a transaction would refuse all of it: now it is known whose fault it is.
@@ -235,7 +237,23 @@ async function writeVersions(
   }
 }
 
+/** A deletion takes what was parked for its record along. */
+async function dropParked(trx: Transaction<Database>, resource: ResourceInfo, range: Range): Promise<void> {
+  await sql`
+    delete from syncline.parked k using pg_temp.syncline_stage s
+     where k.resource_id = ${resource.id} and k.record_id = s.id and (s.class = 'f' and (s.kind = 'd' or s.l_deleted) or s.class = 'r') and ${within(range)}
+       and exists (select from syncline.parked_field where resource_id = ${resource.id})`.execute(
+    trx,
+  )
+}
+
+/** Also where the content here is the same and only the incoming version goes on: what is unknown here may differ. */
 async function parkUnknown(trx: Transaction<Database>, context: WriteContext, range: Range): Promise<void> {
+  await noteParked(
+    trx,
+    context.resource.id,
+    context.unknown.map(({ name }) => name),
+  )
   const pairs = context.unknown.flatMap((each) => [sql`${each.name}::text`, sql`s.v -> ${sql.lit(each.at)}`])
   await sql`
     insert into syncline.parked as k (resource_id, record_id, fields)

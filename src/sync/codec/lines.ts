@@ -23,6 +23,9 @@ export const LINES_MEDIA_TYPE = 'application/vnd.syncline.lines'
 /** Number of this form of the wire, in the header of every body. 1: first form. */
 const LINES_VERSION = 1
 
+/** Sets of further fields that one body may name: each is a step of its own when it is applied. */
+const SETS_MAX = 500
+
 /**
  * A batch as PostgreSQL makes and takes it: one line a record, never parsed on its way through Node. A line is `id TAB
  * clock TAB origin TAB seen TAB kind TAB payload`: id is a JSON string; clock is microseconds; origin an index into
@@ -171,6 +174,11 @@ function readHeader(text: string, depthMax: number): Header {
 function readSets(value: unknown, columns: readonly string[]): LineBatch['sets'] {
   if (value === undefined) return undefined
   if (!Array.isArray(value)) return fault('sets must be a list of lists of names')
+  if (value.length > SETS_MAX)
+    throw new SynclineError(
+      'SYNC_REQUEST_TOO_LARGE',
+      `the header names ${value.length} sets, at most ${SETS_MAX} are taken`,
+    )
   return value.map((set: unknown, n) => {
     const names = readNames(set, `sets[${n}]`)
     checkColumns(columns.length + names.length)
