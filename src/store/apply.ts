@@ -219,6 +219,11 @@ async function refuseOutside(
     const names = write.unknown.map((each) => `"${each.name}"`).join(', ')
     await refuse('SYNC_RECORD_FIELD_UNKNOWN', `${context.resource.name} has no field ${names}`)
   }
+  // Nobody can say whether it matched, and a tombstone would win against the record of another site that is on its way.
+  if (context.grant?.filter !== undefined)
+    await sql`
+      update pg_temp.syncline_stage set class = 'o', code = 'SYNC_RECORD_OUTSIDE_GRANT', reason = 'there is no such record here, and this peer may delete only what matches the filter of its grant'
+       where class = 'n' and kind = 'd'`.execute(trx)
   const allowed = context.grant?.columns
   const outside = allowed == null ? [] : batch.columns.filter((name) => !allowed.includes(name))
   if (outside.length > 0) {

@@ -433,6 +433,12 @@ t.test('I10: a push writes nothing outside its grant', async (t) => {
     { name: 'high', n: 50 },
     { name: null, n: 4 },
   ])
+  t.match((await byHand(b, a, 'item', [{ kind: 'delete', id: id(7) }])).rejections, [{ ...outside, id: id(7) }])
+  t.same(
+    await a.sql(`select from syncline.record where record_id = '${id(7)}'`),
+    [],
+    'nor does it leave a tombstone for a record that is on its way here',
+  )
   t.same(await a.sql('select * from syncline.quarantine'), [])
 
   await createTask(a.store.db, { peerId: peerOf(a, b).id, resource: 'item', mode: 'pull', onLeft: 'remove' })
