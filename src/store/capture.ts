@@ -39,7 +39,8 @@ export function captureFunction(resourceId: number): string {
  * - a statement of the application moves the record rows to its own transaction and gives them a version of this site;
  * - an update that changes nothing is no change. Whole rows are compared as text: their types may have no equality or one that takes different
  *   values for equal (1.0 and 1.00, 30 days and a month), and as no column but the identity is named, the statements of an application that
- *   drops or renames one go on. Rows are compared as sets, by sort, so that a huge statement spills instead of growing;
+ *   drops or renames one go on. Rows are compared as sets, by sort, so that a huge statement spills instead of growing; where there is only one,
+ *   its image decides, which differs wherever the text does;
  * - rows written by `apply` to this resource keep the version of their origin, hence the quiet exit; what a foreign key or trigger of
  *   the application changes in *another* resource meanwhile is a change of this site and is captured;
  * - rows are written in key order: half the cost of random order on a bulk insert, and one lock order for all writers.
@@ -68,10 +69,10 @@ export function captureFunctionSql(resource: ResourceInfo): string {
       update syncline.record r set clock = syncline.next_clock(met.origin, met.clock, met.seen, self.site_id, now_us),
              seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
         from met, syncline.self where r.resource_id = ${resource.id} and r.record_id = met.record_id;
-    end if;`
     end if;
     if exists (select from syncline.parked_field where resource_id = ${resource.id}) then
       delete from syncline.parked k using new_rows n where k.resource_id = ${resource.id} and k.record_id = n.${id};
+    end if;`
   // Where a person may be asked, or values are merged: what the application replaces is what both sides had.
   const keep =
     resource.marks === null
@@ -80,6 +81,19 @@ export function captureFunctionSql(resource: ResourceInfo): string {
     insert into syncline.history (resource_id, record_id, reason, origin, clock, seen, deleted, data, xact, source)
     select ${resource.id}, r.record_id, 'edited', r.origin, r.clock, r.seen, r.deleted, row_to_json(o.*), r.xact, r.source
       from old_rows o join syncline.record r on r.resource_id = ${resource.id} and r.record_id = o.${id}`
+  // Plans are kept for a session, whatever the table grows to: only look-ups by index stay right.
+  const one =
+    resource.marks === null
+      ? `
+    -- One row that keeps its identity is what most statements change: one plan settles it. Anything else is left for below.
+    update syncline.record r set xact = pg_current_xact_id(), ${nextVersion('self.site_id')}, source = null, deleted = false
+      from (select * from new_rows limit 1) n, (select * from old_rows limit 1) o, syncline.self
+     where r.resource_id = ${resource.id} and r.record_id = n.${id} and o.${id} = n.${id} and n.* *<> o.*
+       and not exists (select from new_rows offset 1);
+    if found then
+      return null;
+    end if;`
+      : ''
   const keepUpdated =
     keep &&
     `${keep}\n      left join new_rows n on n.${key} = o.${key} where n.${key} is null or (n.*)::text collate "C" <> (o.*)::text collate "C";`
@@ -90,7 +104,7 @@ export function captureFunctionSql(resource: ResourceInfo): string {
   return `
 create or replace function ${captureFunction(resource.id)}() returns trigger
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set enable_hashagg = off set extra_float_digits = 1
+set search_path = pg_catalog, pg_temp set enable_hashagg = off set enable_seqscan = off set extra_float_digits = 1
 as $capture$
 declare
   child record;
@@ -100,7 +114,7 @@ begin
     return null;
   end if;
   if tg_op = 'INSERT' then${upsert(`select n.${id} as record_id from new_rows n`, false)}${remember}
-  elsif tg_op = 'UPDATE' then${keepUpdated}${upsert(changed, false, resource.marks !== null)}
+  elsif tg_op = 'UPDATE' then${one}${keepUpdated}${upsert(changed, false, resource.marks !== null)}
     -- Sums of hashes tell whether any identity changed for a tenth of the cost of comparing the sets.
     if (select sum(hashtextextended(${key}::text, 0)) from old_rows) <> (select sum(hashtextextended(${key}::text, 0)) from new_rows) then${upsert(
       `select o.${id} as record_id from old_rows o except select n.${id} from new_rows n`,
