@@ -51,6 +51,8 @@ export type Site = {
 
 /** How long running work may take to reach a safe point, and answers to be sent. */
 const STOP_MS = 20_000
+/** A peer that is asked while a person waits has so long to answer. */
+const ASK_MS = 5_000
 const CLOSE_SERVER_MS = 5_000
 /** Where several processes share a database, a run that was silent for so long lost its process. */
 const SILENT_SECONDS = 60
@@ -138,6 +140,18 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       const { peer, grants } = await joinPeer(request)
       events.peerPaired({ peer: peer.name, uuid: peer.uuid, by: 'joining' })
       return { ...peer, grants }
+    },
+    peerPolicy: async ({ peer, resource }) => {
+      const found = await findPeer(store.db, peer)
+      if (found.url === null) return 'unknown'
+      try {
+        const { client } = await connections.of(found)
+        const { resources } = await client.greet(AbortSignal.timeout(ASK_MS))
+        return resources.find(({ name }) => name === resource)?.policy ?? null
+      } catch {
+        // Whether the policies go together is told when the peer can be reached; the task works without that.
+        return 'unknown'
+      }
     },
     askRecord: ({ peer, resource, id }) => askRecord({ store, connections }, peer, resource, id),
     verifyPeer: async ({ peer: ref, resources, deep, repair }) => {

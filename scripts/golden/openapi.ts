@@ -52,6 +52,8 @@ function nothing(): ServerDeps {
       nextRuns: absent,
       checkSchedule: absent,
       askRecord: absent,
+      peerPolicy: absent,
+      previewSync: absent,
       verifyPeer: absent,
     },
   }

@@ -7,7 +7,9 @@ import { EXIT, type ExitCode } from './exit.ts'
 import type { Output } from './output.ts'
 import { pairsOf, several } from './pairs.ts'
 import { type Preview, previewText, previewWaits } from './preview-text.ts'
-import { cell, duration } from './text.ts'
+import { cell, duration, plain } from './text.ts'
+
+type Answer = Task & { readonly warnings?: readonly string[] }
 
 type Settings = {
   readonly mode?: string
@@ -16,6 +18,7 @@ type Settings = {
   readonly onConflict?: string
   readonly master?: string
   readonly field?: readonly string[]
+  readonly force?: boolean
   readonly onLeft?: string
   readonly maxDeletes?: string
   readonly maxChanges?: string
@@ -42,9 +45,9 @@ export const task: Register = (program, session) => {
     options: (command) =>
       settingOptions(command.requiredOption('--mode <mode>', 'pull, push or both, as seen from this site')),
     run: async ({ site, out }, options, peer, resource) => {
-      const body = { peer, resource, ...settingsOf(options) }
-      const made = await (await site()).send<Task>('POST', '/tasks', { body })
-      await out.result(made, () => `Task ${made.id}: ${sentence(made)}.`)
+      const body = { peer, resource, ...settingsOf(options), force: options.force }
+      const made = await (await site()).send<Answer>('POST', '/tasks', { body })
+      await out.result(made, () => `Task ${made.id}: ${sentence(made)}.${warned(made)}`)
     },
   })
 
@@ -108,9 +111,9 @@ export const task: Register = (program, session) => {
       const id = await idOf(api, ref, resource)
       if (preview === true) return showPreview(api, out, id, settingsOf(options))
       const enabled = enable === true ? true : disable === true ? false : undefined
-      const body = { ...settingsOf(options), enabled }
-      const changed = await api.send<Task>('PATCH', path`/tasks/${id}`, { body })
-      await out.result(changed, () => `Task ${changed.id}: ${sentence(changed)}.`)
+      const body = { ...settingsOf(options), enabled, force: options.force }
+      const changed = await api.send<Answer>('PATCH', path`/tasks/${id}`, { body })
+      await out.result(changed, () => `Task ${changed.id}: ${sentence(changed)}.${warned(changed)}`)
     },
   })
 
@@ -144,6 +147,7 @@ function settingOptions(command: Command): Command {
       '--master <uuid>',
       'the site whose word counts, with --on-conflict master, or for fields with the rule site',
     )
+    .option('--force', 'also with a policy that contradicts the one of the peer')
     .option('--on-left <what>', 'what becomes of a record here that leaves the filter of the peer: keep or remove')
     .option(
       '--max-deletes <limit>',
@@ -222,6 +226,11 @@ async function idOf(api: Api, ref: string, resource: string | undefined): Promis
   const [found] = await api.all<Task>('/tasks', { peer: ref, resource })
   if (found !== undefined) return String(found.id)
   throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `there is no task with peer "${ref}" for resource "${resource}"`)
+}
+
+/** What is doubtful about the policy beside that of the peer. */
+function warned({ warnings = [] }: { readonly warnings?: readonly string[] }): string {
+  return warnings.map((warning) => `\n  note: ${plain(warning)}`).join('')
 }
 
 function sentence(task: Task): string {

@@ -1,9 +1,12 @@
 import {
   type BatchReport,
   type CanaryState,
+  isFieldRule,
   isJsonObject,
   JSON_DEPTH_MAX,
+  type LinkPolicy,
   type Outcome,
+  POLICIES,
   parseJson,
 } from '../sync/index.ts'
 import { PeerError } from './peer-error.ts'
@@ -22,6 +25,8 @@ export type OfferedResource = {
   readonly fingerprint: string | null
   /** Changes with what the peer lets us write; null where it does not tell. */
   readonly terms: string | null
+  /** How the peer settles what it gets from this site; null where it takes nothing or does not tell. */
+  readonly policy: LinkPolicy | null
 }
 
 /** What a peer told with a batch about all that is due; null where nobody asked, or it does not know. */
@@ -78,8 +83,23 @@ export function readResources(value: unknown, what: string): readonly OfferedRes
       push: each.push === true,
       fingerprint: typeof fingerprint === 'string' ? fingerprint : null,
       terms: typeof terms === 'string' ? terms : null,
+      policy: readPolicy(each.policy),
     }
   })
+}
+
+/** A policy that this site does not know is as good as none: nothing can be said about it. */
+function readPolicy(value: unknown): LinkPolicy | null {
+  if (!isJsonObject(value)) return null
+  const { onConflict, master, fields } = value
+  const known = POLICIES.find((policy) => policy === onConflict)
+  if (known === undefined) return null
+  const rules = isJsonObject(fields) ? Object.entries(fields).filter(([, rule]) => isFieldRule(rule)) : []
+  return {
+    onConflict: known,
+    master: typeof master === 'string' ? master : null,
+    fields: Object.fromEntries(rules) as LinkPolicy['fields'],
+  }
 }
 
 export function readLimits(value: unknown): PeerLimits {

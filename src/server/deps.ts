@@ -1,6 +1,6 @@
 import type { Observe } from '../observe/index.ts'
 import type { Peer, PreviewedRecord, PreviewedWrites, ResourceInfo, Self, Store } from '../store/index.ts'
-import type { BatchReport, Mode, PeerAnswer, Verdict } from '../sync/index.ts'
+import type { BatchReport, LinkPolicy, Mode, PeerAnswer, Verdict } from '../sync/index.ts'
 
 /** Bounds that the server keeps, by the names of the settings they come from. */
 export type ServerLimits = {
@@ -54,6 +54,14 @@ export type ServerActions = {
     readonly resource: ResourceInfo
     readonly id: string
   }) => Promise<PeerAnswer>
+  /**
+   * How a peer settles what it gets of a resource from this site: null when it takes nothing or does not tell. `unknown` when it cannot be
+   * asked now.
+   */
+  readonly peerPolicy: (request: {
+    readonly peer: string
+    readonly resource: string
+  }) => Promise<LinkPolicy | null | 'unknown'>
   /** Compares resources with a peer by digests. */
   readonly verifyPeer: (request: {
     readonly peer: string

@@ -127,6 +127,12 @@ const maxChanges = limitText('Most records that get other values without a perso
 export const brakeLimits = { maxDeletes: Type.Optional(maxDeletes), maxChanges: Type.Optional(maxChanges) }
 export const brakeLimitsRead = { maxDeletes, maxChanges }
 
+/** How one end of a link settles conflicts. */
+export const linkPolicy = closed(
+  { onConflict: linkRulesRead.onConflict, master: linkRulesRead.master, fields: linkRulesRead.fields },
+  { title: 'LinkPolicy', description: 'How concurrent changes of one record are settled.' },
+)
+
 export const mode = words(MODES, { description: 'Direction as seen from this site.' })
 
 const byOrigin = (description: string) => Type.Record(Type.String(), Type.Integer(), { description })

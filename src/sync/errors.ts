@@ -71,6 +71,11 @@ export const ERRORS = {
     title: 'That already exists',
     mend: 'Choose another name, or change the existing one.',
   },
+  SYNC_REQUEST_CONTRADICTORY: {
+    retry: 'after-fix',
+    title: 'The policies of the two sites contradict each other',
+    mend: 'Choose policies that go together, see docs/guides/conflicts.md; --force makes the task all the same.',
+  },
   SYNC_REQUEST_CHANGED: {
     retry: 'after-fix',
     title: 'Somebody changed it in the meantime',

@@ -39,6 +39,11 @@ export function parseFieldRule(text: string, column: string): FieldRule {
   return { name, site: site.toLowerCase() }
 }
 
+export function isFieldRule(value: unknown): value is string {
+  const [word = '', site] = typeof value === 'string' ? value.split(/:(.*)/s) : []
+  return FIELD_RULES.some((rule) => rule === word) && (site === undefined || (word === 'site' && UUID.test(site)))
+}
+
 /** The rule of a column; `newer` where none is given. */
 export function ruleOf(rules: FieldRules, column: string): FieldRule {
   const text = Object.hasOwn(rules, column) ? rules[column] : Object.hasOwn(rules, ANY) ? rules[ANY] : undefined

@@ -48,6 +48,7 @@ const task: Task = {
   columns: null,
   onConflict: 'newer',
   master: null,
+  fields: {},
   onLeft: 'keep',
   maxDeletes: null,
   maxChanges: null,

@@ -138,6 +138,8 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
         url: 'http://joined.example.org',
       })
     },
+    peerPolicy: async ({ peer }) =>
+      peer === 'stubborn' ? { onConflict: 'mine', master: null, fields: {} } : peer === 'away' ? 'unknown' : null,
     askRecord: async ({ peer, resource, id }) => {
       note('askRecord', { peer: peer.name, resource: resource.name, id })
       return { answered: true, offers: { pull: true, push: true }, holds: 'none' }

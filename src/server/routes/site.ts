@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { Type } from 'typebox'
 import {
   countTold,
+  findTaskFor,
   type Grant,
   horizon,
   keyFingerprint,
@@ -17,7 +18,20 @@ import { ENCODINGS } from '../body.ts'
 import type { ServerDeps } from '../deps.ts'
 import { checkMatch, contentTag } from '../etag.ts'
 import type { ExchangeDeps, Routes } from '../exchange.ts'
-import { answer, closed, count, flag, ifMatch, nullable, resourceName, text, time, uuid, words } from '../schemas.ts'
+import {
+  answer,
+  closed,
+  count,
+  flag,
+  ifMatch,
+  linkPolicy,
+  nullable,
+  resourceName,
+  text,
+  time,
+  uuid,
+  words,
+} from '../schemas.ts'
 
 /** Forms of the exchange that this program speaks. */
 const PROTOCOLS = [1]
@@ -51,6 +65,9 @@ const seenByPeer = closed(
           terms: text(
             'Changes with what the peer may push, and with the columns: what was refused may be offered again.',
           ),
+          policy: nullable(linkPolicy, {
+            description: 'How this site settles what it gets from the peer; null when it takes nothing.',
+          }),
         },
         { title: 'OfferedResource', description: 'A resource that the peer may pull or push.' },
       ),
@@ -98,6 +115,12 @@ export const peerSiteRoutes =
           ),
         }))
         .filter(({ pull, push }) => pull || push)
+      const settled = await Promise.all(
+        resources.map(async (each) => ({
+          ...each,
+          policy: await policyWith(store, peerOf(request).id, each.name, grants),
+        })),
+      )
       // Codings that a push may come in (RFC 9110, 12.5.3).
       reply.header('accept-encoding', ENCODINGS)
       return {
@@ -107,12 +130,20 @@ export const peerSiteRoutes =
           recordBytesMax: limits.recordBytesMax,
           batchRowsMax: limits.batchRowsMax,
         },
-        resources,
+        resources: settled,
         waiting: await countTold(store.db, peerOf(request).id),
         heldMs: (await horizon(store.db)).ageSeconds * 1000,
       }
     })
   }
+
+/** The policy of our own task with the peer comes before that of its grant. */
+async function policyWith(store: ExchangeDeps['store'], peerId: number, resource: string, grants: readonly Grant[]) {
+  const task = await findTaskFor(store.db, peerId, resource)
+  const grant = grants.find((each) => each.resource === resource && each.direction === 'push')
+  const link = task !== null && task.mode !== 'push' ? task : grant
+  return link === undefined ? null : { onConflict: link.onConflict, master: link.master, fields: link.fields }
+}
 
 /** A mark of what decides whether a pushed record is taken, without telling what it is. */
 function termsOf(fingerprint: string, grants: readonly Grant[]): string {

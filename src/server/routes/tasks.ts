@@ -1,5 +1,6 @@
 import { type Static, Type } from 'typebox'
 import {
+  checkLink,
   createTask,
   everyItem,
   findPeer,
@@ -15,6 +16,7 @@ import type { ServerDeps } from '../deps.ts'
 import { matchedRevision, revisionTag } from '../etag.ts'
 import type { Routes } from '../exchange.ts'
 import { checkRules } from '../link-check.ts'
+import { warningsOf } from '../policy-check.ts'
 import {
   answer,
   brakeLimits,
@@ -60,6 +62,12 @@ const task = closed(
     enabled: flag('Runs by itself.'),
     revision: Type.Integer({ description: 'Goes up with every change; the ETag.' }),
     createdAt: time('When it was made.'),
+    warnings: Type.Optional(
+      Type.Array(Type.String(), {
+        description:
+          'Only in the answer to making and changing: what is doubtful about this policy beside that of the peer.',
+      }),
+    ),
   },
   { title: 'Task', description: 'What is synced with a peer: one resource, how and when.' },
 )
@@ -78,6 +86,7 @@ const settings = {
   ),
   enabled: Type.Optional(Type.Boolean()),
 }
+const force = Type.Optional(Type.Boolean({ description: 'Also with a policy that the one of the peer contradicts.' }))
 const params = closed({ task: rowId('Id of the task.') })
 
 /** /api/v1/tasks and /api/v1/schedules: what is synced with whom, how and when. */
@@ -108,17 +117,18 @@ export const taskRoutes =
       operationId: 'addTask',
       tags: ['tasks'],
       summary: 'Make a task',
-      body: closed({ peer: peerRef, resource: resourceName, mode, ...settings }),
+      body: closed({ peer: peerRef, resource: resourceName, mode, ...settings, force }),
       response: { 201: answer(task) },
     }
     app.post('/tasks', { schema: add, config: { access: 'administrator' } }, async (request, reply) => {
-      const { peer, resource, mode, ...rest } = request.body
-      const { id: peerId } = await findPeer(store.db, peer)
+      const { peer, resource, mode, force, ...rest } = request.body
+      const { id: peerId, ...known } = await findPeer(store.db, peer)
       await checkTask(resource, mode, rest)
+      const warnings = await warningsOf(actions, { ...known, resource, mode, force }, checkLink(rest))
       const made = await createTask(store.db, { ...scheduled(rest), peerId, resource, mode })
       actions.scheduleChanged()
       reply.code(201).headers({ etag: revisionTag(made), location: `/api/v1/tasks/${made.id}` })
-      return view(made)
+      return { ...view(made), warnings }
     })
 
     const read = {
@@ -141,18 +151,25 @@ export const taskRoutes =
       description: 'Absent settings stay as they are.',
       params,
       headers: ifMatch,
-      body: closed({ mode: Type.Optional(mode), ...settings }),
+      body: closed({ mode: Type.Optional(mode), ...settings, force }),
       response: { 200: answer(task) },
     }
     app.patch('/tasks/:task', { schema: change, config: { access: 'administrator' } }, async (request, reply) => {
       const before = await findTask(store.db, request.params.task)
-      const { mode = before.mode, filter = before.filter, columns = before.columns } = request.body
-      await checkTask(before.resource, mode, { filter, columns })
+      const { force, ...changes } = request.body
+      const { mode = before.mode, filter = before.filter, columns = before.columns, fields = {} } = changes
+      await checkTask(before.resource, mode, { filter, columns, fields })
       const revision = matchedRevision(request.headers['if-match'])
-      const changed = await updateTask(store.db, before.id, scheduled(request.body), revision)
+      const settles = [changes.onConflict, changes.master, changes.fields, changes.mode].some(
+        (each) => each !== undefined,
+      )
+      const { url } = await findPeer(store.db, before.peer)
+      const planned = { name: before.peer, url, resource: before.resource, mode, force }
+      const warnings = settles ? await warningsOf(actions, planned, checkLink(changes, before)) : []
+      const changed = await updateTask(store.db, before.id, scheduled(changes), revision)
       actions.scheduleChanged()
       reply.header('etag', revisionTag(changed))
-      return view(changed)
+      return { ...view(changed), warnings }
     })
 
     const remove = {

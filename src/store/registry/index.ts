@@ -85,4 +85,4 @@ export {
   type Token,
 } from './tokens.ts'
 export { inTransaction, sqlState } from './transaction.ts'
-export { type BrakeLimitSettings, isoTime, type LinkRuleSettings, type LinkRules } from './values.ts'
+export { type BrakeLimitSettings, checkLink, isoTime, type LinkRuleSettings, type LinkRules } from './values.ts'
