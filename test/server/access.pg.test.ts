@@ -70,6 +70,7 @@ const LEAST: Readonly<Record<string, 'public' | 'local' | 'peer' | 'viewer' | 'o
   listConflicts: 'viewer',
   readConflict: 'viewer',
   resolveConflict: 'operator',
+  resolveConflicts: 'operator',
   listQuarantine: 'viewer',
   readQuarantineEntry: 'viewer',
   retryQuarantineEntry: 'operator',

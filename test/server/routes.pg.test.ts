@@ -767,11 +767,11 @@ t.test('a conflict is settled at the desk', async (t) => {
   const grant = (onConflict: string) =>
     admin(t, 'PUT /api/v1/peers/arguing/grants/push/city', { onConflict }, anyRevision)
   await grant('ask')
-  const push = (id: string) =>
+  const push = (id: string, name = 'Other') =>
     hub.ask(t, 'POST /sync/v1/changes?resource=city', {
       token: field.token,
       body: {
-        changes: [{ id, version: { origin: uuid, clock: Date.now() * 1000 }, data: { name: 'Other', strange: 1 } }],
+        changes: [{ id, version: { origin: uuid, clock: Date.now() * 1000 }, data: { name, strange: 1 } }],
       },
     })
   t.match((await push(city(1))).json, { counts: { conflict: 1 }, rejections: [{ id: city(1), outcome: 'conflict' }] })
@@ -805,6 +805,83 @@ t.test('a conflict is settled at the desk', async (t) => {
     version: { origin: site.self.uuid, seen: { [uuid]: open.theirs.version.clock } },
   })
   t.equal((await hub.ask(t, 'GET /api/v1/conflicts/99999', { token: viewer })).status, 404)
+
+  const decide = (body: object, token = operator) => hub.ask(t, 'POST /api/v1/conflicts/resolve', { token, body })
+  await push(city(1))
+  const merged = { fields: { name: 'theirs' }, values: { population: 5 }, rule: true }
+  const [again] = (await hub.ask(t, 'GET /api/v1/conflicts?open=true', { token: viewer })).json.items
+  const rule = await hub.ask(t, `POST /api/v1/conflicts/${again.id}/resolve`, { token: operator, body: merged })
+  t.match(rule, { status: 403, json: { code: 'SYNC_AUTH_FORBIDDEN' } }, 'who decides need not be who makes rules')
+  const mixed = await admin(t, `POST /api/v1/conflicts/${again.id}/resolve`, merged)
+  t.match(mixed, { status: 200, json: { resolution: 'merged' } })
+  const grants = await admin(t, 'GET /api/v1/peers/arguing/grants')
+  t.match(grants.json.items, [{ direction: 'push', onConflict: 'merge', fields: { name: 'theirs', '*': 'ask' } }])
+
+  await grant('ask')
+  await push(city(1), 'Again')
+  t.same((await decide({ take: 'ours', peer: 'arguing', resource: 'city', preview: true })).json, {
+    matched: 1,
+    resolved: 0,
+    failed: [],
+  })
+  t.same((await decide({ take: 'ours', resource: 'city', filter: "name = 'Nowhere'" })).json, {
+    matched: 0,
+    resolved: 0,
+    failed: [],
+  })
+  t.same((await decide({ take: 'ours', comment: 'as counted' })).json, { matched: 1, resolved: 1, failed: [] })
+  t.match((await decide({})).json, { code: 'SYNC_REQUEST_INVALID' })
+})
+
+t.test('I7: rules of fields are checked against the table, and a policy against that of the peer', async (t) => {
+  for (const name of ['stubborn', 'away'])
+    await addPeer(hub, { name, uuid: randomUUID(), url: `http://${name}.example.org` })
+  const make = (body: object) =>
+    admin(t, 'POST /api/v1/tasks', { peer: 'stubborn', resource: 'city', mode: 'both', ...body })
+  for (const [fields, detail] of [
+    [{ name: 'sum' }, /sum works on numbers, and field "name" is none of these/],
+    [{ lost: 'newer' }, /sends no column "lost"/],
+    [{ name: 'best' }, /is not one of newer/],
+  ] as const) {
+    t.match(await make({ onConflict: 'merge', fields }), {
+      status: 400,
+      json: { code: 'SYNC_REQUEST_INVALID', detail },
+    })
+  }
+  t.match(await make({ onConflict: 'mine' }), {
+    status: 409,
+    json: {
+      code: 'SYNC_REQUEST_CONTRADICTORY',
+      detail: /of "stubborn" for "city" would never agree: mine on both sites/,
+    },
+  })
+  const forced = await make({ onConflict: 'mine', force: true })
+  t.match(forced, { status: 201, json: { onConflict: 'mine', warnings: [/mine on both sites/] } })
+  const task = `/api/v1/tasks/${forced.json.id}`
+  t.match((await admin(t, `PATCH ${task}`, { onConflict: 'merge', fields: { population: 'sum' } }, anyRevision)).json, {
+    fields: { population: 'sum' },
+    warnings: [/merge here against mine at the peer/],
+  })
+  t.same(
+    (await admin(t, `PATCH ${task}`, { onConflict: 'theirs' }, anyRevision)).json.warnings,
+    [],
+    'mine there and theirs here go together',
+  )
+  t.same(
+    (await admin(t, `PATCH ${task}`, { mode: 'pull', onConflict: 'mine' }, anyRevision)).json.warnings,
+    [],
+    'one direction',
+  )
+  await admin(t, `DELETE ${task}`, undefined, anyRevision)
+  const unasked = await make({ peer: 'away', onConflict: 'mine' })
+  t.match(unasked.json.warnings, [/"away" could not be asked/])
+  await admin(t, `DELETE /api/v1/tasks/${unasked.json.id}`, undefined, anyRevision)
+
+  const asking = await addPeer(hub, { name: 'asking', uuid: randomUUID() })
+  const rules = { onConflict: 'merge', fields: { population: 'sum' } }
+  await admin(t, 'PUT /api/v1/peers/asking/grants/push/city', rules, anyRevision)
+  const told = await hub.ask(t, 'GET /sync/v1/site', { token: asking.token })
+  t.match(told.json.resources, [{ name: 'city', push: true, policy: { ...rules, master: null } }], 'the peer is told')
 })
 
 t.test('tokens are issued, listed without their secret, and revoked at once', async (t) => {
