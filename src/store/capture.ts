@@ -104,7 +104,7 @@ export function captureFunctionSql(resource: ResourceInfo): string {
   return `
 create or replace function ${captureFunction(resource.id)}() returns trigger
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set enable_hashagg = off set enable_seqscan = off set extra_float_digits = 1
+set search_path = pg_catalog, pg_temp set enable_hashagg = off set enable_seqscan = off set jit = off set extra_float_digits = 1
 as $capture$
 declare
   child record;
