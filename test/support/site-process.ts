@@ -54,6 +54,8 @@ export async function startSiteProcess(
     readonly env?: Readonly<Record<string, string>>
     /** Authority of its certificate, for a site that speaks TLS. */
     readonly ca?: string
+    /** Where its administrator's token is, for a database that had a site before. */
+    readonly tokenFile?: string
   },
 ): Promise<SiteProcess> {
   const dataDir = await mkdtemp(join(tmpdir(), `syncline-${options.name}-`))
@@ -98,7 +100,7 @@ export async function startSiteProcess(
   })
   await start()
   const url = `${options.ca === undefined ? 'http' : 'https'}://127.0.0.1:${port}`
-  const token = (await readFile(join(dataDir, 'admin.token'), 'utf8')).trim()
+  const token = (await readFile(options.tokenFile ?? join(dataDir, 'admin.token'), 'utf8')).trim()
 
   const api: SiteProcess['api'] = async (method, path, body, headers = {}) => {
     const { status, text } = await ask(`${url}/api/v1${path}`, {
