@@ -58,11 +58,11 @@ export function withAlarms(rows: readonly StatusRow[], alarms: readonly Alarm[])
         (peer === row.peer && (resource === '' || row.resource === null || resource === row.resource)) ||
         (peer === '' && resource !== '' && resource === row.resource),
     )
-    const lights = [row.light, ...about.map(({ level }) => LIGHTS[level])]
+    const bad = about.filter(({ level }) => level !== 'info')
+    if (bad.length === 0) return row
+    const lights = [row.light, ...bad.map(({ level }) => LIGHTS[level])]
     const light = ORDER.find((each) => lights.includes(each)) ?? row.light
-    if (light === row.light) return row
-    const worst = about.filter(({ level }) => LIGHTS[level] === light).map(({ text }) => cell(text))
-    return { ...row, light, why: row.light === 'green' ? worst : [...worst, ...row.why] }
+    return { ...row, light, why: [...bad.map(({ text }) => cell(text)), ...(row.light === 'green' ? [] : row.why)] }
   })
 }
 

@@ -40,12 +40,14 @@ export const quarantine: Register = (program, session) => {
         .addOption(sideOption())
         .option('--peer <peer>', 'only those from this peer, or at it')
         .option('--resource <resource>', 'only those of this resource'),
-    run: async ({ site, out }, { side, cursor, ...query }) => {
+    run: async ({ site, out }, { side, peer, resource, limit, cursor }) => {
       const api = await site()
       // A place in one list means nothing in the other.
       const sides: readonly Side[] = side !== undefined ? [side] : cursor === undefined ? ['here', 'there'] : ['here']
       const pages = await Promise.all(
-        sides.map((each) => api.get<Page<QuarantineEntry>>('/quarantine', { ...query, cursor, side: each })),
+        sides.map((each) =>
+          api.get<Page<QuarantineEntry>>('/quarantine', { peer, resource, limit, cursor, side: each }),
+        ),
       )
       const [first] = pages
       const items = pages.flatMap((page) => page.items)

@@ -1,5 +1,14 @@
 import type { Static } from 'typebox'
-import { changeGrant, DIRECTIONS, findGrant, findPeer, type Grant, listGrants } from '../../store/index.ts'
+import {
+  changeGrant,
+  DIRECTIONS,
+  findGrant,
+  findPeer,
+  type Grant,
+  listGrants,
+  readSelf,
+  redrive,
+} from '../../store/index.ts'
 import { SynclineError } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { matchedRevision, revisionTag } from '../etag.ts'
@@ -28,7 +37,7 @@ const params = closed({ peer: peerRef, direction, resource: resourceName })
 
 /** /api/v1/peers/{peer}/grants: what a peer may pull and push. A grant is a setting of its peer and changes under the peer's ETag. */
 export const grantRoutes =
-  ({ store, key }: ServerDeps): Routes =>
+  ({ store, key, limits }: ServerDeps): Routes =>
   async (app) => {
     const list = {
       operationId: 'listGrants',
@@ -63,6 +72,8 @@ export const grantRoutes =
         const ifMatch = matchedRevision(request.headers['if-match'])
         const peer = await changeGrant(store.db, key, { peerId, resource, direction, ifMatch }, request.body)
         reply.header('etag', revisionTag(peer))
+        // What waited for the permission.
+        await redrive(store, await readSelf(store.db), null, limits)
         const made = await findGrant(store.db, peerId, resource, direction)
         if (made === null) throw new SynclineError('SYNC_REQUEST_CHANGED', 'the grant was taken back in the meantime')
         return view(made)

@@ -13,6 +13,8 @@ import {
   loadResources,
   type ResourceInfo,
   readRun,
+  readSelf,
+  redrive,
   setRunState,
   startRun,
 } from '../../store/index.ts'
@@ -103,7 +105,7 @@ const ATTACH = 'attach'
 
 /** /api/v1/resources, /api/v1/checks and /api/v1/operations: tables that are synced. */
 export const resourceRoutes =
-  ({ store, observe }: ServerDeps): Routes =>
+  ({ store, observe, limits }: ServerDeps): Routes =>
   async (app) => {
     const list = {
       operationId: 'listResources',
@@ -221,6 +223,8 @@ export const resourceRoutes =
           durationMs,
         })
       }
+      // What waited for the tables to be as they are now.
+      await redrive(store, await readSelf(store.db), null, limits)
       return resources
     }
 

@@ -83,6 +83,8 @@ export const waitingRoutes =
       const { complete, ...theirs } = request.body
       const link = await linkOf(deps, request)
       await noteTold(store.db, peerOf(request).id, theirs)
+      // What may have become possible since: the table or the grant changed, a transaction let go of a row.
+      await redrive(store, link.self, null, limits)
       const revived = complete ? await reviveBlocked(store, link, 'push', null, limits) : []
       if (revived.length > 0) await redrive(store, link.self, null, limits)
       return { ...(await toldTo(store.db, link.peer.id)), revived: revived.length }
