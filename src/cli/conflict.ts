@@ -64,7 +64,7 @@ export const conflict: Register = (program, session) => {
     examples: [
       'syncline conflict resolve 12 theirs',
       'syncline conflict resolve 12 ours --comment "counted again on site"',
-      'syncline conflict resolve 12 --field name=theirs --field beds=ours --set note="see file 7"',
+      'syncline conflict resolve 12 --field name=theirs --field beds=ours --set note=checked',
       'syncline conflict resolve 12 --field price=theirs --rule',
       `syncline conflict resolve theirs --all --peer hub --resource city --filter "country = 'AT'" --yes`,
     ],
