@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { findPeer, keyFingerprint, secretHash, verifySignature } from '../../src/store/index.ts'
+import { findPeer, keyFingerprint, recordVerdicts, secretHash, verifySignature } from '../../src/store/index.ts'
 import { decodePairingCode, encodePairingCode, pairingProof, parseCheckpoint } from '../../src/sync/index.ts'
 import { siteFactory } from '../support/sites.ts'
 import { addPeer, basic, PUBLIC_URL, type Question, serve } from './served.ts'
@@ -753,13 +753,100 @@ t.test(
     })
     await push('city', [{ id: randomUUID(), data: { name: 'X', country: 'YY' } }])
     const [last] = (await hub.ask(t, 'GET /api/v1/quarantine', { token: viewer })).json.items
-    t.equal((await hub.ask(t, `DELETE /api/v1/quarantine/${last.id}`, { token: operator })).status, 204)
-    t.equal((await hub.ask(t, `DELETE /api/v1/quarantine/${last.id}`, { token: operator })).status, 404)
+    const discard = `DELETE /api/v1/quarantine/${last.id}?because=entered%20twice`
+    t.equal((await hub.ask(t, discard, { token: operator })).status, 204)
+    t.equal((await hub.ask(t, discard, { token: operator })).status, 404)
+    const [entry] = (await hub.ask(t, 'GET /api/v1/log?action=discard', { token: viewer })).json.items
+    t.match(entry.message, /was given up by the operator because entered twice; it waited: country refers to/)
+
+    // Both sides tell each other what waits.
+    const told = { counts: { quarantined: 0, discarded: 0 }, quarantined: [], discarded: [], complete: false }
+    const greeted = (await hub.ask(t, 'GET /sync/v1/site', { token: field.token })).json
+    t.match(greeted, { waiting: { quarantined: 0, discarded: 1 }, heldMs: Number })
+    t.match(greeted.resources, [{ terms: /^.{22}$/ }])
+    const heard = await hub.ask(t, 'PUT /sync/v1/quarantine', { token: field.token, body: told })
+    t.match(heard.json, {
+      counts: { quarantined: 0, discarded: 1 },
+      discarded: [{ resource: 'city', id: last.recordId, by: 'the operator', because: 'entered twice' }],
+      revived: 0,
+    })
+    const there = { ...heard.json.discarded[0], because: null, by: 'somebody there' }
+    await hub.ask(t, 'PUT /sync/v1/quarantine', { token: field.token, body: { ...told, discarded: [there] } })
+    t.same(
+      (await hub.ask(t, 'GET /api/v1/quarantine?side=there', { token: viewer })).json.items,
+      [],
+      'no record here has the version that they speak of',
+    )
+    const waits = {
+      resource: 'city',
+      id: child.id,
+      version: null,
+      code: 'SYNC_RECORD_CONSTRAINT',
+      reason: 'its own words',
+      waitsFor: null,
+      dependants: 2,
+      attempts: 3,
+      firstAt: '2026-11-22T09:30:00.000000Z',
+      lastAt: '2026-11-22T09:30:00.000000Z',
+      retryAt: null,
+    }
+    await hub.ask(t, 'PUT /sync/v1/quarantine', { token: field.token, body: { ...told, quarantined: [waits] } })
+    const [seen] = (await hub.ask(t, 'GET /api/v1/quarantine?side=there', { token: viewer })).json.items
+    t.match(seen, { side: 'there', peer: 'quarantined', recordId: child.id, dependants: 2, via: null, change: null })
+    t.match((await hub.ask(t, `GET /api/v1/quarantine/${seen.id}?side=there`, { token: viewer })).json, seen)
+    t.equal((await hub.ask(t, 'GET /api/v1/quarantine/999?side=there', { token: viewer })).status, 404)
+    t.equal(
+      (await hub.ask(t, 'PUT /sync/v1/quarantine', { token: field.token, body: { ...told, more: 1 } })).json.code,
+      'SYNC_REQUEST_INVALID',
+    )
+    await hub.ask(t, 'PUT /sync/v1/quarantine', { token: field.token, body: told })
+
+    // Records that others wait for are given by id.
+    const ids = encodeURIComponent(JSON.stringify(['HR', 'nowhere']))
+    const chosen = await hub.ask(t, `GET /sync/v1/changes?resource=country&ids=${ids}`, {
+      token: field.token,
+      headers: { accept: 'application/json' },
+    })
+    t.match(chosen.json, { changes: [{ id: 'HR', data: { name: 'Croatia' } }] })
+    t.equal(chosen.json.checkpoint, undefined)
+    t.equal(chosen.headers['syncline-checkpoint'], undefined)
+    for (const wrong of ['HR', '[]', '[1]', '{}'])
+      t.equal(
+        (
+          await hub.ask(t, `GET /sync/v1/changes?resource=country&ids=${encodeURIComponent(wrong)}`, {
+            token: field.token,
+          })
+        ).json.code,
+        'SYNC_REQUEST_INVALID',
+      )
+    t.equal(
+      (await hub.ask(t, `GET /sync/v1/changes?resource=hospital&ids=${ids}`, { token: field.token })).json.code,
+      'SYNC_AUTH_FORBIDDEN',
+    )
     t.match((await hub.ask(t, `GET /api/v1/records/city/${last.recordId}/history`, { token: viewer })).json.items, [
       { reason: 'discarded' },
     ])
   },
 )
+
+t.test('alarms are listed, and tell how the site is', async (t) => {
+  t.match(await hub.ask(t, 'GET /health'), { status: 200, json: { status: 'ok', alarms: [] } })
+  const found = { code: 'disk-low', peer: '', resource: '/data', text: 'little room', mend: 'make some' } as const
+  const record = (level: 'warning' | 'critical', at: number, verdicts = [{ ...found, level }]) =>
+    recordVerdicts(site.store.db, { at, verdicts }, { calmMs: 0, channels: [], level: 'warning' })
+  await record('warning', 1_000)
+  t.match(await hub.ask(t, 'GET /health'), { status: 200, json: { status: 'warning', alarms: [{ code: 'disk-low' }] } })
+  await record('critical', 2_000)
+  t.match(await hub.ask(t, 'GET /health'), { status: 503, json: { status: 'critical' } })
+  t.equal((await hub.ask(t, 'GET /health/ready')).status, 200, 'an alarm takes no site out of a load balancer')
+  t.match((await hub.ask(t, 'GET /metrics')).text, /^syncline_alarm\{code="disk-low",peer="",level="critical"\} 1$/m)
+  t.match((await hub.ask(t, 'GET /api/v1/alarms?open=true&code=disk-low', { token: viewer })).json.items, [
+    { level: 'critical', text: 'little room', mend: 'make some', ended: null, notified: { begin: null, end: null } },
+  ])
+  await record('critical', 3_000, [])
+  t.match((await hub.ask(t, 'GET /api/v1/alarms?open=true', { token: viewer })).json.items, [])
+  t.match((await hub.ask(t, 'GET /api/v1/alarms?open=false&peer=', { token: viewer })).json.items, [{ ended: /^1970/ }])
+})
 
 t.test('a conflict is settled at the desk', async (t) => {
   const uuid = randomUUID()
@@ -988,7 +1075,8 @@ t.test('every operation of the document was asked, and is asked for by tests alo
   // Endless: test/server/hostile.pg.test.ts asks for it over a real connection.
   t.same(
     hub.contract.operations.filter((id) => !hub.contract.called.has(id)),
-    ['listenForChanges'],
+    // The other in test/e2e/waiting.e2e.test.ts.
+    ['listenForChanges', 'listenForEvents'],
   )
   t.ok(laptop.peer.id > 0)
 })
