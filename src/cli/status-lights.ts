@@ -1,5 +1,5 @@
-import type { LogEntry, Peer, ResourceCheck, RunEntry, Task } from '../store/index.ts'
-import { ago, cell, duration, plural, until } from './text.ts'
+import type { Agreement, Peer, ResourceCheck, RunEntry, Task } from '../store/index.ts'
+import { ago, cell, duration, plural, time, until } from './text.ts'
 
 export type Light = 'green' | 'amber' | 'red'
 
@@ -13,6 +13,9 @@ export type StatusRow = {
   readonly why: readonly string[]
   readonly lastRunAt: string | null
   readonly comparedAt: string | null
+  /** When both sites were last found equal, and how many records they held. */
+  readonly agreedAt: string | null
+  readonly agreedRecords: number | null
   readonly waiting: { readonly conflicts: number; readonly quarantine: number }
 }
 
@@ -22,8 +25,8 @@ export type StatusFacts = {
   readonly tasks: readonly Task[]
   /** Last run with each peer, by its name. */
   readonly lastRuns: ReadonlyMap<string, RunEntry>
-  /** Last comparison, by peer and resource: see `linkKey`. */
-  readonly comparisons: ReadonlyMap<string, LogEntry>
+  /** What the last comparison found, by peer and resource: see `linkKey`. */
+  readonly agreements: ReadonlyMap<string, Agreement>
   readonly checks: readonly ResourceCheck[]
   /** What waits, by peer and resource. */
   readonly conflicts: ReadonlyMap<string, number>
@@ -47,7 +50,9 @@ export function linkKey(peer: string, resource: string): string {
 export function statusRows(facts: StatusFacts): readonly StatusRow[] {
   return facts.peers.flatMap((peer) => {
     const tasks = facts.tasks.filter((task) => task.peer === peer.name)
-    return tasks.length === 0 ? [idleRow(peer, facts)] : tasks.map((task) => taskRow(peer, task, facts))
+    if (tasks.length > 0) return tasks.map((task) => taskRow(peer, task, facts))
+    const proved = [...facts.agreements.values()].filter((each) => each.peer === peer.name)
+    return proved.length > 0 ? proved.map((each) => servedRow(peer, each, facts)) : [idleRow(peer, facts)]
   })
 }
 
@@ -59,7 +64,7 @@ const amber = (text: string): Reason => ({ light: 'amber', text })
 function taskRow(peer: Peer, task: Task, facts: StatusFacts): StatusRow {
   const key = linkKey(peer.name, task.resource)
   const run = facts.lastRuns.get(peer.name)
-  const compared = facts.comparisons.get(key)
+  const agreement = facts.agreements.get(key)
   const waiting = { conflicts: facts.conflicts.get(key) ?? 0, quarantine: facts.quarantine.get(key) ?? 0 }
   const faults = facts.checks.find((check) => check.resource === task.resource)?.faults ?? []
   const reasons = [
@@ -68,20 +73,38 @@ function taskRow(peer: Peer, task: Task, facts: StatusFacts): StatusRow {
     ...waitingReasons(waiting),
     ...(task.enabled ? [] : [amber('the task is disabled')]),
     ...(run === undefined ? [amber('has not run yet')] : []),
-    ...comparisonReasons(peer, task, compared, facts.now),
+    ...comparisonReasons(peer, task.resource, agreement, facts.now),
   ]
   return {
-    ...verdict(reasons, `proved equal ${ago(compared?.at, facts.now)}`),
+    ...verdict(reasons, proofOf(agreement, facts.now)),
     peer: peer.name,
     resource: task.resource,
     mode: task.mode,
     lastRunAt: run?.startedAt ?? null,
-    comparedAt: compared?.at ?? null,
+    ...proofFields(agreement),
     waiting,
   }
 }
 
-/** A peer that does all the connecting: what it has and lacks is proved there. */
+/** A resource that a peer without a task here compares with us after its own runs. */
+function servedRow(peer: Peer, agreement: Agreement, facts: StatusFacts): StatusRow {
+  const { resource } = agreement
+  const key = linkKey(peer.name, resource)
+  const waiting = { conflicts: facts.conflicts.get(key) ?? 0, quarantine: facts.quarantine.get(key) ?? 0 }
+  const faults = facts.checks.find((check) => check.resource === resource)?.faults ?? []
+  const reasons = [
+    ...faults.map((fault) => red(`capture: ${cell(fault)}; see \`syncline resource check\``)),
+    ...peerReasons(peer, undefined, facts.now),
+    ...waitingReasons(waiting),
+    ...comparisonReasons(peer, resource, agreement, facts.now),
+  ]
+  return {
+    ...verdict(reasons, proofOf(agreement, facts.now)),
+    ...{ peer: peer.name, resource, mode: null, lastRunAt: peer.lastSeenAt, ...proofFields(agreement), waiting },
+  }
+}
+
+/** A peer that does all the connecting and never compared. */
 function idleRow(peer: Peer, facts: StatusFacts): StatusRow {
   const sum = (counts: ReadonlyMap<string, number>) =>
     [...counts].filter(([key]) => key.startsWith(`${peer.name}\n`)).reduce((total, [, n]) => total + n, 0)
@@ -98,7 +121,7 @@ function idleRow(peer: Peer, facts: StatusFacts): StatusRow {
     resource: null,
     mode: null,
     lastRunAt: peer.lastSeenAt,
-    comparedAt: null,
+    ...proofFields(undefined),
     waiting,
   }
 }
@@ -122,12 +145,46 @@ function waitingReasons({ conflicts, quarantine }: StatusRow['waiting']): readon
   ]
 }
 
-function comparisonReasons(peer: Peer, task: Task, compared: LogEntry | undefined, now: number): readonly Reason[] {
-  const command = `syncline verify ${cell(peer.name)} ${cell(task.resource)}`
-  if (compared === undefined) return [amber(`never compared: ${command}`)]
-  if (compared.result !== 'success') return [red(`found different ${ago(compared.at, now)}: ${cell(compared.message)}`)]
-  const age = now - Date.parse(compared.at)
-  return age > COMPARED_AGE_MAX_MS ? [amber(`last proved equal ${ago(compared.at, now)}: ${command}`)] : []
+/** Green needs a proof: the last word of a comparison, on everything that was written, not older than a day. */
+function comparisonReasons(
+  peer: Peer,
+  resource: string,
+  agreement: Agreement | undefined,
+  now: number,
+): readonly Reason[] {
+  const command = `syncline verify ${cell(peer.name)} ${cell(resource)}`
+  if (agreement === undefined) return [amber(`never compared: ${command}`)]
+  const { verdict, reason, comparedAt, differing, agreedAt, changedSince } = agreement
+  const because = reason === null ? '' : `: ${cell(reason)}`
+  const before = agreedAt === null ? 'not equal yet' : `last ${proofOf(agreement, now)}`
+  const old = now - Date.parse(comparedAt) > COMPARED_AGE_MAX_MS
+  switch (verdict) {
+    case 'different': {
+      const many = differing === null ? 'different' : `${plural(differing, 'record')} differ`
+      return [red(`${many}${because}; ${before}; to mend: ${command} --repair`)]
+    }
+    case 'waiting':
+      return [amber(`differs by what waits${because}; ${before}`)]
+    case 'unknown':
+      return [amber(`could not be proved${because}; ${before}`)]
+    default:
+      if (old) return [amber(`${before}, which is too long ago: ${command}`)]
+      return changedSince ? [amber(`changes wait for the next run; ${before}`)] : []
+  }
+}
+
+/** When both sites held the same, and how much that was: equal at 03:14:05, 171,075 records. */
+function proofOf(agreement: Agreement | undefined, now: number): string {
+  if (agreement === undefined || agreement.agreedAt === null) return 'never equal'
+  const [day = '', clock = ''] = time(agreement.agreedAt).split(' ')
+  const [today = ''] = time(new Date(now).toISOString()).split(' ')
+  const records = agreement.agreedRecords === null ? '' : `, ${plural(agreement.agreedRecords, 'record')}`
+  return `equal at ${day === today ? clock : `${day} ${clock}`}${records}`
+}
+
+function proofFields(agreement: Agreement | undefined): Pick<StatusRow, 'comparedAt' | 'agreedAt' | 'agreedRecords'> {
+  const { comparedAt = null, agreedAt = null, agreedRecords = null } = agreement ?? {}
+  return { comparedAt, agreedAt, agreedRecords }
 }
 
 function verdict(reasons: readonly Reason[], proof: string): Pick<StatusRow, 'light' | 'why'> {

@@ -1,4 +1,13 @@
-import type { Alarm, Conflict, LogEntry, Peer, QuarantineEntry, ResourceCheck, RunEntry, Task } from '../store/index.ts'
+import type {
+  Agreement,
+  Alarm,
+  Conflict,
+  Peer,
+  QuarantineEntry,
+  ResourceCheck,
+  RunEntry,
+  Task,
+} from '../store/index.ts'
 import { alarmLines, withAlarms } from './alarm.ts'
 import type { Api, Page } from './api.ts'
 import { type Register, verb } from './command.ts'
@@ -31,7 +40,7 @@ export const status: Register = (program, session) => {
   verb(program, session, {
     use: 'status',
     does: 'Shows each peer and resource: green, amber or red, and why',
-    more: 'Green means proved equal: the last run succeeded and a comparison within a day found no difference.',
+    more: 'Green means proved equal: the last run succeeded, and a comparison found both sites equal since anything moved, within a day.',
     examples: ['syncline status', 'syncline status --json'],
     run: async ({ site, out }) => {
       const api = await site()
@@ -48,27 +57,24 @@ export const status: Register = (program, session) => {
 }
 
 async function factsOf(api: Api, { waiting }: SiteInfo): Promise<StatusFacts> {
-  const [peers, tasks, checks, conflicts, quarantine] = await Promise.all([
+  const [peers, tasks, checks, conflicts, quarantine, agreements] = await Promise.all([
     api.all<Peer>('/peers'),
     api.all<Task>('/tasks'),
     api.get<{ readonly items: readonly ResourceCheck[] }>('/checks'),
     waiting.conflicts > 0 ? waitingItems<Conflict>(api, '/conflicts', { open: true }) : [],
     waiting.quarantine > 0 ? waitingItems<QuarantineEntry>(api, '/quarantine', {}) : [],
+    api.get<{ readonly items: readonly Agreement[] }>('/agreements'),
   ])
   const runs = peers.map(async ({ name }) => {
     const { items } = await api.get<Page<RunEntry>>('/runs', { peer: name, limit: 1 })
     return items.map((run) => [name, run] as const)
-  })
-  const comparisons = tasks.map(async ({ peer, resource }) => {
-    const { items } = await api.get<Page<LogEntry>>('/log', { peer, resource, action: 'verify', limit: 1 })
-    return items.map((entry) => [linkKey(peer, resource), entry] as const)
   })
   return {
     peers: peers.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
     tasks: tasks.toSorted((a, b) => (a.resource < b.resource ? -1 : 1)),
     checks: checks.items,
     lastRuns: new Map((await Promise.all(runs)).flat()),
-    comparisons: new Map((await Promise.all(comparisons)).flat()),
+    agreements: new Map(agreements.items.map((each) => [linkKey(each.peer, each.resource), each])),
     conflicts: countByLink(conflicts),
     quarantine: countByLink(quarantine),
     now: Date.now(),

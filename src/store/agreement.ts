@@ -35,6 +35,8 @@ export type Agreement = {
   readonly differing: number | null
   readonly agreedAt: string | null
   readonly agreedRecords: number | null
+  /** Whether something was written here since the last comparison. */
+  readonly changedSince: boolean
 }
 
 /** For the run: with the same head here and nothing from the peer, an agreement still holds. */
@@ -238,10 +240,13 @@ type AgreementRow = {
   readonly took_ms: number
 }
 
+const HEAD_NOW = sql`
+  (select c.xact::text from syncline.record c where c.resource_id = a.resource_id order by c.xact desc, c.record_id desc limit 1) as head_now`
+
 /** Every agreement, or those with one peer, in order of peer and resource. */
 export async function listAgreements(db: Kysely<Database>, peerId?: number): Promise<readonly Agreement[]> {
   const { rows } = await sql<AgreementRow>`
-    select p.name as peer, r.name as resource, a.* from syncline.agreement a
+    select p.name as peer, r.name as resource, a.*, ${HEAD_NOW} from syncline.agreement a
       join syncline.peer p on p.id = a.peer_id join syncline.resource r on r.id = a.resource_id
      where ${peerId === undefined ? sql`true` : sql`a.peer_id = ${peerId}`} order by 1, 2`.execute(db)
   return rows.map(toAgreement)
@@ -250,8 +255,7 @@ export async function listAgreements(db: Kysely<Database>, peerId?: number): Pro
 /** What is known of the agreement with a peer, by resource, with the heads as they are now. */
 export async function proofsOf(db: Kysely<Database>, peerId: number): Promise<ReadonlyMap<string, Proof>> {
   const { rows } = await sql<AgreementRow>`
-    select p.name as peer, r.name as resource, a.*,
-           (select c.xact::text from syncline.record c where c.resource_id = a.resource_id order by c.xact desc, c.record_id desc limit 1) as head_now
+    select p.name as peer, r.name as resource, a.*, ${HEAD_NOW}
       from syncline.agreement a join syncline.peer p on p.id = a.peer_id join syncline.resource r on r.id = a.resource_id
      where a.peer_id = ${peerId}`.execute(db)
   return new Map(
@@ -274,6 +278,7 @@ function toAgreement(row: AgreementRow): Agreement {
     differing: row.differing,
     agreedAt: row.agreed_at === null ? null : isoTime(row.agreed_at),
     agreedRecords: count(row.agreed_records),
+    changedSince: row.head !== null && row.head !== (row.head_now ?? '0'),
   }
 }
 

@@ -10,7 +10,7 @@ import {
 } from '../../src/cli/doctor-checks.ts'
 import type { SiteInfo } from '../../src/cli/status.ts'
 import { linkKey, type StatusFacts, statusRows } from '../../src/cli/status-lights.ts'
-import type { LogEntry, Peer, RunEntry, Task } from '../../src/store/index.ts'
+import type { Agreement, Peer, RunEntry, Task } from '../../src/store/index.ts'
 
 const NOW = Date.parse('2026-11-22T12:00:00Z')
 const HOUR = 3_600_000
@@ -72,24 +72,35 @@ const run: RunEntry = {
   message: null,
   counts: {},
 }
-const compared = { result: 'success', at: before(HOUR), message: 'equal' } as LogEntry
+const agreement: Agreement = {
+  peer: 'hub',
+  resource: 'city',
+  verdict: 'equal',
+  reason: null,
+  comparedAt: before(HOUR),
+  records: 171_075,
+  differing: null,
+  agreedAt: before(HOUR),
+  agreedRecords: 171_075,
+  changedSince: false,
+}
 
 type Change = Partial<Omit<StatusFacts, 'peers' | 'tasks'>> & {
   readonly peer?: Partial<Peer>
   readonly task?: Partial<Task> | null
   readonly run?: Partial<RunEntry> | null
-  readonly compared?: Partial<LogEntry> | null
+  readonly proof?: Partial<Agreement> | null
 }
 
 /** A link that is well, except for what is given. */
 function row(change: Change = {}) {
-  const { peer: peerChange, task: taskChange, run: runChange, compared: comparedChange, ...facts } = change
+  const { peer: peerChange, task: taskChange, run: runChange, proof: proofChange, ...facts } = change
   const key = linkKey('hub', 'city')
   const rows = statusRows({
     peers: [{ ...peer, ...peerChange }],
     tasks: taskChange === null ? [] : [{ ...task, ...taskChange }],
     lastRuns: new Map(runChange === null ? [] : [['hub', { ...run, ...runChange }]]),
-    comparisons: new Map(comparedChange === null ? [] : [[key, { ...compared, ...comparedChange }]]),
+    agreements: new Map(proofChange === null ? [] : [[key, { ...agreement, ...proofChange }]]),
     checks: [{ resource: 'city', faults: [] }],
     conflicts: new Map(),
     quarantine: new Map(),
@@ -102,19 +113,39 @@ function row(change: Change = {}) {
 }
 
 t.test('green means that the last run succeeded and a comparison found both sides equal', async (t) => {
-  t.same(row(), { light: 'green', why: 'proved equal 1 h ago' })
+  t.match(row(), { light: 'green', why: /^equal at \d\d:00:00, 171,075 records$/ })
+  t.match(row({ task: null }), { light: 'green', why: /^equal at/ }, 'also where the peer does all the comparing')
   t.match(row({ run: { result: 'warning' } }), { light: 'green' }, 'what waits is counted by itself')
 })
 
 t.test('what is not proved is amber, and says how to prove it', async (t) => {
-  t.match(row({ compared: null }), { light: 'amber', why: 'never compared: syncline verify hub city' })
-  t.match(row({ compared: { at: before(25 * HOUR) } }), { light: 'amber', why: /last proved equal 1 d ago/ })
+  t.match(row({ proof: null }), { light: 'amber', why: 'never compared: syncline verify hub city' })
+  const old = before(25 * HOUR)
+  t.match(row({ proof: { comparedAt: old, agreedAt: old } }), {
+    light: 'amber',
+    why: /last equal at 2026-11-2\d \d\d:00:00, 171,075 records, which is too long ago: syncline verify hub city/,
+  })
+  t.match(row({ proof: { changedSince: true } }), {
+    light: 'amber',
+    why: /changes wait for the next run; last equal at/,
+  })
+  t.match(row({ proof: { verdict: 'waiting', reason: '2 changes wait here' } }), {
+    light: 'amber',
+    why: /^differs by what waits: 2 changes wait here; last equal at/,
+  })
+  t.match(row({ proof: { verdict: 'unknown', reason: 'comparing takes longer than 15 s', agreedAt: null } }), {
+    light: 'amber',
+    why: 'could not be proved: comparing takes longer than 15 s; not equal yet',
+  })
   t.match(row({ run: null }), { light: 'amber', why: 'has not run yet' })
   t.match(row({ task: { enabled: false } }), { light: 'amber', why: /disabled/ })
   t.match(row({ peer: { paused: true, failures: 3 } }), { light: 'amber', why: 'the peer is paused' })
   t.match(row({ peer: { clockOffsetMs: -120_000 } }), { light: 'amber', why: 'its clock is 2 min off' })
   t.match(row({ conflicts: new Map([[linkKey('hub', 'city'), 2]]) }), { light: 'amber', why: '2 conflicts to decide' })
-  t.match(row({ task: null }), { light: 'amber', why: /no task here; it was last seen 1 min ago/ })
+  t.match(row({ task: null, proof: null }), {
+    light: 'amber',
+    why: /no task here; it was last seen 1 min ago/,
+  })
 })
 
 t.test('a failure, a quarantine, a difference or a broken trigger is red', async (t) => {
@@ -124,23 +155,23 @@ t.test('a failure, a quarantine, a difference or a broken trigger is red', async
     why: 'last run failed: connect ECONNREFUSED (4 times in a row, again in 1 min)',
   })
   t.match(row({ peer: { failures: 1 } }), { light: 'red', why: 'the peer fails' })
-  t.match(row({ compared: { result: 'warning', message: '3 differ' } }), {
+  t.match(row({ proof: { verdict: 'different', differing: 3, reason: '10 records here, 7 at the peer' } }), {
     light: 'red',
-    why: /different 1 h ago: 3 differ/,
+    why: /^3 records differ: 10 records here, 7 at the peer; last equal at .*; to mend: syncline verify hub city --repair$/,
   })
   t.match(row({ checks: [{ resource: 'city', faults: ['trigger is missing'] }] }), {
     light: 'red',
     why: /trigger is missing/,
   })
   const quarantine = new Map([[linkKey('hub', 'city'), 1]])
-  t.match(row({ quarantine, compared: null }), { light: 'red', why: /^1 record in quarantine; never compared/ })
+  t.match(row({ quarantine, proof: null }), { light: 'red', why: /^1 record in quarantine; never compared/ })
   t.match(
-    row({ quarantine, task: null }),
+    row({ quarantine, task: null, proof: null }),
     { light: 'red', why: /^1 record in quarantine/ },
     'also of a peer without a task here',
   )
   t.match(
-    row({ quarantine: new Map([[linkKey('hub2', 'city'), 1]]), task: null }),
+    row({ quarantine: new Map([[linkKey('hub2', 'city'), 1]]), task: null, proof: null }),
     { light: 'amber' },
     'not of another peer',
   )

@@ -2,6 +2,7 @@ import type { FastifyPluginAsync } from 'fastify'
 import type { ServerDeps } from '../deps.ts'
 import type { ExchangeDeps } from '../exchange.ts'
 import { createSeats, createWatch } from '../watch.ts'
+import { agreementRoutes } from './agreements.ts'
 import { alarmRoutes } from './alarms.ts'
 import { brakeRoutes } from './brakes.ts'
 import { changesRoutes } from './changes.ts'
@@ -59,7 +60,7 @@ export const administration =
   async (app) => {
     const nouns = [
       ...[siteRoutes, peerRoutes, grantRoutes, invitationRoutes, resourceRoutes, recordRoutes, taskRoutes, runRoutes],
-      ...[conflictRoutes, quarantineRoutes, alarmRoutes, tokenRoutes, settingRoutes],
+      ...[agreementRoutes, conflictRoutes, quarantineRoutes, alarmRoutes, tokenRoutes, settingRoutes],
     ]
     for (const routes of [...nouns, explainRoutes, undoRoutes, brakeRoutes, previewRoutes]) app.register(routes(deps))
   }
