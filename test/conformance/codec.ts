@@ -108,10 +108,19 @@ const version = fc
     origin,
     clock,
     fc.option(fc.dictionary(origin, clock, { maxKeys: 3, noNullPrototype: true }), { nil: undefined }),
+    fc.option(value),
   )
-  .map(([by, at, seen]) => {
+  .map(([by, at, seen, marked]) => {
     const others = Object.entries(seen ?? {}).filter(([other]) => other !== by)
-    return { origin: by, clock: at, ...(others.length > 0 && { seen: Object.fromEntries(others) }) }
+    const version = { origin: by, clock: at, ...(others.length > 0 && { seen: Object.fromEntries(others) }) }
+    if (marked === null) return version
+    const [one = [by, at]] = others
+    const fields = {
+      '*': { dots: { [by]: at } },
+      price: { dots: Object.fromEntries([[by, at], one]), values: { [by]: marked } },
+      stock: { dots: { [by]: at }, base: Object.fromEntries([one]), sums: { [by]: '-1.50' } },
+    }
+    return { ...version, fields }
   })
 
 const data = fc.uniqueArray(fc.tuple(column, value), { maxLength: 4, selector: ([key]) => key }).map(Object.fromEntries)

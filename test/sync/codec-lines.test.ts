@@ -77,7 +77,7 @@ t.test('lines: a batch is written as the wire says', async (t) => {
       {
         kind: 'put',
         id: 'a"\t',
-        version: { origin: 'o1', clock: 7, seen: { o2: 5, o3: 6 } },
+        version: { origin: 'o1', clock: 7, seen: { o2: 5, o3: 6 }, fields: { name: { dots: { o3: 6 } } } },
         data: { name: 'x\ny', n: null },
         refs: { country: { resource: 'country', id: 'CH' }, odd: null },
       },
@@ -88,7 +88,7 @@ t.test('lines: a batch is written as the wire says', async (t) => {
   )
   t.strictSame(others, [])
   t.strictSame(batch?.text.split('\n'), [
-    '"a\\"\\t"\t7\t2\t{"0":5,"1":6}\tp\t["CH",null,"x\\ny",null]',
+    '"a\\"\\t"\t7\t2\t{"0":5,"1":6,"fields":{"name":{"dots":{"1":6}}}}\tp\t["CH",null,"x\\ny",null]',
     '"b"\t9\t1\t\td\t',
     '"c"\t\t\t\tl\t',
   ])
@@ -167,6 +167,14 @@ t.test('lines: an envelope that the database could misread is refused with its l
   t.match(why(t, '"a"\t17\t0\t{"x":5}\tp\t["x"]'), /seen names "x"/)
   t.match(why(t, '"a"\t17\t0\t{"0":"5"}\tp\t["x"]'), /the clock in seen of origin 0 must be a whole number/)
   t.match(why(t, '"a"\t17\t0\t{"0":}\tp\t["x"]'), /JSON/)
+  t.match(
+    why(t, '"a"\t17\t0\t{"fields":{"name":{"dots":{"0":18}}}}\tp\t["x"]'),
+    /names a write of "0" that the version has not seen/,
+  )
+  t.match(
+    why(t, '"a"\t17\t0\t{"fields":{"name":{"dots":{"9":1}}}}\tp\t["x"]'),
+    /names a write of "9" that the version has not seen/,
+  )
   t.match(why(t, '"a"\t9999999999999999\t0\t\tp\t["x"]'), /clock must be a whole number/)
   t.match(why(t, '""\t17\t0\t\tp\t["x"]'), /id must be a text that is not empty/)
   t.match(why(t, '"\\u0000"\t17\t0\t\tp\t["x"]'), /id holds a character that no database text can hold/)

@@ -107,6 +107,23 @@ const REFUSED: readonly (readonly [change: string, why: RegExp])[] = [
   ],
   ['{"id":"a","data":{},"version":{"origin":"o","clock":1,"seen":{"":1}}}', /an origin in version.seen must be a text/],
   ['{"id":"a","data":{},"version":{"origin":"o","clock":1,"seen":{"o":2}}}', /gives its own origin another clock/],
+  ...(
+    [
+      ['[]', /version.fields must be an object of columns/],
+      ['{"":{"dots":{"o":1}}}', /must be an object with dots/],
+      ['{"a":{}}', /dots must be an object of origins and clocks/],
+      ['{"a":{"dots":{}}}', /dots must be an object of origins and clocks/],
+      ['{"a":{"dots":{"o":1},"x":1}}', /unknown member "x"/],
+      ['{"a":{"dots":{"o":2}}}', /names a write of "o" that the version has not seen/],
+      ['{"a":{"dots":{"p":1}}}', /names a write of "p" that the version has not seen/],
+      ['{"a":{"dots":{"o":"1"}}}', /must be a whole number/],
+      ['{"a":{"dots":{"o":1},"values":{"p":1}}}', /values names "p", which is not among its dots/],
+      ['{"a":{"dots":{"o":1},"sums":{"o":"1"}}}', /base and sums, or neither/],
+      ['{"a":{"dots":{"o":1},"base":{"o":1},"sums":{"o":1}}}', /must be a decimal number as text/],
+    ] as const
+  ).map(
+    ([fields, why]) => [`{"id":"a","data":{},"version":{"origin":"o","clock":1,"fields":${fields}}}`, why] as const,
+  ),
   ['{"id":"a","refs":{"country":"CH"}}', /refs\["country"\] must be null or an object with resource and id/],
   ['{"id":"a","refs":{"country":{"resource":"country"}}}', /refs\["country"\].id must be a text/],
   ['{"id":"a","refs":{"country":{"id":"CH"}}}', /refs\["country"\].resource must be the name of a resource/],

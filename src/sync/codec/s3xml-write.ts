@@ -64,7 +64,7 @@ function resourceNode(resource: string, change: Change): object {
       '@origin': version.origin,
       '@clock': version.clock,
       '@seen': version.seen && JSON.stringify(version.seen),
-      '@fields': version.fields && JSON.stringify(version.fields),
+      '@fields': version.fields && jsonText(version.fields),
     }),
     ...(change.kind === 'put'
       ? fieldNodes(change)
@@ -89,13 +89,12 @@ function fieldNodes(change: PutChange): object {
 function valueAttribute(value: Json): object {
   if (value === null) return { '@null': 'true' }
   if (typeof value === 'string' && ISO_TIME.test(value)) return { '@value': value }
-  // JSON escapes all other characters that XML lacks.
-  return {
-    '@value': JSON.stringify(value).replace(
-      /[\ufffe\uffff]/g,
-      (character) => `\\u${character.charCodeAt(0).toString(16)}`,
-    ),
-  }
+  return { '@value': jsonText(value) }
+}
+
+/** JSON escapes all other characters that XML lacks. */
+function jsonText(value: unknown): string {
+  return JSON.stringify(value).replace(/[\ufffe\uffff]/g, (character) => `\\u${character.charCodeAt(0).toString(16)}`)
 }
 
 function escapeXml(text: string, name: string): string {
