@@ -41,8 +41,19 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       at timestamptz not null default now(),
       primary key (peer_id, resource)
     );
+    alter table syncline.task add column mapping jsonb not null default '{}';
+    comment on column syncline.task.mapping is 'How columns here and at the peer belong together: rename, constant, omit.';
     comment on table syncline.peer_schema is 'The columns of resources at peers, as they last told.';
   `
+  await sql`
+    create function syncline.misfit(given jsonb, columns int4) returns jsonb
+    language plpgsql as $$
+    begin
+      raise exception using errcode = '22023',
+        message = format('the record has %s values where the batch announces %s columns', jsonb_array_length(given), columns);
+    end
+    $$
+  `.execute(db)
   for (const text of statements.compile(db).sql.split(/;\s*$/m)) {
     if (text.trim() !== '') await sql.raw(text).execute(db)
   }

@@ -7,7 +7,7 @@ import { emptyReport } from './report.ts'
 import { liveTable } from './resources.ts'
 import type { Database } from './schema.ts'
 import { fieldsSql, originSql, seenSql, stagedLinesSql, targetTable } from './stage.ts'
-import { incomingSql, type WriteContext } from './write.ts'
+import { incomingSql, type WriteContext, writtenColumns } from './write.ts'
 
 /** Below this the usual way costs as little. */
 const ROWS_MIN = 100
@@ -97,8 +97,9 @@ async function writeLines(
     : sql``
   if (context.peer === null) throw new SynclineError('SYNC_INTERNAL', 'records written by hand are staged')
   const limit = sql`(extract(epoch from clock_timestamp()) * 1000000)::int8 + ${context.clockAheadMaxMicros}::int8`
-  const names = [resource.keyColumn, ...write.columns.map(({ column }) => column.name)].map((name) => sql.id(name))
-  const values = write.columns.map((each) => sql.raw(incomingSql(write, each)))
+  const written = writtenColumns(write)
+  const names = [resource.keyColumn, ...written.map(({ column }) => column.name)].map((name) => sql.id(name))
+  const values = written.map((each) => sql.raw(incomingSql(write, each)))
   // Only columns of type json are read from the text itself.
   const payload = write.columns.some(({ column }) => column.baseType.endsWith('json')) ? sql`payload` : sql`null::text`
   const { rows } = await sql<{ versions: number; living: number; plain: boolean | null }>`
@@ -121,7 +122,9 @@ async function writeLines(
       select ${sql.join([sql`s.id::${sql.raw(resource.keyType)}`, ...values])} from line s returning 1
     )
     select (select records from total) as versions, (select count(*) from living)::int as living,
-           (select bool_and(plain and jsonb_array_length(s.v) = ${batch.columns.length}) ${parentsFound(write)} from line s) as plain`.execute(trx)
+           (select bool_and(plain and jsonb_array_length(s.v) = ${batch.columns.length}) ${parentsFound(write)} from line s) as plain`.execute(
+    trx,
+  )
   const [row] = rows
   return row !== undefined && row.plain === true && row.versions === batch.count && row.living === batch.count
 }

@@ -1,15 +1,15 @@
 import { sql, type Transaction } from 'kysely'
-import type { BatchReport, LineBatch, Policy } from '../sync/index.ts'
+import { type BatchReport, type Json, type LineBatch, type Mapping, NO_MAPPING, type Policy } from '../sync/index.ts'
 import { writeAllNew } from './all-new.ts'
 import { closeSettledConflicts } from './conflict-close.ts'
 import { explain } from './explain.ts'
 import { attempt, findUnreadable, isReadingFault, writeWithoutFaulty } from './isolate.ts'
+import { noteKept } from './kept.ts'
 import { raisePurged } from './purged.ts'
 import { quarantineStaged, releaseApplied } from './quarantine.ts'
 import { siteIds } from './registry/index.ts'
-import { noteKept } from './kept.ts'
 import { emptyReport, reportStaged } from './report.ts'
-import type { ResourceInfo } from './resources.ts'
+import type { Column, ResourceInfo } from './resources.ts'
 import { noteRunBatch } from './run-batch.ts'
 import type { Database } from './schema.ts'
 import { settleConflicts } from './settle.ts'
@@ -46,6 +46,8 @@ export type ApplyContext = {
   readonly grant?: { readonly columns: readonly string[] | null; readonly filter: WriteContext['filter'] }
   /** Looks at what is classified before any of it is written, and throws to stop it. Batches that only add are not shown. */
   readonly guard?: ((trx: Transaction<Database>, counts: StageCounts) => Promise<void>) | undefined
+  /** Columns that the task leaves out or gives a fixed value. */
+  readonly mapping?: Mapping | undefined
   /** What to do with records that left the filter of the link. */
   readonly onLeft: 'keep' | 'remove'
   readonly recordBytesMax: number
@@ -173,21 +175,36 @@ async function writeStaged(
 }
 
 function writeContext(context: ApplyContext, batch: LineBatch): WriteContext {
-  const { resource } = context
+  const { resource, mapping = NO_MAPPING } = context
+  const fixed = Object.keys(mapping.constant)
   const places = batch.columns.map((name, at) => ({
     name,
     at,
     column: resource.columns.find((column) => column.name === name && column.sent),
   }))
+  const taken = places.filter(({ name }) => !mapping.omit.includes(name) && !fixed.includes(name))
   return {
     resource,
-    columns: places.flatMap(({ at, column }) => (column === undefined ? [] : [{ at, column }])),
-    unknown: places.flatMap(({ name, at, column }) => (column === undefined ? [{ name, at }] : [])),
+    columns: taken.flatMap(({ at, column }) => (column === undefined ? [] : [{ at, column }])),
+    constants: resource.columns.flatMap((column) =>
+      column.sent && fixed.includes(column.name)
+        ? [{ column, constant: constantText(column, mapping.constant[column.name]) }]
+        : [],
+    ),
+    width: batch.columns.length,
+    unknown: taken.flatMap(({ name, at, column }) => (column === undefined ? [{ name, at }] : [])),
     source: context.peer?.siteId ?? null,
     runId: context.runId,
     rule: context.policy.name,
     filter: context.grant?.filter,
   }
+}
+
+/** A constant as the database reads it. */
+function constantText(column: Column, value: Json | undefined): string | null {
+  if (column.form === 'json') return JSON.stringify(value ?? null)
+  if (value === null || value === undefined) return null
+  return typeof value === 'object' ? JSON.stringify(value) : String(value)
 }
 
 /** A record pushed without a version that is new here gets the time of its arrival. */

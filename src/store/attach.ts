@@ -279,6 +279,8 @@ export function columnsOf(facts: TableFacts, key: string): readonly Column[] {
         ? {}
         : {
             reference: {
+      declared: column.declared,
+      hasDefault: column.hasDefault,
               tableSchema: foreignKey.tableSchema,
               tableName: foreignKey.tableName,
               targetColumn: foreignKey.targetColumn,

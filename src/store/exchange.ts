@@ -4,6 +4,7 @@ import {
   type BatchReport,
   type FieldRules,
   type LineBatch,
+  type Mapping,
   type Outcome,
   type Policy,
   type PolicyName,
@@ -205,6 +206,7 @@ export type PullTask = {
   readonly onConflict: string
   readonly master: string | null
   readonly fields?: FieldRules | undefined
+  readonly mapping?: Mapping | undefined
   readonly onLeft: 'keep' | 'remove'
 }
 
@@ -234,7 +236,7 @@ export async function writeByHand(
 
 /** How what we pull is applied: by the task. */
 export function pullChoice(task: PullTask, self: SelfEntry, resource: ResourceInfo): ContextChoice {
-  return { policy: policyOf(task, self, resource), unknownFields: 'park', onLeft: task.onLeft }
+  return { policy: policyOf(task, self, resource), unknownFields: 'park', onLeft: task.onLeft, mapping: task.mapping }
 }
 
 /** How what a peer pushes is applied: within its grant, by the policy of our task with it where there is one. Null without a grant. */
@@ -252,7 +254,7 @@ export async function pushChoice(store: Store, link: Link, resource: ResourceInf
 }
 
 export type ContextChoice = Pick<ApplyContext, 'policy' | 'unknownFields' | 'onLeft'> &
-  Partial<Pick<ApplyContext, 'grant' | 'guard'>>
+  Partial<Pick<ApplyContext, 'grant' | 'guard' | 'mapping'>>
 
 export async function applyContext(
   store: Store,

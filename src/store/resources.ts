@@ -17,6 +17,10 @@ export type Column = {
   readonly type: string
   readonly form: ColumnForm
   readonly notNull: boolean
+  /** As PostgreSQL writes it, with its length or precision. Absent where it was attached by an earlier program. */
+  readonly declared?: string | undefined
+  /** The database fills it in where nothing is sent. */
+  readonly hasDefault?: boolean | undefined
   /** False for local keys and generated columns: they stay on their site. */
   readonly sent: boolean
   readonly reference?: ColumnReference | undefined
@@ -122,7 +126,7 @@ export function sentColumns(resource: ResourceInfo, only?: readonly string[] | n
 
 /** Changes with any change of what travels; sites compare it to notice that their tables differ. */
 export function fingerprintOf(columns: readonly Column[]): string {
-  const text = JSON.stringify(columns.filter((c) => c.sent).map((c) => [c.name, c.typeName, c.notNull]))
+  const text = JSON.stringify(columns.filter((c) => c.sent).map((c) => [c.name, c.declared ?? c.typeName, c.notNull]))
   return createHash('sha256').update(text).digest('hex').slice(0, 16)
 }
 
@@ -244,6 +248,7 @@ export type ColumnFacts = {
   readonly typeName: string
   readonly type: string
   readonly baseType: string
+  readonly declared: string
   readonly notNull: boolean
   readonly generated: boolean
   readonly identity: string
@@ -281,7 +286,7 @@ export async function readTableFacts(db: Kysely<Database>, table: string): Promi
       union all
       select b.attname, b.attnum, t.typbasetype from base b join pg_type t on t.oid = b.typid where t.typtype = 'd'
     )
-    select a.attname as name, t.typname as "typeName", format('%I.%I', n.nspname, t.typname) as type, bt.typname as "baseType",
+    select a.attname as name, t.typname as "typeName", format_type(a.atttypid, a.atttypmod) as declared, format('%I.%I', n.nspname, t.typname) as type, bt.typname as "baseType",
            a.attnotnull or t.typnotnull as "notNull", a.attgenerated <> '' as generated, a.attidentity::text as identity,
            a.atthasdef as "hasDefault",
            a.attidentity <> '' or coalesce((select pg_get_expr(d.adbin, d.adrelid) like 'nextval(%' from pg_attrdef d

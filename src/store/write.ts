@@ -2,15 +2,19 @@ import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { quoteIdent, quoteLiteral } from './capture.ts'
 import { COUNTED, countingInsert, notWhole } from './digest-sum.ts'
 import { referenceSql } from './lines-sql.ts'
+import { noteParked } from './relay.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
-import { noteParked } from './relay.ts'
 import { emptyOwnReferences, type StageCounts } from './stage.ts'
 
 export type WriteContext = {
   readonly resource: ResourceInfo
   /** Columns of the batch that this table has, with their place in the payload. */
   readonly columns: readonly { readonly column: Column; readonly at: number }[]
+  /** Columns to which the task gives a fixed value, as text of the database. */
+  readonly constants: readonly { readonly column: Column; readonly constant: string | null }[]
+  /** How many values each record of the batch has. */
+  readonly width: number
   /** Columns of the batch that this table has not: kept in `parked`. */
   readonly unknown: readonly { readonly name: string; readonly at: number }[]
   /** Site the batch came from; versions settled here are announced to everybody instead. */
@@ -21,6 +25,9 @@ export type WriteContext = {
   /** Condition that living rows must meet before and after (alias `t`), where the peer's grant has a filter. */
   readonly filter?: RawBuilder<boolean> | undefined
 }
+
+/** A column that is written: from the payload, or a constant. */
+export type Written = { readonly column: Column; readonly at: number; readonly constant?: string | null | undefined }
 
 /** Staged rows n in [from, to]. */
 export type Range = { readonly from: number; readonly to: number }
@@ -139,12 +146,12 @@ function ignored(what: string): Error {
 }
 
 async function updateRows(trx: Transaction<Database>, context: WriteContext, range: Range): Promise<void> {
-  const { resource, columns } = context
+  const { resource } = context
+  const columns = writtenColumns(context)
   const key = sql.id(resource.keyColumn)
   const table = sql.raw(liveTable(resource))
   const due = sql`s.class = 'f' and s.kind = 'p' and not s.l_deleted and ${within(range)}`
-  const rows = sql`select s.id::${sql.raw(resource.keyType)} as key, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s
-    where ${due} order by s.id offset 0`
+  const rows = stagedRows(context, due)
   const found = sql`exists (select from ${table} t where t.${key} = s.id::${sql.raw(resource.keyType)})`
   if (columns.length > 0) {
     const assignments = columns.map((each) => sql`${sql.id(each.column.name)} = ${sql.raw(incomingSql(context, each))}`)
@@ -167,25 +174,37 @@ async function insertRows(
   range: Range,
   which: RawBuilder<unknown>,
 ): Promise<void> {
-  const { resource, columns } = context
+  const { resource } = context
+  const columns = writtenColumns(context)
   const names = sql.join([sql.id(resource.keyColumn), ...columns.map((each) => sql.id(each.column.name))])
   const values = sql.raw(['s.key', ...columns.map((each) => incomingSql(context, each))].join(', '))
   const due = sql`s.kind = 'p' and ${which} and ${within(range)}`
   const { rows: expected } = await sql<{ count: string }>`
     select count(*) from pg_temp.syncline_stage s where ${due}`.execute(trx)
   const { numAffectedRows } = await sql`
-    insert into ${sql.raw(liveTable(resource))} (${names}) select ${values} from (
-      select s.id::${sql.raw(resource.keyType)} as key, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s
-       where ${due} order by s.id offset 0) s`.execute(trx)
+    insert into ${sql.raw(liveTable(resource))} (${names}) select ${values} from (${stagedRows(context, due)}) s`.execute(
+    trx,
+  )
   if (numAffectedRows !== BigInt(expected[0]?.count ?? 0)) throw ignored('inserted')
 }
 
+/** Columns that are written, with the place of their value in the payload, or the value that the task gives them. */
+export function writtenColumns({ columns, constants }: WriteContext): readonly Written[] {
+  return [...columns, ...constants.map((each) => ({ ...each, at: -1 }))]
+}
+
+/** Staged rows with their payload as `v`, which has a value for each column of the batch, no more and no less (I11). */
+function stagedRows({ resource, width }: WriteContext, due: RawBuilder<unknown>): RawBuilder<unknown> {
+  return sql`
+    select x.key, x.payload, case when jsonb_array_length(x.v) = ${sql.lit(width)} then x.v else syncline.misfit(x.v, ${sql.lit(width)}) end as v from (
+      select s.id::${sql.raw(resource.keyType)} as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where ${due} order by s.id offset 0) x`
+}
+
 /** The value of a column from payload array `s.v`. Casts go to the bare type: what is too long is refused by the assignment, never cut. */
-export function incomingSql(
-  context: Pick<WriteContext, 'resource'>,
-  each: { readonly column: Column; readonly at: number },
-): string {
-  const { column, at } = each
+export function incomingSql(context: Pick<WriteContext, 'resource'>, each: Written): string {
+  const { column, at, constant } = each
+  if (constant !== undefined)
+    return constant === null ? `null::${column.type}` : `${quoteLiteral(constant)}::${column.type}`
   const text = `(s.v ->> ${at})`
   const reference = context.resource.references.find((other) => other.column.name === column.name)
   if (reference !== undefined && (!reference.direct || (reference.cyclic && !column.notNull))) {
@@ -242,9 +261,7 @@ async function dropParked(trx: Transaction<Database>, resource: ResourceInfo, ra
   await sql`
     delete from syncline.parked k using pg_temp.syncline_stage s
      where k.resource_id = ${resource.id} and k.record_id = s.id and (s.class = 'f' and (s.kind = 'd' or s.l_deleted) or s.class = 'r') and ${within(range)}
-       and exists (select from syncline.parked_field where resource_id = ${resource.id})`.execute(
-    trx,
-  )
+       and exists (select from syncline.parked_field where resource_id = ${resource.id})`.execute(trx)
 }
 
 /** Also where the content here is the same and only the incoming version goes on: what is unknown here may differ. */
@@ -258,7 +275,8 @@ async function parkUnknown(trx: Transaction<Database>, context: WriteContext, ra
   await sql`
     insert into syncline.parked as k (resource_id, record_id, fields)
     select ${context.resource.id}, s.id, jsonb_build_object(${sql.join(pairs)}) from (
-      select s.id, s.payload::jsonb as v from pg_temp.syncline_stage s where s.class in ('n', 'f') and s.kind = 'p' and ${within(range)} offset 0) s
+      select s.id, s.payload::jsonb as v from pg_temp.syncline_stage s
+       where (s.class in ('n', 'f') or s.class = 'v' and s.clock = s.in_clock and s.origin = s.in_origin) and s.kind = 'p' and ${within(range)} offset 0) s
     on conflict (resource_id, record_id) do update set fields = k.fields || excluded.fields`.execute(trx)
 }
 

@@ -1,7 +1,7 @@
 import t from 'tap'
-import { attach, serveChanges } from '../../src/store/index.ts'
+import { applyPull, attach, serveChanges } from '../../src/store/index.ts'
 import { changesOfLines, decodeLines, linesBody, splitSets } from '../../src/sync/index.ts'
-import { introduce, LIMITS, linkOf, pullAll, type Site, siteFactory, syncOnce } from '../support/sites.ts'
+import { introduce, LIMITS, linkOf, pullAll, type Site, siteFactory, syncOnce, TASK } from '../support/sites.ts'
 
 const FULL = 'create table place (id text primary key, name text, extra text, detail jsonb, price numeric(12,2))'
 const BARE = 'create table place (id text primary key, name text)'
@@ -119,4 +119,33 @@ t.test('I11: every record may carry fields of its own', async (t) => {
                 where f.key = 'c11' or k.record_id::int & (1 << substr(f.key, 2)::int) > 0)`)
   await syncOnce(b, c)
   t.same(await c.sql('select count(*)::int as n, count(c11)::int as c11 from place'), [{ n: 900, c11: 900 }])
+})
+
+t.test('I11: a record with more or fewer values than its batch announces is set aside alone, by name', async (t) => {
+  for (const rows of [3, 150]) {
+    const [a, b] = await chain()
+    await a.sql(`insert into place (id, name) select n::text, 'x' from generate_series(1, ${rows}) n`)
+    await pullAll(b, a)
+    await a.sql(`update place set name = 'y'`)
+    const batch = await serveChanges(a.store, linkOf(a, b), { resource: 'place', columns: ['name'] }, LIMITS)
+    const text = batch.text
+      .split('\n')
+      .map((line, n) =>
+        n === 0 ? line.replace(/\["y"\]$/, '["y","surplus"]') : n === 1 ? line.replace(/\["y"\]$/, '[]') : line,
+      )
+      .join('\n')
+    for (const line of ['', text.replaceAll('\t"', '\t"').replace(/^"\d+"/gm, (id) => `"new ${id.slice(1)}`)]) {
+      const report = await applyPull(
+        b.store,
+        linkOf(b, a),
+        { task: TASK, batch: { ...batch, text: line === '' ? text : line }, runId: null },
+        LIMITS,
+      )
+      t.match(report.counts, { applied: rows - 2, quarantined: 2 })
+      t.match(report.rejections, [
+        { reason: /the record has 2 values where the batch announces 1 columns/ },
+        { reason: /the record has 0 values where the batch announces 1 columns/ },
+      ])
+    }
+  }
 })
