@@ -1071,6 +1071,119 @@ t.test('what nobody foresaw is a bare 500, and the log has the rest under the id
   t.equal(answer.json.instance, `urn:syncline:request:${answer.headers['x-request-id']}`)
 })
 
+t.test(
+  'I10: what a peer pushes beyond its grant is stopped, shown, and released by name; a push can be tried first',
+  async (t) => {
+    const uuid = randomUUID()
+    const braker = await addPeer(hub, { name: 'braker', uuid }, ['city'])
+    const push = (query: string, body: unknown, headers: Question['headers'] = {}) =>
+      hub.ask(t, `POST /sync/v1/changes?resource=city${query}`, { token: braker.token, body, headers })
+    const [one, two] = [randomUUID(), randomUUID()]
+    const puts = { changes: [one, two].map((id) => ({ id, data: { name: 'Braked' } })) }
+    const deletes = { changes: [one, two].map((id) => ({ id, deleted: true })) }
+    const tried = await push('&preview=values', puts)
+    t.match(tried.json, {
+      counts: { applied: 2 },
+      preview: { inserts: 2, updates: 0, deletes: 0, braked: null, samples: [] },
+    })
+    t.equal((await hub.ask(t, `GET /api/v1/records/city/${one}`, { token: viewer })).status, 404)
+    t.match((await push('', puts)).json, { counts: { applied: 2 } })
+
+    const grant = '/api/v1/peers/braker/grants/push/city'
+    t.match((await admin(t, `PUT ${grant}`, { maxDeletes: '1' }, anyRevision)).json, {
+      maxDeletes: '1',
+      maxChanges: null,
+    })
+    t.equal((await admin(t, `PUT ${grant}`, { maxDeletes: 'few' }, anyRevision)).json.code, 'SYNC_REQUEST_INVALID')
+    t.match((await push('&preview=values', deletes)).json, { preview: { deletes: 2, braked: /would delete 2 of/ } })
+    t.match((await push('&preview=heads', deletes)).json, {
+      preview: { deletes: 2, samples: [one, two], braked: null },
+    })
+    t.equal((await push('&preview=yes', deletes)).status, 400)
+    const stopped = await push('', deletes, { 'syncline-due': 'deletes=5' })
+    t.match(stopped, {
+      status: 409,
+      json: { code: 'SYNC_RUN_BRAKED', retry: 'after-fix', detail: /what braker pushes of "city" would delete 2/ },
+    })
+    t.equal((await hub.ask(t, `GET /api/v1/records/city/${one}`, { token: viewer })).status, 200)
+
+    const open = await hub.ask(t, 'GET /api/v1/brakes?open=true&peer=braker', { token: viewer })
+    t.match(open.json.items, [
+      { resource: 'city', direction: 'receive', rules: ['deletes'], facts: { deletes: 2, announced: 5 } },
+    ])
+    const where = `/api/v1/brakes/${open.json.items[0].token}`
+    t.equal((await hub.ask(t, `POST ${where}/release`, { token: viewer, body: {} })).status, 403)
+    const released = await hub.ask(t, `POST ${where}/release`, { token: operator, body: { comment: 'they closed' } })
+    t.match(released.json, { comment: 'they closed', releasedAt: /^20/ })
+    t.equal(
+      (await hub.ask(t, `POST ${where}/release`, { token: operator, body: {} })).json.code,
+      'SYNC_REQUEST_CHANGED',
+    )
+    t.equal((await hub.ask(t, 'POST /api/v1/brakes/nothing/release', { token: operator, body: {} })).status, 404)
+    t.match((await push('', deletes)).json, { counts: { applied: 2 } })
+    t.match((await hub.ask(t, `GET ${where}`, { token: viewer })).json, { usedAt: /^20/, endedAt: null })
+
+    const pull = (query: string) => hub.ask(t, `GET /sync/v1/changes?resource=city${query}`, { token: braker.token })
+    const weighed = await pull(`&limit=1&weigh=true&canary=${one}`)
+    t.match(weighed.headers, {
+      'syncline-empty': 'false',
+      'syncline-canary': 'deleted',
+      'syncline-due': /^puts=\d+, deletes=\d+$/,
+    })
+    t.equal((await pull(`&weigh=true&canary=${randomUUID()}`)).headers['syncline-canary'], 'missing')
+    t.notOk('syncline-empty' in (await pull('&limit=1')).headers, 'nobody asked')
+    const heads = JSON.parse((await pull('&heads=true&limit=1')).text.split('\n')[0] ?? '')
+    t.same(heads.data ?? {}, {}, 'versions without values')
+
+    const greet = (headers: Question['headers']) => hub.ask(t, 'GET /sync/v1/site', { token: braker.token, headers })
+    t.match(await greet({ 'syncline-site': site.self.uuid }), { status: 409, json: { code: 'SYNC_PEER_CLONED' } })
+    t.match(await greet({ 'syncline-site': randomUUID() }), { status: 502, json: { code: 'SYNC_PEER_MISMATCH' } })
+    t.match(await greet({ 'syncline-site': uuid, 'syncline-mark': 'first' }), {
+      status: 200,
+      json: { mark: /^[0-9a-z]+$/ },
+    })
+    await greet({ 'syncline-mark': 'second' })
+    await site.sql(`update syncline.peer_mark set superseded_at = superseded_at - interval '2 minutes'`)
+    t.match(await greet({ 'syncline-mark': 'first' }), {
+      status: 409,
+      json: { code: 'SYNC_PEER_CLONED', detail: new RegExp(uuid) },
+    })
+  },
+)
+
+t.test('a run and a change of a task can be previewed by whoever may run it', async (t) => {
+  const ask = (body: object, token = operator) => hub.ask(t, 'POST /api/v1/sync/preview', { token, body })
+  t.equal((await ask({}, viewer)).status, 403)
+  t.match((await ask({ peer: 'field-laptop', resources: ['city'] })).json, {
+    items: [{ peer: 'field-laptop', tasks: [] }],
+  })
+  t.equal(hub.asked.at(-1), 'previewSync {"peer":"field-laptop","resources":["city"]}')
+  t.equal((await ask({ peer: 'nobody' })).status, 404)
+  const made = await admin(t, 'POST /api/v1/tasks', {
+    peer: 'field-laptop',
+    resource: 'country',
+    mode: 'pull',
+    maxDeletes: '5%',
+    canary: 'AT',
+  })
+  t.match(made.json, { maxDeletes: '5%', maxChanges: null, emptyGuard: true, canary: 'AT' })
+  const where = `/api/v1/tasks/${made.json.id}`
+  t.match(
+    (await admin(t, `PATCH ${where}`, { emptyGuard: false, canary: null, maxChanges: 'none' }, anyRevision)).json,
+    {
+      maxDeletes: '5%',
+      maxChanges: 'none',
+      emptyGuard: false,
+      canary: null,
+    },
+  )
+  t.equal((await admin(t, `PATCH ${where}`, { maxDeletes: '-1' }, anyRevision)).json.code, 'SYNC_REQUEST_INVALID')
+  const tried = await hub.ask(t, `POST ${where}/preview`, { token: operator, body: { filter: `name = 'x'` } })
+  t.match(tried.json, { peer: 'field-laptop', newLog: false })
+  t.match(hub.asked.at(-1), /"change":\{"resource":"country","settings":\{"filter":"name = 'x'"\}\}/)
+  await admin(t, `DELETE ${where}`, undefined, anyRevision)
+})
+
 t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {
   // Endless: test/server/hostile.pg.test.ts asks for it over a real connection.
   t.same(
