@@ -105,7 +105,7 @@ export async function checkConflicts(sites: readonly SimSite[], oracle: Oracle):
 }
 
 /** I1, I3, I6: sites at rest are equal, and what they hold is what was written. */
-export async function checkRest(sites: readonly SimSite[], oracle: Oracle): Promise<void> {
+export async function checkRest(sites: readonly SimSite[], oracle: Oracle, newest: boolean): Promise<void> {
   const holdings: Holding[] = []
   for (const site of sites) holdings.push(await holdingOf(site))
   const [first] = sites
@@ -119,7 +119,7 @@ export async function checkRest(sites: readonly SimSite[], oracle: Oracle): Prom
     differ('content', first, content, site, other)
     differ('versions', first, versions, site, otherVersions)
   }
-  const faults = oracle.judge(holdings)
+  const faults = oracle.judge(holdings, newest)
   if (faults.length > 0) throw new Finding(faults.join('\n  '))
 }
 
@@ -138,21 +138,31 @@ function differ(what: string, first: SimSite, a: readonly string[], site: SimSit
   )
 }
 
-/** The records of a resource that differ between two sites, by comparing everything. */
-export async function fullComparison(here: SimSite, there: SimSite): Promise<ReadonlyMap<string, ReadonlySet<string>>> {
-  const lines = async (site: SimSite) =>
-    new Map(
-      (await recordsOf(site.app)).map((each) => [
-        `${each.resource}\t${each.id}`,
-        `${each.origin} ${each.clock} ${each.deleted}`,
-      ]),
-    )
-  const [a, b] = [await lines(here), await lines(there)]
-  const found = new Map<string, Set<string>>(RESOURCES.map((name) => [name, new Set()]))
-  for (const key of new Set([...a.keys(), ...b.keys()])) {
-    const [resource = '', id = ''] = key.split('\t')
-    if (a.get(key) !== b.get(key)) found.get(resource)?.add(id)
+/** What differs between two sites by comparing everything that lives, and of which records one of them knows that they wait. */
+export type Comparison = {
+  readonly differ: readonly { readonly id: string; readonly onlyHere: boolean }[]
+  readonly waits: readonly string[]
+}
+
+export async function fullComparison(here: SimSite, there: SimSite): Promise<ReadonlyMap<string, Comparison>> {
+  const [ours, theirs] = [await recordsOf(here.app), await recordsOf(there.app)]
+  const found = new Map<string, Comparison>()
+  for (const name of RESOURCES) {
+    const living = (records: typeof ours) =>
+      new Map(
+        records
+          .filter(({ resource, deleted }) => resource === name && !deleted)
+          .map((each) => [each.id, `${each.origin} ${each.clock}`]),
+      )
+    const [a, b] = [living(ours), living(theirs)]
+    const ids = [...new Set([...a.keys(), ...b.keys()])].filter((id) => a.get(id) !== b.get(id))
+    const waits: string[] = []
+    for (const site of [here, there]) {
+      for (const { resource, id } of await waitingAt(site)) if (resource === name) waits.push(id)
+      for (const { resource, recordId, open } of await conflictsAt(site))
+        if (resource === name && open) waits.push(recordId)
+    }
+    found.set(name, { differ: ids.map((id) => ({ id, onlyHere: !b.has(id) })), waits })
   }
-  for (const { resource, id, peer } of await waitingAt(here)) if (peer === there.name) found.get(resource)?.delete(id)
   return found
 }

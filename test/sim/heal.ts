@@ -1,15 +1,17 @@
 /** The end of a seed: everything works again, time passes, persons do what waits for them, and sites come to rest. */
+import { mend } from './application.ts'
 import { checkRest } from './check.ts'
 import { contentOf, type Waiting, waitingAt } from './inspect.ts'
 import { machine } from './machine.ts'
 import { FAIR, network } from './network.ts'
-import { mend } from './operations.ts'
+import { PROBE } from './operations.ts'
 import { Finding, shorten } from './oracle.ts'
 import type { SimSite } from './site.ts'
-import { drain, endLate, look, resolveOne, revive, startRun, verify, type World } from './world.ts'
+import { drain, endLate, look, resolveOne, revive, startHousekeeping, startRun, verify, type World } from './world.ts'
 
 const ROUNDS_MAX = 25
 const HELPS_MAX = 12
+const BELIEVED_MS = 300_000
 const DAY_MICROS = 86_400_000_000
 
 export async function heal(world: World): Promise<void> {
@@ -27,13 +29,28 @@ export async function heal(world: World): Promise<void> {
   await setClocksRight(world)
   for (let helps = 0; ; helps++) {
     await syncUntilQuiet(world)
+    await keepHouses(world, false)
+    await syncUntilQuiet(world)
     await look(world)
     if (!(await helpOnce(world))) break
     if (helps === HELPS_MAX) throw new Finding(`stuck: persons are needed again and again: ${await needs(world)}`)
   }
-  await checkRest(sites, world.oracle)
+  await checkRest(sites, world.oracle, newest(world))
+  await keepHouses(world, true)
+  await look(world)
   for (let n = 0; n < world.shape.links.length; n++) await verify(world, n)
   await probe(world)
+}
+
+/** By policy `newer` the newest wins; where clocks were wrong by more than sites believe each other, cause and effect go before it. */
+function newest({ shape }: World): boolean {
+  const wrong = shape.actions.some((action) => action.do === 'clock' && Math.abs(action.skewMs) > BELIEVED_MS)
+  return shape.policy === 'newer' && !wrong
+}
+
+async function keepHouses(world: World, prune: boolean): Promise<void> {
+  for (const site of world.sites) startHousekeeping(world, site, prune)
+  await drain(world)
 }
 
 /** All clocks show the same time, later than any of them did. */
@@ -122,14 +139,15 @@ async function probe(world: World): Promise<void> {
   const { sites, shape } = world
   const at = sites[shape.actions.length % sites.length]
   if (at === undefined) return
-  const said = await mend(at.app, at.name, [`insert into tag (id, label) values ('probe', $word)`], world.oracle)
+  const said = await mend(at.app, at.name, [`insert into tag (id, label) values ('${PROBE}', $word)`], world.oracle)
   world.tell(`probe at ${at.name}: ${said}`)
   const moved = await syncUntilQuiet(world)
-  await checkRest(sites, world.oracle)
+  await checkRest(sites, world.oracle, newest(world))
   const links = new Set(shape.links.map(({ here, there }) => [here, there].sort().join()))
   // Where both sides of a link begin runs, each asks and tells by its own checkpoints.
   if (links.size === sites.length - 1 && links.size === shape.links.length && moved !== links.size) {
     throw new Finding(`echo: one change of ${at.name} travelled ${moved} times over ${links.size} links`)
   }
-  if ((await contentOf(at)).every((line) => !line.startsWith('tag probe'))) throw new Finding('lost: the probe is gone')
+  if ((await contentOf(at)).every((line) => !line.startsWith(`tag ${PROBE}`)))
+    throw new Finding('lost: the probe is gone')
 }

@@ -1,5 +1,6 @@
 /** Reads what a site holds straight from its database. */
 import type pg from 'pg'
+import { ALL_IDS } from './operations.ts'
 import type { Held, Holding } from './oracle.ts'
 import type { SimSite } from './site.ts'
 
@@ -8,10 +9,18 @@ const LIVE = `
   union all select 'visit', key::text, label from visit
   union all select 'tag', id, label from tag`
 
+/** Every id that a simulation uses: of what is purged, only a hash of the id is left. */
+const IDS = `unnest(array['${ALL_IDS.join("','")}'])`
+
 const RECORDS = `
   select r.name as resource, c.record_id as id, o.origin, c.clock::text, c.deleted, l.label, c.xact::text
     from syncline.record c join syncline.resource r on r.id = c.resource_id join syncline.site o on o.id = c.origin
     left join (${LIVE}) l on l.resource = r.name and l.id = c.record_id and not c.deleted
+  union all
+  select r.name, i.id, o.origin, p.clock::text, true, null, p.xact::text
+    from syncline.purged p join syncline.resource r on r.id = p.resource_id join syncline.site o on o.id = p.origin
+    join ${IDS} i(id) on hashtextextended(i.id, 0) = p.id_hash
+   where not exists (select from syncline.record c where c.resource_id = p.resource_id and c.record_id = i.id)
    order by 1, 2`
 
 /** Losing, waiting and overwritten values. */
@@ -58,9 +67,12 @@ export async function strays(site: SimSite): Promise<readonly string[]> {
 /** What each version has seen, its own dot included: by record and origin. */
 export async function knowledgeOf(site: SimSite): Promise<ReadonlyMap<string, bigint>> {
   const { rows } = await site.app.query<{ key: string; clock: string }>(`
-    select r.name || ' ' || c.record_id || ' of ' || o.origin as key, s.clock::text from syncline.record c join syncline.resource r on r.id = c.resource_id
+    select r.name || ' ' || c.id || ' of ' || o.origin as key, max(s.clock)::text as clock from (
+      select resource_id, record_id as id, origin, clock, seen from syncline.record
+      union all select p.resource_id, i.id, p.origin, p.clock, p.seen from syncline.purged p join ${IDS} i(id) on hashtextextended(i.id, 0) = p.id_hash
+    ) c join syncline.resource r on r.id = c.resource_id
      cross join lateral (select c.origin, c.clock union all select e.key::int4, e.value::int8 from jsonb_each_text(c.seen) e) s(origin, clock)
-      join syncline.site o on o.id = s.origin`)
+      join syncline.site o on o.id = s.origin group by 1`)
   return new Map(rows.map(({ key, clock }) => [key, BigInt(clock)]))
 }
 

@@ -93,6 +93,9 @@ export function createOracle() {
       if (held.label !== null && !held.deleted) labels.add(`${record(held)} ${held.label}`)
       if (held.deleted) labels.add(`${record(held)} deleted`)
     }
+    // Tombstones may be purged; whatever lives nowhere is deleted.
+    const living = new Set(holdings.flatMap(({ records }) => records.filter((held) => !held.deleted).map(record)))
+    for (const write of writes) if (!living.has(record(write))) labels.add(`${record(write)} deleted`)
     const there = (write: Write) => here.has(write) || labels.has(`${record(write)} ${write.label ?? 'deleted'}`)
     const alive = new Set<Write>()
     // Children are younger than their parents.
@@ -121,8 +124,11 @@ export function createOracle() {
       return count
     },
 
-    /** Faults of sites that are quiet and equal: what is lost, and what rose from the dead. */
-    judge(holdings: readonly Holding[]): readonly string[] {
+    /**
+     * Faults of sites that are quiet and equal: what is lost, and what rose from the dead. With `newest`, also what won although something
+     * that it did not know was newer.
+     */
+    judge(holdings: readonly Holding[], newest: boolean): readonly string[] {
       const faults: string[] = []
       const alive = survivors(holdings)
       for (const write of writes) {
@@ -144,6 +150,13 @@ export function createOracle() {
           const newer = [...younger(same.at(-1) as Write)].filter((each) => !each.lost)
           faults.push(`revived: ${name} is ${word ?? 'deleted'} although ${newer.map(tell).join(', ')} had seen that`)
         }
+        const best = made
+          .filter((write) => !write.lost && ![...younger(write)].some((each) => !each.lost))
+          .toSorted(byNewest)
+          .at(-1)
+        if (newest && best !== undefined && best.label !== word && !made.some((write) => write.lost)) {
+          faults.push(`not the newest: ${name} is ${word ?? 'deleted'} although ${tell(best)} is newer`)
+        }
       }
       return faults
     },
@@ -160,6 +173,10 @@ export function createOracle() {
     write.children.forEach(add)
     return found
   }
+}
+
+function byNewest(a: Write, b: Write): number {
+  return Number(BigInt(a.clock) - BigInt(b.clock)) || (a.origin < b.origin ? -1 : 1)
 }
 
 export function tell(write: Write): string {

@@ -11,7 +11,7 @@ export type Shape = {
   readonly sites: number
   readonly topology: 'pair' | 'chain' | 'star' | 'ring' | 'mesh'
   readonly links: readonly Link[]
-  readonly policy: 'newer' | 'master' | 'ask'
+  readonly policy: 'newer' | 'master' | 'ask' | 'merge'
   readonly master: number
   readonly batchRows: readonly number[]
   readonly weather: Weather
@@ -19,13 +19,14 @@ export type Shape = {
 }
 
 export type Action = { readonly n: number; readonly site: number; readonly gap: number; readonly pauseMs: number } & (
-  | { readonly do: 'write' | 'begin'; readonly operation: Operation }
+  | { readonly do: 'write'; readonly operations: readonly Operation[] }
+  | { readonly do: 'begin'; readonly operation: Operation }
   | { readonly do: 'end'; readonly commit: boolean }
   | { readonly do: 'run'; readonly link: number; readonly back: boolean }
   | { readonly do: 'crash'; readonly down: number }
   | { readonly do: 'part'; readonly link: number; readonly length: number }
   | { readonly do: 'clock'; readonly skewMs: number }
-  | { readonly do: 'dump' | 'restore' | 'quiet' | 'look' | 'verify' | 'resolve' | 'column' }
+  | { readonly do: 'house' | 'dump' | 'restore' | 'quiet' | 'look' | 'verify' | 'resolve' | 'column' }
 )
 
 const WEIGHTS = {
@@ -42,11 +43,12 @@ const WEIGHTS = {
   look: 4,
   verify: 4,
   resolve: 3,
+  house: 5,
   column: 0.6,
 }
 export type ActionName = keyof typeof WEIGHTS
 
-const FIRST_WRITES = 8
+const FIRST_WRITES = 5
 const DAY_MS = 86_400_000
 const JUMPS_MS = [
   -30 * DAY_MS,
@@ -79,9 +81,9 @@ export function planOf(seed: string, wishes: Wishes = {}): Shape {
   const drawn = random.pick(['chain', 'star', 'ring', 'ring', 'mesh'] as const)
   const topology = sites === 2 ? 'pair' : (wishes.topology ?? drawn)
   const links = linksOf(topology, sites, random)
-  const policy = random.pick(['newer', 'newer', 'master', 'ask'] as const)
+  const policy = random.pick(['newer', 'newer', 'master', 'ask', 'merge'] as const)
   const rough = random.pick([0, 0.02, 0.06, 0.12])
-  const count = wishes.actions ?? random.pick([40, 60, 90])
+  const count = wishes.actions ?? random.pick([30, 45, 70])
   const all = Array.from({ length: count }, (_, n) => actionOf(seed, n, sites, links.length))
   const actions = all.filter(
     (action) => wishes.keep?.has(action.n) !== false && wishes.without?.includes(action.do) !== true,
@@ -125,6 +127,7 @@ function actionOf(seed: string, n: number, sites: number, links: number): Action
   const base = { n, site: random.below(sites), gap, pauseMs: 1 + random.below(random.chance(0.2) ? 200_000 : 3_000) }
   switch (name) {
     case 'write':
+      return { ...base, do: name, operations: Array.from({ length: 1 + random.below(3) }, () => operationOf(random)) }
     case 'begin':
       return { ...base, do: name, operation: operationOf(random) }
     case 'end':

@@ -89,16 +89,18 @@ t.test('the oracle notices what is lost, what rose from the dead and what nobody
     site: 'a',
     before,
   })
-  const after = (records: readonly Held[], kept: readonly Held[] = []) => {
+  const after = (records: readonly Held[], kept: readonly Held[] = [], newest = false) => {
     const oracle = createOracle()
     oracle.add(write('one', '1'))
     oracle.add(write('two', '2', held('one', '1')))
     oracle.add({ ...write('three', '3', held('one', '1')), origin: 'b' })
-    return oracle.judge([{ site: 'a', records, kept }]).join()
+    return oracle.judge([{ site: 'a', records, kept }], newest).join()
   }
   const three = { ...held('three', '3'), origin: 'b' }
   t.equal(after([held('two', '2')], [three]), '')
   t.equal(after([three], [held('two', '2')]), '')
+  t.equal(after([three], [held('two', '2')], true), '')
+  t.match(after([held('two', '2')], [three], true), /^not the newest: tag t1 is two/)
   t.match(after([held('two', '2')]), /^lost: a's three of tag t1/)
   t.match(
     after([held('one', '1')], [held('two', '2'), three]),

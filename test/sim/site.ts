@@ -1,7 +1,7 @@
 /** A simulated site: its database, its program while that lives, and the connections of its application. */
 import pg from 'pg'
 import { createConnections, type RunEvents, type RunnerDeps } from '../../src/client/index.ts'
-import { createObserve } from '../../src/observe/index.ts'
+import { createObserve, type Observe } from '../../src/observe/index.ts'
 import { buildApp, type ServerActions } from '../../src/server/index.ts'
 import {
   ensureSelf,
@@ -31,6 +31,7 @@ export const LIMITS = {
 
 /** The program of a site while it lives. */
 export type Program = {
+  readonly observe: Observe
   readonly process: Process
   readonly store: Store
   readonly self: Self
@@ -123,7 +124,7 @@ export async function startProgram(databases: Databases, site: SimSite, alarm: A
     })
     await app.ready()
     network.connect(originOf(site.index), { site: site.name, process, app })
-    return { process, store, self, runner: { store, self: current, connections, limits, events } }
+    return { process, observe, store, self, runner: { store, self: current, connections, limits, events } }
   })
   process.gated = true
 }

@@ -1,9 +1,8 @@
 /** undici of simulated sites: a request goes to the simulated network. */
-import { errors } from 'undici'
 import { machine } from '../machine.ts'
 import { type NetworkRequest, network } from '../network.ts'
 
-export { errors }
+export * from 'undici'
 
 export class Agent {
   async request(request: NetworkRequest): Promise<unknown> {
