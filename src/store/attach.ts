@@ -1,7 +1,7 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
 import { adoptMissed } from './adopt.ts'
-import { CAPTURE_VERSION, captureFaults, installCapture, quoteIdent, removeCapture } from './capture.ts'
+import { CAPTURE_VERSION, captureFaults, captureWarnings, installCapture, quoteIdent, removeCapture } from './capture.ts'
 import { SENT_ID_BYTES_MAX } from './collect.ts'
 import type { Store } from './database.ts'
 import { beginDigest } from './digest-sum.ts'
@@ -122,7 +122,12 @@ export async function detach(store: Store, name: string): Promise<void> {
   })
 }
 
-export type ResourceCheck = { readonly resource: string; readonly faults: readonly string[] }
+export type ResourceCheck = {
+  readonly resource: string
+  readonly faults: readonly string[]
+  /** What works, and an owner of the table could still improve; absent when there is nothing. */
+  readonly warnings?: readonly string[]
+}
 
 /** Compares every resource with its table as it is now: triggers, columns, registration. */
 export async function checkResources(db: Kysely<Database>, name?: string): Promise<readonly ResourceCheck[]> {
@@ -139,7 +144,8 @@ export async function checkResources(db: Kysely<Database>, name?: string): Promi
     if (unfit > 0)
       faults.push(`${unfit} record(s) cannot travel: their identity is empty or longer than ${SENT_ID_BYTES_MAX} bytes`)
     if (!resource.ready) faults.push('existing rows are not all registered; attach the table again to go on')
-    checks.push({ resource: resource.name, faults })
+    const warnings = await captureWarnings(db, resource)
+    checks.push({ resource: resource.name, faults, ...(warnings.length > 0 && { warnings }) })
   }
   return checks
 }
@@ -273,14 +279,14 @@ export function columnsOf(facts: TableFacts, key: string): readonly Column[] {
       type: column.type,
       form: formOf(column),
       notNull: column.notNull,
+      declared: column.declared,
+      hasDefault: column.hasDefault,
       // The identity travels as the record id, once.
       sent: column.name !== key && !staysLocal(facts, column),
       ...(foreignKey === undefined
         ? {}
         : {
             reference: {
-      declared: column.declared,
-      hasDefault: column.hasDefault,
               tableSchema: foreignKey.tableSchema,
               tableName: foreignKey.tableName,
               targetColumn: foreignKey.targetColumn,

@@ -272,9 +272,10 @@ export async function captureFaults(db: Kysely<Database>, resource: ResourceInfo
   if (tables.length === 0) return [{ table: qualified(resource), fault: 'the table no longer exists' }]
   for (const table of tables) {
     const found = await triggersOf(db, table.oid, resource)
+    const mine = await ownsTable(db, table.oid)
     for (const event of EVENTS) {
       const trigger = found.get(triggerName(event))
-      const fault = faultOf(trigger)
+      const fault = faultOf(trigger, mine)
       if (fault !== null) faults.push({ table: table.name, fault: `trigger ${triggerName(event)} ${fault}` })
     }
   }
@@ -285,6 +286,25 @@ export async function captureFaults(db: Kysely<Database>, resource: ResourceInfo
     faults.push({ table: qualified(resource), fault: 'the triggers were made by another version of the program' })
   }
   return faults
+}
+
+/**
+ * What an owner could still improve: where this role is none, triggers do not see sessions in the role of a replica until the owner says so. Everything
+ * else is captured meanwhile.
+ */
+export async function captureWarnings(db: Kysely<Database>, resource: ResourceInfo): Promise<readonly string[]> {
+  const warnings: string[] = []
+  for (const table of await tablesOf(db, resource.tableOid)) {
+    if (await ownsTable(db, table.oid)) continue
+    const found = await triggersOf(db, table.oid, resource)
+    const plain = EVENTS.filter((event) => found.get(triggerName(event))?.state === 'O')
+    const statements = plain.map((event) => `alter table ${table.name} enable always trigger ${triggerName(event)};`)
+    if (plain.length > 0)
+      warnings.push(
+        `${table.name}: sessions in the role of a replica go unseen until the owner of the table says: ${statements.join(' ')}`,
+      )
+  }
+  return warnings
 }
 
 /**
@@ -299,12 +319,13 @@ export async function brokenCaptures(db: Kysely<Database>): Promise<readonly str
   return rows.map(({ name }) => name)
 }
 
-function faultOf(trigger: Trigger | undefined): string | null {
+function faultOf(trigger: Trigger | undefined, mine: boolean): string | null {
   if (trigger === undefined) return 'is missing'
   if (!trigger.ours) return 'calls another function'
   if (trigger.state === 'D' || trigger.state === 'R') return 'is disabled'
-  if (trigger.state === 'O')
-    return 'does not see sessions in the role of a replica: the owner of the table has to enable it always (docs/guides/database-grants.md)'
+  // Made by us it would be ALWAYS: somebody disabled it, and writes went unseen until it was enabled again.
+  if (trigger.state === 'O' && mine)
+    return 'does not see sessions in the role of a replica: it was changed, perhaps disabled for a while; attach the table again'
   return null
 }
 

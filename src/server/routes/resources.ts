@@ -70,6 +70,9 @@ const check = closed(
   {
     resource: resourceName,
     faults: Type.Array(Type.String(), { description: 'What is wrong; empty when all is well.' }),
+    warnings: Type.Optional(
+      Type.Array(Type.String(), { description: 'What works, and an owner of the table could still improve.' }),
+    ),
   },
   { title: 'ResourceCheck', description: 'A resource compared with its table as it is now.' },
 )
@@ -355,12 +358,14 @@ export const resourceRoutes =
     function tell({
       resource,
       faults,
+      warnings,
     }: {
       readonly resource: string
       readonly faults: readonly string[]
+      readonly warnings?: readonly string[]
     }): Static<typeof check> {
       for (const problem of faults) observe.events.captureBroken({ resource, problem })
-      return { resource, faults: [...faults] }
+      return { resource, faults: [...faults], ...(warnings !== undefined && { warnings: [...warnings] }) }
     }
   }
 
