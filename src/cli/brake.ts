@@ -2,6 +2,7 @@ import type { Brake } from '../store/index.ts'
 import { type Page, path } from './api.ts'
 import { noun, type Register, verb } from './command.ts'
 import { EXIT } from './exit.ts'
+import type { StatusRow } from './status-lights.ts'
 import { ago, cell, fields, time } from './text.ts'
 
 /** Brakes shown at once: more than a person lets pile up. */
@@ -59,6 +60,21 @@ export const brake: Register = (program, session) => {
       const released = await (await site()).send<Brake>('POST', path`/brakes/${token}/release`, { body: { comment } })
       await out.result(released, () => `Released: ${cell(released.peer)} ${cell(released.resource)} may go on, once.`)
     },
+  })
+}
+
+/** The lights with what is stopped: nothing that waits for a person's word is anything but red, and says how to give it. */
+export function withBrakes(rows: readonly StatusRow[], brakes: readonly Brake[]): readonly StatusRow[] {
+  return rows.map((row) => {
+    const about = brakes.filter(
+      ({ peer, resource }) =>
+        peer === row.peer && (resource === null || row.resource === null || resource === row.resource),
+    )
+    if (about.length === 0) return row
+    const why = about.map(
+      ({ reason, token }) => `stopped: ${cell(reason)}; if it is meant: syncline sync --release ${token}`,
+    )
+    return { ...row, light: 'red', why: [...why, ...(row.light === 'green' ? [] : row.why)] }
   })
 }
 

@@ -130,7 +130,8 @@ function peerReasons(peer: Peer, run: RunEntry | undefined, now: number): readon
   const offset = Math.abs(peer.clockOffsetMs ?? 0)
   const clock = offset > CLOCK_OFFSET_MAX_MS ? [amber(`its clock is ${duration(offset)} off`)] : []
   if (peer.paused) return [amber('the peer is paused'), ...clock]
-  const failed = run?.result === 'error' || run?.result === 'fatal'
+  // What a brake stopped is told where it stands: the other resources of the run went on.
+  const failed = (run?.result === 'error' || run?.result === 'fatal') && run.code !== 'SYNC_RUN_BRAKED'
   if (peer.failures === 0 && !failed) return clock
   const words = failed ? `last run failed: ${cell(run.message ?? run.code ?? run.state)}` : 'the peer fails'
   const again = peer.retryAt === null ? '' : `, again ${until(peer.retryAt, now)}`

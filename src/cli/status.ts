@@ -1,6 +1,7 @@
 import type {
   Agreement,
   Alarm,
+  Brake,
   Conflict,
   Peer,
   QuarantineEntry,
@@ -10,6 +11,7 @@ import type {
 } from '../store/index.ts'
 import { alarmLines, withAlarms } from './alarm.ts'
 import type { Api, Page } from './api.ts'
+import { withBrakes } from './brake.ts'
 import { type Register, verb } from './command.ts'
 import { EXIT } from './exit.ts'
 import type { Color, Output } from './output.ts'
@@ -33,6 +35,7 @@ const COLORS: Readonly<Record<Light, Color>> = { green: 'green', amber: 'yellow'
 /** Nothing younger than an open write transaction is synced; a short one is normal. */
 const HORIZON_AGE_MAX_MS = 10_000
 const ALARMS_MAX = 100
+const BRAKES_MAX = 100
 const WAITING_READ_MAX = 1000
 
 /** `status`: one screen. */
@@ -46,12 +49,13 @@ export const status: Register = (program, session) => {
       const api = await site()
       const info = await api.get<SiteInfo>('/site')
       const alarms = (await api.get<Page<Alarm>>('/alarms', { open: true, limit: ALARMS_MAX })).items
-      const rows = withAlarms(statusRows(await factsOf(api, info)), alarms)
+      const brakes = (await api.get<Page<Brake>>('/brakes', { open: true, limit: BRAKES_MAX })).items
+      const rows = withBrakes(withAlarms(statusRows(await factsOf(api, info)), alarms), brakes)
       const raised = alarms.length === 0 ? [] : ['', alarmLines(out, alarms)]
-      await out.result({ site: info, links: rows, alarms }, async () =>
+      await out.result({ site: info, links: rows, alarms, brakes }, async () =>
         [headText(out, info), ...raised, '', await rowsText(out, rows)].join('\n'),
       )
-      return info.waiting.conflicts + info.waiting.quarantine > 0 ? EXIT.waiting : EXIT.done
+      return info.waiting.conflicts + info.waiting.quarantine + brakes.length > 0 ? EXIT.waiting : EXIT.done
     },
   })
 }
