@@ -7,7 +7,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       run_id int8 not null,
       xact xid8,
       at timestamptz not null default now(),
-      resource_id int not null references syncline.resource on delete cascade,
+      resource_id int not null,
       source int,
       inserted int not null,
       changed int not null

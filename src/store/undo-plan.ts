@@ -108,35 +108,32 @@ export async function notOfRun(
 /** What the run changed here and nobody can put back, counted against what its batches say of themselves. */
 export async function missingOf(trx: Transaction<Database>, runId: string): Promise<readonly UndoMissing[]> {
   const pruned = await getSetting(trx, HISTORY_PRUNED)
-  const { rows } = await sql<{ resource: string | null; changed: number; kept: number; lost: number }>`
-    select s.name as resource, sum(b.changed)::int as changed, coalesce(sum(b.inserted) filter (where b.xact is null), 0)::int as lost,
+  const { rows } = await sql<{
+    resource: string | null
+    changed: number
+    inserted: number
+    kept: number
+    lost: number
+  }>`
+    select s.name as resource, sum(b.changed)::int as changed, sum(b.inserted)::int as inserted,
+           coalesce(sum(b.inserted) filter (where b.xact is null), 0)::int as lost,
            (select count(*)::int from syncline.history h
              where h.run_id = ${runId}::int8 and h.resource_id = b.resource_id and h.reason in ${CHANGED}) as kept
       from syncline.run_batch b left join syncline.resource s on s.id = b.resource_id
      where b.run_id = ${runId}::int8 group by s.name, b.resource_id order by 1`.execute(trx)
-  const upTo = typeof pruned === 'string' ? `; what ended before ${pruned} was removed` : ''
-  return rows.flatMap(({ resource, changed, kept, lost }): UndoMissing[] => [
-    ...(changed > kept
-      ? [
-          {
-            resource,
-            deed: 'changed' as const,
-            count: changed - kept,
-            reason: `their previous values are no longer kept${upTo}`,
-          },
-        ]
-      : []),
-    ...(lost > 0
-      ? [
-          {
-            resource,
-            deed: 'inserted' as const,
-            count: lost,
-            reason: 'they cannot be told from others any more, as this site began a new log since',
-          },
-        ]
-      : []),
-  ])
+  const gone = 'the resource is not attached here any more'
+  const past = `their previous values are no longer kept${typeof pruned === 'string' ? `; what ended before ${pruned} was removed` : ''}`
+  const other = 'they cannot be told from others any more, as this site began a new log since'
+  return rows
+    .flatMap(({ resource, changed, inserted, kept, lost }): UndoMissing[] => [
+      resource === null
+        ? { resource, deed: 'changed', count: changed, reason: gone }
+        : { resource, deed: 'changed', count: changed - kept, reason: past },
+      resource === null
+        ? { resource, deed: 'inserted', count: inserted, reason: gone }
+        : { resource, deed: 'inserted', count: lost, reason: other },
+    ])
+    .filter(({ count }) => count > 0)
 }
 
 /** Who wrote the version of a record that is here now. */

@@ -1,7 +1,14 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import {
   applyPull,
   attach,
+  createManaged,
+  createPeer,
+  detach,
+  findResource,
   finishRun,
   listHistory,
   listLog,
@@ -9,6 +16,7 @@ import {
   newLog,
   pruneHistory,
   readCheckpoint,
+  readRecords,
   readRun,
   redrive,
   serveChanges,
@@ -16,10 +24,12 @@ import {
   type UndoReport,
   undoRun,
 } from '../../src/store/index.ts'
+import { type Change, changesOfLines, linesOfChanges } from '../../src/sync/index.ts'
 import {
   introduce,
   LIMITS,
   linkOf,
+  openEmbedded,
   peerOf,
   pullAll,
   type Site,
@@ -344,6 +354,17 @@ t.test('after a new log what a run brought cannot be told from the rest any more
   t.same(await names(a), ['AT old', 'DE new'])
 })
 
+t.test('what a run changed of a table that was detached since is missing, not forgotten', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(`insert into city (name) values ('Graz'), ('Linz')`)
+  const run = await pullRun(a, b)
+  await detach(a.store, 'city')
+  const preview = await undo(a, run, { preview: true })
+  t.same(preview.missing, [
+    { resource: null, deed: 'inserted', count: 2, reason: 'the resource is not attached here any more' },
+  ])
+})
+
 t.test('rows that an application holds are waited for, and then left with the reason', async (t) => {
   const [a, b] = (await pair()) as [Site, Site]
   await b.sql(`insert into country (id, name) values ('AT', 'old'), ('DE', 'old')`)
@@ -385,4 +406,60 @@ t.test('10,000 records are taken back in sets and in bounded memory; a baseline 
   ])
   await pullAll(b, a)
   await converged(t, a, b)
+})
+
+t.test('an embedded database takes a run back too, on its one connection', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'syncline-undo-'))
+  const { store, self } = await openEmbedded('here', folder, Buffer.alloc(32, 1))
+  t.teardown(async () => {
+    await store.close()
+    await rm(folder, { recursive: true, force: true })
+  })
+  t.notOk(store.server)
+  await createManaged(store, {
+    name: 'place',
+    schema: { type: 'object', properties: { id: { type: 'string' }, name: { type: 'string' } }, required: ['name'] },
+  })
+  const origin = '11111111-2222-4333-8444-555555555555'
+  const peer = await createPeer(store.db, Buffer.alloc(32, 1), { name: 'there', uuid: origin })
+  const put = (id: string, clock: number, name: string): Change => ({
+    kind: 'put',
+    id,
+    version: { origin, clock },
+    data: { name },
+  })
+  const run = async (...changes: Change[]) => {
+    const { id: runId } = await startRun(store.db, { peer, cause: 'hand' })
+    for (const batch of linesOfChanges('place', changes, {}))
+      await applyPull(store, { self, peer }, { task: TASK, batch, runId }, LIMITS)
+    await finishRun(store.db, runId, { result: 'success' })
+    return runId
+  }
+  await run(put('a', 1, 'old'), put('b', 1, 'old'))
+  const second = await run(
+    put('a', 2, 'new'),
+    { kind: 'delete', id: 'b', version: { origin, clock: 2 } },
+    put('c', 2, 'new'),
+  )
+  const request = { runId: second, force: [], partial: false, by: 'anna' }
+  t.match(await undoRun(store, self, { ...request, preview: true }, LIMITS), {
+    counts: { removed: 1, restored: 1, replaced: 1 },
+  })
+  t.match(await undoRun(store, self, { ...request, preview: false }, LIMITS), {
+    counts: { removed: 1, restored: 1, replaced: 1 },
+  })
+  const { batch } = await readRecords(store.db, {
+    resource: await findResource(store.db, 'place'),
+    order: 'id',
+    rowsMax: 10,
+    bytesMax: 100_000,
+    deleted: false,
+  })
+  t.same(
+    changesOfLines(batch).map((change) => [change.id, change.kind === 'put' ? change.data.name : null]),
+    [
+      ['a', 'old'],
+      ['b', 'old'],
+    ],
+  )
 })
