@@ -1,5 +1,5 @@
 /**
- * `npm run bench:faults [-- --systems syncline,pouchdb,bucardo,pglogical --only 'late commit,TRUNCATE' --json --write]`
+ * `npm run bench:faults [-- --systems syncline,pouchdb,bucardo,pglogical --only 'late commit,TRUNCATE' --json --write --with FILE]`
  *
  * Ten faults and fifteen situations, scripted once, run against Syncline and against rivals that can be had from npm or Debian. Each verdict
  * compares everything that every site holds with what was confirmed to the application.
@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { say } from '../report.ts'
 import type { Rival } from './contest.ts'
-import { type Column, documentOf, failed, printTable, short, write } from './report.ts'
+import { type Column, columnsOf, documentOf, failed, printTable, short, write } from './report.ts'
 import { bucardo } from './rivals/bucardo.ts'
 import { pglogical } from './rivals/pglogical.ts'
 import { pouchdb } from './rivals/pouchdb.ts'
@@ -27,6 +27,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
     json: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
+    with: { type: 'string' },
   },
 })
 const only = values.only?.split(',')
@@ -42,10 +43,14 @@ if (unknown.length > 0) {
   process.exit(2)
 }
 
-const columns: Column[] = []
+/** Systems that were measured before, from a file that `--json` wrote; a system that is measured now takes the place of its earlier self. */
+const columns: Column[] = values.with === undefined ? [] : columnsOf(JSON.parse(readFileSync(values.with, 'utf8')))
 for (const name of values.systems.split(',')) {
   const rival = (RIVALS[name] as () => Rival)()
-  columns.push(await contend(rival))
+  const column = await contend(rival)
+  const before = columns.findIndex(({ name }) => name === column.name)
+  if (before < 0) columns.push(column)
+  else columns[before] = column
 }
 if (values.json) process.stdout.write(`${JSON.stringify(documentOf(scenarios, columns), null, 2)}\n`)
 else printTable(scenarios, columns)

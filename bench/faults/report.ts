@@ -111,6 +111,21 @@ export function documentOf(scenarios: readonly Scenario[], columns: readonly Col
   }
 }
 
+/** The columns of a document. */
+export function columnsOf({ systems }: ReturnType<typeof documentOf>): Column[] {
+  return systems.map(({ name, version, missing, seconds, outcomes }) => ({
+    name,
+    version,
+    missing,
+    seconds,
+    outcomes: new Map(
+      outcomes.flatMap(({ scenario, group: _, ...outcome }) =>
+        'kind' in outcome ? [[scenario, outcome as Outcome]] : [],
+      ),
+    ),
+  }))
+}
+
 function machine(): string {
   return `${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GB of memory, Node ${process.versions.node}`
 }

@@ -103,7 +103,7 @@ async function openSystem(
   return {
     members: sites.map(({ member }) => member),
     // A worker that failed or lost its server comes again after some seconds.
-    quietRounds: 25,
+    quietRounds: 40,
     round: async () => {
       await sleep(ROUND_MS)
       return true

@@ -127,11 +127,12 @@ export const selfReference: Scenario = {
   heal: ({ system }) => system.resume(),
 }
 
+const NEWBORN = 'new child of a parent that is being deleted'
+
 export const cascade: Scenario = {
   name: 'cascade delete',
   group: 'situation',
-  about:
-    'a parent goes with its children by cascade; for another parent the other site adds a child meanwhile, and a person decides',
+  about: 'a parent goes with its children by cascade; for another parent the other site adds a child meanwhile',
   shape: FAMILY,
   act: async (contest) => {
     const { a, b, oracle } = contest
@@ -145,9 +146,14 @@ export const cascade: Scenario = {
     for (const m of [10, 11]) oracle.removed(`child/${id(m)}`)
     await contest.settle()
     await contest.apart(async () => {
-      await contest.remove(a, 'parent', id(2))
+      const parent = await contest.stateAt(b, `parent/${id(2)}`)
+      await a.remove('parent', id(2))
       for (const m of [20, 21]) oracle.removed(`child/${id(m)}`)
-      await contest.put(b, 'child', id(22), { parent: id(2), name: 'new child of a parent that is being deleted' })
+      await b.put('child', id(22), { parent: id(2), name: NEWBORN })
+      const child = await contest.stateAt(b, `child/${id(22)}`)
+      // Either the parent lives again for its new child, or the child goes too and is kept.
+      oracle.raced(`parent/${id(2)}`, [{ state: null }, { state: parent }])
+      oracle.raced(`child/${id(22)}`, [{ state: null }, { state: child, mark: NEWBORN }])
     })
     await contest.settle()
     await contest.put(b, 'child', id(32), { parent: id(3), name: 'bystander' })
@@ -155,9 +161,11 @@ export const cascade: Scenario = {
     await contest.mustFlow(`child/${id(32)}`)
     await contest.noOrphans('child', 'parent', 'parent')
   },
-  heal: async ({ remove, b, system, settle }) => {
+  heal: async ({ remove, b, system, settle, oracle }) => {
+    if ((await system.waiting()).size === 0) return
     // A person at b decides: what refers to the deleted parent goes too.
     await remove(b, 'child', id(22))
+    oracle.removed(`parent/${id(2)}`)
     await system.resume()
     await settle()
     await system.resume()
