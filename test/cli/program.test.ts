@@ -284,6 +284,7 @@ t.test('sync waits for the end of its runs, and its exit code is the worst of th
   }
   let runs: string[] = []
   let polls = 0
+  const nothing = { body: { items: [], next: null } }
   const one = (id: string) => () => {
     const running = polls++ === 0
     return {
@@ -297,6 +298,7 @@ t.test('sync waits for the end of its runs, and its exit code is the worst of th
   const { flags, asked } = await fakeSite(t, {
     'POST /sync': () => ({ status: 202, body: { runs: runs.map((runId) => ({ peer: `p${runId}`, runId })) } }),
     ...Object.fromEntries(Object.keys(results).map((id) => [`GET /runs/${id}`, one(id)])),
+    ...Object.fromEntries(['conflicts', 'quarantine', 'brakes'].map((noun) => [`GET /${noun}`, nothing])),
   })
   const sync = async (...ids: string[]) => {
     runs = ids
