@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --rows N --large N --only exchange,capture,conflicts --json]`
+ * `npm run bench [-- --rows N --large N --only exchange,capture,conflicts,verify --json]`
  *
  * Two PostgreSQL databases on this machine, two sites as real processes, HTTP between them. Every figure that can be is given as a ratio
  * to a limit measured in the same run, because the speed of a machine drifts and a ratio does not.
@@ -9,12 +9,13 @@ import { benchCapture } from './capture.ts'
 import { benchConflicts } from './conflicts.ts'
 import { benchExchange } from './exchange.ts'
 import { type Figure, print, say } from './report.ts'
+import { benchVerify } from './verify.ts'
 
 const { values } = parseArgs({
   options: {
     rows: { type: 'string', default: '100000' },
     large: { type: 'string', default: '1000000' },
-    only: { type: 'string', default: 'exchange,capture,conflicts' },
+    only: { type: 'string', default: 'exchange,capture,conflicts,verify' },
     json: { type: 'boolean', default: false },
   },
 })
@@ -28,6 +29,7 @@ try {
     figures.push(...(await benchExchange(owner, { rows: Number(values.rows), large: Number(values.large) })))
   if (only.includes('conflicts')) figures.push(...(await benchConflicts(owner, { rows: Number(values.rows) })))
   if (only.includes('capture')) figures.push(...(await benchCapture(owner, { rows: Number(values.rows) })))
+  if (only.includes('verify')) figures.push(...(await benchVerify(owner, { rows: Number(values.large) })))
   print(figures, values.json)
 } finally {
   for (const handler of teardowns.reverse()) await handler()

@@ -30,7 +30,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       agreed_records int8,
       head text,
       scope text not null default '',
-      took_ms int not null default 0,
+      took_ms real not null default 0,
       primary key (peer_id, resource_id)
     );
     comment on table syncline.agreement is 'What the last comparison with a peer found, and when both sites were last found equal.';

@@ -1,6 +1,7 @@
 import {
   brokenCaptures,
   type ExchangeLimits,
+  foldDigests,
   horizon,
   markInterruptedRuns,
   pruneHistory,
@@ -69,6 +70,7 @@ export async function keepHouse(
 ): Promise<void> {
   await markInterruptedRuns(store.db, { silentSeconds: SILENT_SECONDS })
   await redrive(store, await self(), null, limits)
+  await foldDigests(store.db)
   const { ageSeconds, holder } = await horizon(store.db)
   if (ageSeconds > horizonOldSeconds) {
     events.horizonOld({ ageMs: Math.round(ageSeconds * 1000), ...(holder !== null && { holder }) })

@@ -49,7 +49,7 @@ export type Proof = Agreement & {
 }
 
 /** Records behind the counted place from which on a comparison first brings the sum up to date. */
-const BEHIND_MAX = 20_000
+const BEHIND_MAX = 100_000
 /** A comparison that has to read every record gives up after this time. */
 const SCAN_MS = 15_000
 
@@ -203,7 +203,7 @@ export async function noteComparison(
     with quick as materialized (select set_config('synchronous_commit', 'off', true))
     insert into syncline.agreement as a (peer_id, resource_id, verdict, reason, records, differing, agreed_at, agreed_records, head, scope, took_ms)
     select ${peerId}, ${resourceId}, ${verdict}, ${reason}, ${records}::int8, ${differing}::int4,
-           case when ${verdict} = 'equal' then clock_timestamp() end, case when ${verdict} = 'equal' then ${records}::int8 end, ${head}, ${scope}, ${Math.round(tookMs)}
+           case when ${verdict} = 'equal' then clock_timestamp() end, case when ${verdict} = 'equal' then ${records}::int8 end, ${head}, ${scope}, ${tookMs}::float4
       from quick
     on conflict (peer_id, resource_id) do update set
       verdict = excluded.verdict, reason = excluded.reason, records = excluded.records, differing = excluded.differing, compared_at = clock_timestamp(),

@@ -32,6 +32,20 @@ const FOLD_ROWS = 5_000
  * with those alone, not with what has not changed.
  */
 export async function wholeDigest(db: Kysely<Database>, resourceId: number): Promise<WholeDigest> {
+  return db.transaction().execute(async (trx) => {
+    await byIndex(trx)
+    return readWhole(trx, resourceId)
+  })
+}
+
+/** The planner takes any place in the change order for the middle of it, and would read the whole table. */
+async function byIndex(trx: Transaction<Database>): Promise<void> {
+  await sql`select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('synchronous_commit', 'off', true)`.execute(
+    trx,
+  )
+}
+
+async function readWhole(db: Kysely<Database>, resourceId: number): Promise<WholeDigest> {
   const { rows } = await sql<{ records: string; sum: string; head: string | null; behind: number }>`
     select (d.living + coalesce(b.records, 0))::text as records, (d.sum + coalesce(b.sum, 0))::text as sum, coalesce(b.behind, 0)::int as behind,
            (select r.xact::text from syncline.record r where r.resource_id = ${sql.lit(resourceId)} order by r.xact desc, r.record_id desc limit 1) as head
@@ -50,14 +64,20 @@ export async function wholeDigest(db: Kysely<Database>, resourceId: number): Pro
   return { records: Number(row.records), sum: row.sum, head: row.head ?? '0', behind: row.behind }
 }
 
-/** Between the transactions whose records were counted as they were written, everything behind the place may have changed. */
+/**
+ * Between the transactions whose records were counted as they were written, everything behind the place may have changed. One bound below and one above
+ * for each gap: with more of them PostgreSQL begins to read at the wrong one.
+ */
 function behind(): RawBuilder<unknown> {
   return sql.raw(`lateral (select array(select w from unnest(d.whole) w order by w) as whole) w
-    cross join lateral unnest(array_prepend('0'::xid8, w.whole), array_append(w.whole, ${XACT_MAX})) as gap(low, high)`)
+    cross join lateral (
+      select coalesce(g.low, d.folded) as low, case when g.low is null then d.folded_id else '${LAST_ID}' end collate "C" as low_id, g.high
+        from unnest(array_prepend(null::xid8, w.whole), array_append(w.whole, ${XACT_MAX})) as g(low, high) offset 0
+    ) gap`)
 }
 
 function uncounted(resourceId: number): RawBuilder<boolean> {
-  return sql<boolean>`r.resource_id = ${sql.lit(resourceId)} and (r.xact, r.record_id) > (d.folded, d.folded_id) and r.xact > gap.low and r.xact < gap.high`
+  return sql<boolean>`r.resource_id = ${sql.lit(resourceId)} and (r.xact, r.record_id) > (gap.low, gap.low_id) and r.xact < gap.high`
 }
 
 /**
@@ -76,8 +96,14 @@ export async function foldDigest(
   return false
 }
 
+/** Brings the sum of every resource up to date. */
+export async function foldDigests(db: Kysely<Database>): Promise<void> {
+  const rows = await db.selectFrom('syncline.digest').select('resource_id').orderBy('resource_id').execute()
+  for (const { resource_id: id } of rows) await foldDigest(db, id)
+}
+
 async function foldStep(trx: Transaction<Database>, resourceId: number): Promise<'more' | 'done' | 'held'> {
-  await sql`set local synchronous_commit = off`.execute(trx)
+  await byIndex(trx)
   const { rows: mine } = await sql`
     select from syncline.digest where resource_id = ${resourceId} for update skip locked`.execute(trx)
   if (mine.length === 0) return 'held'

@@ -93,7 +93,7 @@ export {
   strayRows,
 } from './deep.ts'
 export { type GrantedScope, grantedDigestScope } from './digest-scope.ts'
-export { foldDigest, rebuildDigest, type WholeDigest, wholeDigest } from './digest-sum.ts'
+export { foldDigest, foldDigests, rebuildDigest, type WholeDigest, wholeDigest } from './digest-sum.ts'
 export {
   type Digest,
   type DigestScope,
@@ -160,6 +160,7 @@ export {
   type WaitingThere,
 } from './elsewhere.ts'
 export { ASKED_MAX, type Missing, serveChosen, takeMissing } from './missing.ts'
+export { notePeerSchema, type PeerSchema, peerSchemas, type SkewNote, schemaSkews, skewText, toldSchema } from './peer-schema.ts'
 export { type Holder, type PurgeResult, purgeTombstones, type TombstoneState, tombstoneState } from './purge.ts'
 export { holdsNone } from './purged.ts'
 export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'
@@ -182,6 +183,7 @@ export {
   loadResources,
   type ResolvedReference,
   type ResourceInfo,
+  sentColumns,
 } from './resources.ts'
 export {
   appendLog,
