@@ -23,6 +23,8 @@ export type OfferedResource = {
   readonly pull: boolean
   readonly push: boolean
   readonly fingerprint: string | null
+  /** Fingerprint of our own columns as the peer knows them; null when it knows none, absent when it keeps none. */
+  readonly yours?: string | null
   /** Changes with what the peer lets us write; null where it does not tell. */
   readonly terms: string | null
   /** How the peer settles what it gets from this site; null where it takes nothing or does not tell. */
@@ -76,12 +78,13 @@ export function readResources(value: unknown, what: string): readonly OfferedRes
   if (!Array.isArray(value)) throw unreadable(what, 'resources is no list')
   return value.map((each: unknown) => {
     if (!isJsonObject(each)) throw unreadable(what, 'a resource is no object')
-    const { fingerprint, terms } = each
+    const { fingerprint, yours, terms } = each
     return {
       name: text(each, 'name', what),
       pull: each.pull === true,
       push: each.push === true,
       fingerprint: typeof fingerprint === 'string' ? fingerprint : null,
+      ...(yours !== undefined && { yours: typeof yours === 'string' ? yours : null }),
       terms: typeof terms === 'string' ? terms : null,
       policy: readPolicy(each.policy),
     }

@@ -256,6 +256,26 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
       return readWaiting(answer, `PUT /quarantine at ${transport.host}`)
     },
 
+    /** The columns of a resource as the peer tells them; src/client/schemas.ts reads it. */
+    async readSchema(resource: string, signal?: AbortSignal): Promise<Record<string, unknown>> {
+      return json({ method: 'GET', path: `/schemas/${encodeURIComponent(resource)}`, signal })
+    },
+
+    /** Tells the peer our columns of a resource. */
+    async tellSchema(
+      resource: string,
+      schema: Readonly<Record<string, unknown>>,
+      signal?: AbortSignal,
+    ): Promise<void> {
+      await transport.exchange({
+        method: 'PUT',
+        path: `/schemas/${encodeURIComponent(resource)}`,
+        headers: { 'content-type': JSON_TYPE, accept: JSON_TYPE },
+        body: Buffer.from(JSON.stringify(schema)),
+        signal,
+      })
+    },
+
     /** Tells the peer up to where this site has everything. */
     async ack(resource: string, checkpoint: string, signal?: AbortSignal): Promise<void> {
       const body = Buffer.from(JSON.stringify({ checkpoint }))

@@ -26,6 +26,7 @@ import {
   type LineBatch,
   needsAttention,
   type RunEvent,
+  type Skew,
   SynclineError,
 } from '../sync/index.ts'
 import type { Told } from './answers.ts'
@@ -36,6 +37,7 @@ import { PeerError, wasStale } from './peer-error.ts'
 import { pullPurged, pushPurged } from './purged.ts'
 import { fewerRows, retrying } from './retrying.ts'
 import type { RunEvents, RunProgress } from './runner.ts'
+import { exchangeSchemas } from './schemas.ts'
 import { countPulled, countPushed, type RunCounts, sentence } from './tally.ts'
 import { braking, type PullGuard, usePass, weigh } from './weigh.ts'
 
@@ -64,6 +66,8 @@ export type RunSession = {
   readonly proofs: ReadonlyMap<string, Proof>
   /** Records in one batch, lowered when a batch was too large for one of the two sides. */
   readonly rows: Map<string, number>
+  /** How columns differ, by resource; empty before the peer was met. */
+  skews: ReadonlyMap<string, Skew>
   /** Purges that this run has caught up with, by resource; with `push` before its name those that it told the peer of. */
   readonly purges: Map<string, number>
   /** What is stopped or released with the peer, read when first needed. */
@@ -142,6 +146,9 @@ async function greet(run: RunSession): Promise<RunEvent> {
     else run.events.clockCompared(offset)
     const rows = Math.min(run.limits.batchRowsMax, site.limits.batchRowsMax ?? run.limits.batchRowsMax)
     for (const resource of run.tasks.keys()) run.rows.set(`push ${resource}`, rows)
+    const { store, runId, resources, signal } = run
+    const tasks = new Map(run.allTasks.map((task) => [task.resource, task]))
+    run.skews = await exchangeSchemas({ store, client, peer, runId, tasks, resources, signal }, site.resources)
   }
   return { type: 'greeted', uuid: site.uuid, logId: site.logId }
 }
@@ -159,6 +166,7 @@ async function followLog(run: RunSession, logId: string): Promise<RunEvent> {
 
 async function pull(run: RunSession, { resource, after, weigh }: Extract<Effect, { do: 'pull' }>): Promise<RunEvent> {
   run.doing = `pull ${resource}`
+  refuseSkew(run.skews.get(resource)?.pull)
   const { filter, columns, canary } = taskOf(run, resource)
   const refs = Object.fromEntries(
     (run.resources.get(resource)?.references ?? []).map((each) => [each.column.name, each.resource]),
@@ -174,6 +182,11 @@ async function pull(run: RunSession, { resource, after, weigh }: Extract<Effect,
   const batch = ++run.batches
   run.fetched.set(batch, { pulled, after, fetchMs: performance.now() - began })
   return { type: 'batchFetched', batch, checkpoint: pulled.checkpoint, more: pulled.more }
+}
+
+/** Says once what would be said of every record. */
+function refuseSkew(reason: string | null | undefined): void {
+  if (reason != null) throw new SynclineError('SYNC_RESOURCE_SKEW', reason)
 }
 
 /** Before anything behind the place we come from is applied, with which that place would be forgotten: what was purged there. */
@@ -253,6 +266,7 @@ async function ack(run: RunSession, resource: string, checkpoint: string): Promi
 /** Sends the next batch that has something in it. Its checkpoint moves only after the peer's answer, so a lost answer repeats the batch. */
 async function push(run: RunSession, resource: string): Promise<RunEvent> {
   run.doing = `push ${resource}`
+  refuseSkew(run.skews.get(resource)?.push)
   for (;;) {
     const state = run.pushes.get(resource) ?? { after: undefined, ended: false, next: null }
     if (state.ended) {

@@ -13,6 +13,7 @@ import {
   notePeerFailure,
   notePeerSuccess,
   type Peer,
+  peerSchemas,
   proofsOf,
   type Self,
   type Store,
@@ -39,6 +40,7 @@ import { stillKnown } from './compare.ts'
 import type { Connections } from './connections.ts'
 import { failureOf } from './failure.ts'
 import { PeerError } from './peer-error.ts'
+import { mappedClient, sendingTask } from './mapped.ts'
 import { perform, type RunSession } from './run-effects.ts'
 import { emptyCounts, type RunCounts } from './tally.ts'
 import { inOrder } from './task-order.ts'
@@ -149,16 +151,17 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
       cause: options.cause,
       ...(options.resources && { resources: names }),
     })
+    const told = new Map([...(await peerSchemas(db, peer.id))].map(([name, { columns }]) => [name, columns]))
     const signal = AbortSignal.any([lost, ...(options.signal ? [options.signal] : [])])
     const session: RunSession = {
       store: deps.store,
       link: { self: await deps.self(), peer },
-      peer: connection,
+      peer: { ...connection, client: mappedClient(connection.client, ordered, told) },
       limits: deps.limits,
       events: deps.events,
       random: deps.random ?? Math.random,
       runId,
-      tasks: new Map(ordered.map((task) => [task.resource, task])),
+      tasks: new Map(ordered.map((task) => [task.resource, sendingTask(task, resources.find(({ name }) => name === task.resource))])),
       resources: new Map(resources.map((resource) => [resource.name, resource])),
       counts: emptyCounts(),
       onProgress: options.onProgress ?? (() => {}),
@@ -168,6 +171,7 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
       pushes: new Map(names.map((name) => [name, { after: checkpoints.get(name)?.push, ended: false, next: null }])),
       proofs,
       rows: new Map(),
+      skews: new Map(),
       purges: new Map(),
       brakes: null,
       released: new Map(),

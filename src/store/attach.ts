@@ -6,6 +6,8 @@ import { SENT_ID_BYTES_MAX } from './collect.ts'
 import type { Store } from './database.ts'
 import { beginDigest } from './digest-sum.ts'
 import { announceNew, unpark } from './new-columns.ts'
+import { schemaSkews } from './peer-schema.ts'
+import { tombstoneState } from './purge.ts'
 import { retryResource } from './quarantine.ts'
 import { type AttachProgress, addedUuidColumn, addUuidColumn, registerRows } from './register.ts'
 import {
@@ -144,10 +146,22 @@ export async function checkResources(db: Kysely<Database>, name?: string): Promi
     if (unfit > 0)
       faults.push(`${unfit} record(s) cannot travel: their identity is empty or longer than ${SENT_ID_BYTES_MAX} bytes`)
     if (!resource.ready) faults.push('existing rows are not all registered; attach the table again to go on')
-    const warnings = await captureWarnings(db, resource)
+    const skews = (await schemaSkews(db, [resource])).flatMap(({ notes }) => notes)
+    const warnings = [...(await captureWarnings(db, resource)), ...skews, ...(await heldTombstones(db, resource))]
     checks.push({ resource: resource.name, faults, ...(warnings.length > 0 && { warnings }) })
   }
   return checks
+}
+
+/** Deletions that wait for peers, in words. */
+async function heldTombstones(db: Kysely<Database>, resource: ResourceInfo): Promise<readonly string[]> {
+  const self = await db.selectFrom('syncline.self').select('log_id').executeTakeFirst()
+  if (self === undefined) return []
+  const { heldBy } = await tombstoneState(db, resource.id, self.log_id)
+  return heldBy.map(
+    ({ peer, tombstones, since }) =>
+      `${tombstones} deletion(s) are kept for ${peer}, which ${since === null ? 'never said how far it is' : `was last here at ${since.slice(0, 16)}`}`,
+  )
 }
 
 function columnFaults(resource: ResourceInfo, now: readonly Column[]): string[] {
@@ -157,6 +171,8 @@ function columnFaults(resource: ResourceInfo, now: readonly Column[]): string[] 
     if (current === undefined) faults.push(`column "${column.name}" is gone`)
     else if (current.typeName !== column.typeName)
       faults.push(`column "${column.name}" was ${column.typeName} and is ${current.typeName}`)
+    else if (column.declared !== undefined && current.declared !== column.declared)
+      faults.push(`column "${column.name}" was ${column.declared} and is ${current.declared}`)
     else if (current.notNull !== column.notNull || current.sent !== column.sent)
       faults.push(`column "${column.name}" changed its rules`)
   }

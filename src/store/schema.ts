@@ -1,5 +1,5 @@
 import type { ColumnType, Generated } from 'kysely'
-import type { Json } from '../sync/index.ts'
+import type { Json, Mapping } from '../sync/index.ts'
 import type { AlarmNoticeTable, AlarmTable, DiscardTable, ElsewhereTable } from './schema-waiting.ts'
 
 /** Row types of schema `syncline`, as migrations/ makes it. int8, xid8 and timestamps arrive as text, never as a lossy number or Date. */
@@ -137,6 +137,7 @@ type TaskTable = {
   max_changes: ColumnType<string | null, string | null | undefined, string | null>
   empty_guard: Generated<boolean>
   canary: ColumnType<string | null, string | null | undefined, string | null>
+  mapping: ColumnType<Partial<Mapping>, string | undefined, string>
   enabled: Generated<boolean>
   revision: Generated<number>
   created_at: DefaultTimestamp

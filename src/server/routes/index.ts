@@ -21,6 +21,7 @@ import { quarantineRoutes } from './quarantine.ts'
 import { recordRoutes } from './records.ts'
 import { resourceRoutes } from './resources.ts'
 import { runRoutes } from './runs.ts'
+import { schemaRoutes } from './schemas.ts'
 import { settingRoutes } from './settings.ts'
 import { peerSiteRoutes, siteRoutes } from './site.ts'
 import { taskRoutes } from './tasks.ts'
@@ -47,6 +48,7 @@ export const exchange =
       changesRoutes,
       checkpointRoutes,
       digestRoutes,
+      schemaRoutes,
       eventRoutes,
       waitingRoutes,
     ]) {

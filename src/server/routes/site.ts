@@ -9,6 +9,7 @@ import {
   listGrants,
   loadResources,
   measureStore,
+  peerSchemas,
   readSelf,
   renameSite,
   serverVersion,
@@ -60,6 +61,9 @@ const seenByPeer = closed(
         {
           name: resourceName,
           fingerprint: text('Changes with any column that travels.'),
+          yours: nullable(Type.String(), {
+            description: 'Fingerprint of the peer’s own resource, as it last told its columns; null when it never did.',
+          }),
           pull: flag('The peer may pull it.'),
           push: flag('The peer may push it.'),
           terms: text(
@@ -101,12 +105,14 @@ export const peerSiteRoutes =
     app.get('/site', { schema, config: { access: 'peer' } }, async (request, reply) => {
       const { uuid, name, logId, mark, publicKey } = await readSelf(store.db)
       const grants = await listGrants(store.db, peerOf(request).id)
+      const told = await peerSchemas(store.db, peerOf(request).id)
       const may = (resource: string, direction: string) =>
         grants.some((grant) => grant.resource === resource && grant.direction === direction)
       const resources = (await loadResources(store.db))
         .map((resource) => ({
           name: resource.name,
           fingerprint: resource.fingerprint,
+          yours: told.get(resource.name)?.fingerprint ?? null,
           pull: may(resource.name, 'pull'),
           push: may(resource.name, 'push'),
           terms: termsOf(

@@ -1,6 +1,14 @@
 import { type Kysely, sql } from 'kysely'
-import { type BrakeSettings, type Mode, SynclineError } from '../../sync/index.ts'
+import {
+  type BrakeSettings,
+  type Mapping,
+  type Mode,
+  mappingFault,
+  NO_MAPPING,
+  SynclineError,
+} from '../../sync/index.ts'
 import { renewMarks } from '../field-marks.ts'
+import { checkMappingNames } from '../peer-schema.ts'
 import type { Database } from '../schema.ts'
 import { forgetCheckpoints, resourceIdOf } from './grants.ts'
 import { isRowId, olderThan, type Page, type PageQuery, pageBounds, toPage } from './page.ts'
@@ -32,6 +40,8 @@ export type Task = LinkRules &
     readonly resource: string
     readonly mode: Mode
     readonly onLeft: OnLeft
+    /** How columns here and at the peer belong together. */
+    readonly mapping: Mapping
     /** `cron:<fields>`, `every:<seconds>`, `live`, or null for by hand only. */
     readonly schedule: string | null
     readonly enabled: boolean
@@ -45,6 +55,8 @@ export type TaskSettings = LinkRuleSettings &
     readonly canary?: string | null | undefined
     readonly mode?: string | undefined
     readonly onLeft?: string | undefined
+    /** Replaces the whole mapping; null takes it away. */
+    readonly mapping?: Partial<Mapping> | null | undefined
     readonly schedule?: string | null | undefined
     readonly enabled?: boolean | undefined
   }
@@ -68,6 +80,7 @@ export async function createTask(db: Kysely<Database>, task: NewTask): Promise<T
     const resourceId = await resourceIdOf(trx, task.resource)
     const peer = await trx.selectFrom('syncline.peer').select('name').where('id', '=', task.peerId).executeTakeFirst()
     if (peer === undefined) throw notFound(task.peerId)
+    await checkMappingNames(trx, task.peerId, task.resource, { ...NO_MAPPING, ...task.mapping })
     const row = await trx
       .insertInto('syncline.task')
       .values({ ...values, peer_id: task.peerId, resource_id: resourceId })
@@ -130,6 +143,8 @@ export async function updateTask(
   return inTransaction(db, async (trx) => {
     const { task, resourceId } = await readForChange(trx, id, ifMatch)
     const values = taskColumns(settings, task)
+    if (settings.mapping != null)
+      await checkMappingNames(trx, task.peerId, task.resource, { ...NO_MAPPING, ...settings.mapping })
     await trx
       .updateTable('syncline.task')
       .set({ ...values, revision: task.revision + 1 })
@@ -188,7 +203,17 @@ function taskColumns(settings: TaskSettings, base: Task | null) {
     max_changes: brakes.maxChanges,
     empty_guard: settings.emptyGuard ?? base?.emptyGuard ?? true,
     canary: canary === null ? null : checkText('the canary', canary, 640),
+    mapping: JSON.stringify(checkMapping(settings.mapping, base?.mapping)),
   }
+}
+
+/** The mapping that is given, or the one before. Errors: SYNC_REQUEST_INVALID where it contradicts itself. */
+function checkMapping(given: Partial<Mapping> | null | undefined, before: Mapping = NO_MAPPING): Mapping {
+  if (given === undefined) return before
+  const mapping = { ...NO_MAPPING, ...given }
+  const fault = mappingFault(mapping)
+  if (fault !== null) throw new SynclineError('SYNC_REQUEST_INVALID', `the mapping: ${fault}`)
+  return mapping
 }
 
 function selectTasks(db: Kysely<Database>) {
@@ -224,6 +249,7 @@ function toTask(row: TaskRow): Task {
     maxChanges: row.max_changes,
     emptyGuard: row.empty_guard,
     canary: row.canary,
+    mapping: { ...NO_MAPPING, ...row.mapping },
     revision: row.revision,
     createdAt: isoTime(row.created_at),
   }
