@@ -52,14 +52,47 @@ function valueSql(column: Column, alias: string): string {
     return `case when ${value} = 0 and ${value}::text = '-0' then '"-0"'::json else to_json(${value}) end`
   if (column.form === 'native') return value
   if (column.form === 'text') return `${value}::text`
-  // Columns of type json keep the line breaks and tabs of whoever wrote them; between tokens a blank says the same.
-  const oneLine = (json: string) => `translate(${json}::text, e'\\n\\r\\t', '   ')::json`
-  if (column.form === 'json') return column.baseType === 'json' ? oneLine(value) : value
-  // JSON numbers of these would be rounded by readers, so the elements travel as text.
-  const exact = ['_int8', '_numeric'].includes(column.baseType) ? `${value}::text[]` : value
-  const list = column.baseType === '_json' ? oneLine(`to_json(${value})`) : `to_json(${exact})`
-  // JSON arrays begin at one; others travel as PostgreSQL writes them.
-  return `case when array_lower(${value}, 1) <> 1 or array_lower(${value}, 2) <> 1 then to_json(${value}::text) else ${list} end`
+  if (column.form === 'json') return jsonSql(value, column.baseType)
+  // JSON numbers of these would be rounded by readers, or lose the sign of a zero, so the elements travel as text.
+  const exact =
+    column.baseType === '_int8' || column.baseType === '_numeric'
+      ? `to_json(${value}::text[])`
+      : column.baseType === '_float4' || column.baseType === '_float8'
+        ? `case when ${value}::text ~ '[{,]-0[,}]' then to_json(${value}::text[]) else to_json(${value}) end`
+        : column.baseType === '_json'
+          ? oneLine(`to_json(${value})`)
+          : `to_json(${value})`
+  // JSON arrays begin at one, and know one null only; others travel as PostgreSQL writes them.
+  const odd = ['_json', '_jsonb'].includes(column.baseType)
+    ? ` or exists (select from unnest(${value}) e where e::text = 'null')`
+    : ''
+  return `case when array_lower(${value}, 1) <> 1 or array_lower(${value}, 2) <> 1${odd} then to_json(${value}::text) else ${exact} end`
+}
+
+/** Columns of type json keep the line breaks and tabs of whoever wrote them; between tokens a blank says the same. */
+const oneLine = (json: string) => `translate(${json}::text, e'\\n\\r\\t', '   ')::json`
+
+/**
+ * A document that is JSON's null is not the absence of a document, which is null on the wire: it travels as {"$json": null}. So that this says
+ * one thing only, a document that has that one member is itself wrapped once. `jsonFromWireSql` undoes it.
+ */
+function jsonSql(value: string, baseType: string): string {
+  if (baseType === 'jsonb')
+    return `case jsonb_typeof(${value}) when 'null' then '{"$json":null}'::jsonb
+      when 'object' then case when ${isWrapped(value)} then jsonb_build_object('$json', ${value}) else ${value} end else ${value} end`
+  return `case when json_typeof(${value}) = 'null' then '{"$json":null}'::json
+      when strpos(${value}::text, '"$json"') > 0 and json_typeof(${value}) = 'object'
+      then case when ${isWrapped(`${value}::jsonb`)} then json_build_object('$json', ${oneLine(value)}) else ${oneLine(value)} end
+      else ${oneLine(value)} end`
+}
+
+const isWrapped = (object: string) => `(${object}) ? '$json' and (${object}) - '$json' = '{}'::jsonb`
+
+/** The document that stands as `wire` (of type `baseType`) in a payload; `parsed` is the same as jsonb. Null is none, unless there has to be one. */
+export function jsonFromWireSql(wire: string, parsed: string, baseType: string, notNull: boolean): string {
+  const bare = baseType === 'json' ? `nullif(${wire}::text, 'null')::json` : `nullif(${wire}, 'null'::jsonb)`
+  return `case when jsonb_typeof(${parsed}) = 'object'
+    then case when ${isWrapped(parsed)} then ${wire} -> '$json' else ${wire} end else ${notNull ? wire : bare} end`
 }
 
 /** Local keys never travel: a reference is the record id of its target. Inside cycles it may still wait in pending_ref. */

@@ -1,7 +1,7 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { quoteIdent, quoteLiteral } from './capture.ts'
 import { COUNTED, countingInsert, notWhole } from './digest-sum.ts'
-import { referenceSql } from './lines-sql.ts'
+import { jsonFromWireSql, referenceSql } from './lines-sql.ts'
 import { noteParked } from './relay.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -211,13 +211,11 @@ export function incomingSql(context: Pick<WriteContext, 'resource'>, each: Writt
     return `(select p.${quoteIdent(reference.targetColumn)} from ${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)} p
       where p.${quoteIdent(reference.targetKey)} = ${text}::${reference.targetKeyType})`
   }
-  // A column of type json keeps order, repeated members and digits, which jsonb does not; only one that may not be null holds a JSON null.
+  // A column of type json keeps order, repeated members and digits, which jsonb does not.
   if (column.form === 'json') {
-    const value = column.baseType === 'json' ? `(s.payload::json -> ${at})` : `(s.v -> ${at})`
-    if (column.notNull) return `${value}::${column.type}`
-    return column.baseType === 'json'
-      ? `nullif(${value}::text, 'null')::${column.type}`
-      : `nullif(${value}, 'null'::jsonb)::${column.type}`
+    const parsed = `(s.v -> ${at})`
+    const wire = column.baseType === 'json' ? `(s.payload::json -> ${at})` : parsed
+    return `(${jsonFromWireSql(wire, parsed, column.baseType, column.notNull)})::${column.type}`
   }
   if (column.form === 'array') {
     const [json, value] = column.baseType === '_json' ? ['json', 's.payload::json'] : ['jsonb', 's.v']
