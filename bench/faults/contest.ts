@@ -32,6 +32,8 @@ export type System = {
   readonly waiting: () => Promise<ReadonlyMap<string, string>>
   /** What the system kept of writes that gave way, as one text. */
   readonly kept: (key: string) => Promise<string>
+  /** Compares the sites by the system's own means; undefined when it has none. */
+  readonly saysEqual: () => Promise<boolean | undefined>
   /** What an operator does once the cause of a failure is gone: retry, restart, resume. */
   readonly resume: () => Promise<void>
   /** Kills, without warning, the programs of one site, its database included; `revive` starts what is not running. */

@@ -72,11 +72,13 @@ export type Evidence = {
   readonly sites: readonly { readonly name: string; readonly contents: Contents }[]
   /** Key → why, for the records that the system itself names as waiting for something or somebody. */
   readonly waiting: ReadonlyMap<string, string>
+  /** What the system's own comparison of the sites says; undefined when it has none. */
+  readonly saysEqual?: boolean | undefined
   /** Everything that the system kept about the writes of a record that gave way, as one text. */
   readonly kept: ReadonlyMap<string, string>
 }
 
-export function judge(oracle: Oracle, { sites, waiting, kept }: Evidence): Verdict {
+export function judge(oracle: Oracle, { sites, waiting, kept, saysEqual }: Evidence): Verdict {
   const found: { trouble: Trouble; note: string }[] = [...oracle.faults]
   const keys = new Set([...oracle.expected.keys(), ...sites.flatMap(({ contents }) => [...contents.keys()])])
   for (const key of keys) {
@@ -88,6 +90,13 @@ export function judge(oracle: Oracle, { sites, waiting, kept }: Evidence): Verdi
         : troubleOf(key, expected, held, waiting.get(key), kept.get(key) ?? '')
     if (trouble !== undefined) found.push(trouble)
   }
+  const equal = [...keys].every(
+    (key) => new Set(sites.map(({ contents }) => canonical(contents.get(key) ?? null))).size === 1,
+  )
+  if (saysEqual === true && !equal)
+    found.push({ trouble: 'diverged', note: 'its own comparison calls sites equal that are not' })
+  if (saysEqual === false && equal && waiting.size === 0)
+    found.push({ trouble: 'diverged', note: 'its own comparison finds a difference between sites that are equal' })
   const count = (trouble: Trouble) => found.filter((each) => each.trouble === trouble).length
   return {
     lost: count('lost'),

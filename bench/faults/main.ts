@@ -1,5 +1,5 @@
 /**
- * `npm run bench:faults [-- --systems syncline,pouchdb,bucardo,pglogical --only 'late commit,TRUNCATE' --json --write --with FILE]`
+ * `npm run bench:faults [-- --systems syncline,pouchdb,bucardo,pglogical --only 'late commit,TRUNCATE' --json --write --with FILE --seed N]`
  *
  * Ten faults and fifteen situations, scripted once, run against Syncline and against rivals that can be had from npm or Debian. Each verdict
  * compares everything that every site holds with what was confirmed to the application.
@@ -28,6 +28,7 @@ const { values } = parseArgs({
     json: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
     with: { type: 'string' },
+    seed: { type: 'string' },
   },
 })
 const only = values.only?.split(',')
@@ -70,7 +71,7 @@ async function contend(rival: Rival): Promise<Column> {
   try {
     const { version } = await rival.install()
     for (const scenario of scenarios) {
-      const outcome = await runScenario(rival, scenario)
+      const outcome = await runScenario(rival, scenario, values.seed === undefined ? undefined : Number(values.seed))
       outcomes.set(scenario.name, outcome)
       say(`${rival.name}: ${scenario.name}: ${wordsOf(outcome)}`)
     }

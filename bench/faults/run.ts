@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Contest, Member, Rival, Scenario, System } from './contest.ts'
 import { canonical, type Evidence, judge, Oracle, type State, type Verdict } from './judge.ts'
 
+const SEED = 20_261_122
 /** Longest wait for a system to become quiet. */
 const SETTLE_MS = 25_000
 /** Longest time of one scenario; a system that has not come to an end by then could not go on. */
@@ -14,7 +15,8 @@ export type Outcome =
   /** The system could not even be brought into the situation; counts as stuck. */
   | { readonly kind: 'broken'; readonly reason: string; readonly seconds: number }
 
-export async function runScenario(rival: Rival, scenario: Scenario): Promise<Outcome> {
+/** `seed` decides what is left to chance: when a program is killed, which record is next. */
+export async function runScenario(rival: Rival, scenario: Scenario, seed = SEED): Promise<Outcome> {
   const missing = scenario.shape.needs.find((need) => rival.without[need] !== undefined)
   if (missing !== undefined) return { kind: 'none', reason: rival.without[missing] ?? '' }
   const started = performance.now()
@@ -22,7 +24,7 @@ export async function runScenario(rival: Rival, scenario: Scenario): Promise<Out
   let system: System | undefined
   const play = async (): Promise<Outcome> => {
     system = await rival.open(scenario.shape)
-    const contest = contestOf(system)
+    const contest = contestOf(system, seed)
     await scenario.act(contest)
     await scenario.heal?.(contest)
     await contest.settle()
@@ -51,7 +53,7 @@ async function evidenceOf(system: System, oracle: Oracle): Promise<Evidence> {
   )
   const kept = new Map<string, string>()
   for (const [key, { oneOf }] of oracle.expected) if (oneOf.length > 1) kept.set(key, await system.kept(key))
-  return { sites, waiting: await system.waiting(), kept }
+  return { sites, waiting: await system.waiting(), kept, saysEqual: await system.saysEqual() }
 }
 
 /** Every site's contents as one text each: equal texts, equal contents. */
@@ -66,7 +68,7 @@ async function fingerprints(members: readonly Member[]): Promise<readonly string
   )
 }
 
-function contestOf(system: System): Contest {
+function contestOf(system: System, seed: number): Contest {
   const oracle = new Oracle()
   const { members } = system
   const member = (index: number): Member => {
@@ -99,7 +101,7 @@ function contestOf(system: System): Contest {
     await work()
     await system.join()
   }
-  let seed = 20_261_122
+  let state = seed
   return {
     system,
     oracle,
@@ -155,8 +157,8 @@ function contestOf(system: System): Contest {
       }
     },
     chance: (below) => {
-      seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0
-      return Math.floor((seed / 2 ** 32) * below)
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
+      return Math.floor((state / 2 ** 32) * below)
     },
   }
 }

@@ -114,6 +114,25 @@ t.test('a record that the system names as waiting is stuck, and so is one that h
   t.same(counts(oracle, evidence(holds(right, right))), { ...NONE, stuck: 1 })
 })
 
+t.test('a comparison of its own that says what is not so counts against a system', async (t) => {
+  const oracle = oracleOf((o) => o.wrote('item/1', { name: 'second' }))
+  const [right, wrong] = [{ 'item/1': { name: 'second' } }, { 'item/1': { name: 'first' } }]
+  t.same(counts(oracle, evidence(holds(right, right), { saysEqual: true })), NONE)
+  t.same(counts(oracle, evidence(holds(right, right), { saysEqual: false })), { ...NONE, diverged: 1 }, 'a false alarm')
+  t.same(counts(oracle, evidence(holds(right, wrong), { saysEqual: false })), { ...NONE, diverged: 1 }, 'it told')
+  t.same(
+    counts(oracle, evidence(holds(right, wrong), { saysEqual: true })),
+    { ...NONE, diverged: 2 },
+    'a green light that lies',
+  )
+  const waiting = new Map([['item/1', 'a parent']])
+  t.same(counts(oracle, evidence(holds(right, wrong), { saysEqual: true, waiting })), {
+    ...NONE,
+    stuck: 1,
+    diverged: 1,
+  })
+})
+
 /** A system in memory whose exchange does what is asked of it, or something wrong. */
 function fake(round: (a: Map<string, State>, b: Map<string, State>) => void): Rival {
   const open = async (): Promise<System> => {
@@ -141,6 +160,7 @@ function fake(round: (a: Map<string, State>, b: Map<string, State>) => void): Ri
       part: nothing,
       join: nothing,
       waiting: async () => new Map(),
+      saysEqual: async () => undefined,
       kept: async () => '',
       resume: nothing,
       kill: nothing,

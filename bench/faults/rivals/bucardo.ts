@@ -98,6 +98,7 @@ async function openSystem(
     // A record that a database refuses fails the whole sync; nothing names the record but the daemon's log.
     waiting: async () => new Map(),
     kept: () => readFile(join(folder, 'conflicts'), 'utf8').catch(() => ''),
+    saysEqual: async () => undefined,
     resume: async () => {
       await command('stop').catch(() => '')
       await killDaemon()

@@ -111,6 +111,7 @@ async function openSystem(
     // Conflicts are lines in the server's log, without the values that gave way; what cannot be applied is an error there.
     waiting: async () => new Map(),
     kept: async () => '',
+    saysEqual: async () => undefined,
     resume: async () => {
       for (const site of sites) await restart(site, 'fast')
       await sleep(1_000)

@@ -103,6 +103,7 @@ async function openSystem(
     },
     waiting: async () => new Map(),
     kept: async (key) => (await Promise.all(sites.map(({ url }) => branchesOf(url, key)))).join('\n'),
+    saysEqual: async () => undefined,
     resume: async () => {},
     kill: (member) => (sites[member] as Site).kill(),
     revive: async () => {

@@ -11,6 +11,7 @@ const SETTINGS = { max_connections: 60 }
 const MERGE_PATCH = { 'if-match': '*', 'content-type': 'application/merge-patch+json' }
 
 type Link = { readonly from: SiteProcess; readonly to: SiteProcess; readonly wire: Wire }
+type Comparison = { readonly resources: readonly { readonly equal: boolean }[] }
 type Page = { readonly items: readonly Record<string, unknown>[] }
 
 export function syncline(version: string): Rival {
@@ -93,6 +94,11 @@ async function openSystem(
     },
     waiting: () => waitingOf(processes),
     kept: (key) => keptOf(processes, key),
+    saysEqual: async () => {
+      const reports: Comparison[] = []
+      for (const { from, to } of links) reports.push(await from.api('POST', `/peers/${to.name}/verify`, { deep: true }))
+      return reports.every(({ resources }) => resources.every(({ equal }) => equal))
+    },
     resume: async () => {
       for (const { api } of processes) {
         const { items } = await api<Page>('GET', '/quarantine?limit=100')
