@@ -13,9 +13,16 @@ export function resetWords(): void {
 export type Outcome = { readonly text: string; readonly writes: readonly NewWrite[] }
 
 /** Begins a transaction and does what the operation says in it, without ending it. */
-export async function beginOperation(client: pg.Client, site: string, operation: Operation): Promise<Outcome> {
+export async function beginOperation(
+  client: pg.Client,
+  site: string,
+  operation: Operation,
+  oracle: Oracle,
+): Promise<Outcome> {
   await client.query('begin')
-  const before = new Map((await recordsOf(client)).map((held) => [`${held.resource} ${held.id}`, held as Held]))
+  const found = await recordsOf(client)
+  oracle.learn(found)
+  const before = new Map(found.map((held) => [`${held.resource} ${held.id}`, held as Held]))
   const made: NewWrite[] = []
   for (const statement of operation.statements) {
     const word = `w${++words}`
@@ -62,7 +69,7 @@ export async function endOperation(
 }
 
 export async function operate(client: pg.Client, site: string, operation: Operation, oracle: Oracle): Promise<string> {
-  return endOperation(client, oracle, await beginOperation(client, site, operation), !operation.undone)
+  return endOperation(client, oracle, await beginOperation(client, site, operation, oracle), !operation.undone)
 }
 
 /** A statement of a person who mends something: its word is unique like any other. */

@@ -12,12 +12,15 @@ const LIVE = `
 /** Every id that a simulation uses: of what is purged, only a hash of the id is left. */
 const IDS = `unnest(array['${ALL_IDS.join("','")}'])`
 
+const SEEN = (seen: string) =>
+  `(select jsonb_object_agg(w.origin, e.value) from jsonb_each(${seen}) e join syncline.site w on w.id = e.key::int4) as seen`
+
 const RECORDS = `
-  select r.name as resource, c.record_id as id, o.origin, c.clock::text, c.deleted, l.label, c.xact::text
+  select r.name as resource, c.record_id as id, o.origin, c.clock::text, c.deleted, l.label, c.xact::text, ${SEEN('c.seen')}
     from syncline.record c join syncline.resource r on r.id = c.resource_id join syncline.site o on o.id = c.origin
     left join (${LIVE}) l on l.resource = r.name and l.id = c.record_id and not c.deleted
   union all
-  select r.name, i.id, o.origin, p.clock::text, true, null, p.xact::text
+  select r.name, i.id, o.origin, p.clock::text, true, null, p.xact::text, ${SEEN('p.seen')}
     from syncline.purged p join syncline.resource r on r.id = p.resource_id join syncline.site o on o.id = p.origin
     join ${IDS} i(id) on hashtextextended(i.id, 0) = p.id_hash
    where not exists (select from syncline.record c where c.resource_id = p.resource_id and c.record_id = i.id)
@@ -25,10 +28,13 @@ const RECORDS = `
 
 /** Losing, waiting and overwritten values. */
 const KEPT = `
-  select r.name as resource, h.record_id as id, o.origin, h.clock::text, h.deleted, h.data ->> 'label' as label
+  select r.name as resource, h.record_id as id, o.origin, h.clock::text, h.deleted, h.data ->> 'label' as label, ${SEEN('h.seen')}
     from syncline.history h join syncline.resource r on r.id = h.resource_id join syncline.site o on o.id = h.origin
-  union all
-  select r.name, q.record_id, o.origin, q.clock::text, split_part(q.line, e'\\t', 5) = 'd', null
+`
+
+/** Versions that wait, of which only the dot is looked at. */
+const WAITING = `
+  select r.name as resource, q.record_id as id, o.origin, q.clock::text, split_part(q.line, e'\\t', 5) = 'd' as deleted, null as label
     from syncline.quarantine q join syncline.resource r on r.id = q.resource_id join syncline.site o on o.id = q.origin
   union all
   select r.name, c.record_id, v ->> 'origin', v ->> 'clock', false, null
@@ -48,7 +54,8 @@ export async function recordsOf(client: pg.Client): Promise<readonly Record[]> {
 
 export async function holdingOf(site: SimSite): Promise<Holding> {
   const kept = await site.app.query<Held>(KEPT)
-  return { site: site.name, records: await recordsOf(site.app), kept: kept.rows }
+  const waiting = await site.app.query<Held>(WAITING)
+  return { site: site.name, records: await recordsOf(site.app), kept: [...kept.rows, ...waiting.rows] }
 }
 
 export async function contentOf(site: SimSite): Promise<readonly string[]> {
@@ -118,4 +125,19 @@ export async function conflictsAt(site: SimSite): Promise<readonly OpenConflict[
            split_part(c.line, e'\\t', 5) = 'd' as "theyDeleted"
       from syncline.conflict c join syncline.resource r on r.id = c.resource_id order by c.id`)
   return rows
+}
+
+/** Everything that a site knows of one record, for a person who wonders what happened to it. */
+export async function lifeOf(site: SimSite, resource: string, id: string): Promise<readonly string[]> {
+  const { rows } = await site.app.query<{ line: string }>(
+    `select concat_ws(' ', 'record', o.origin, c.clock, c.seen, case when c.deleted then 'deleted' end, 'from', c.source) as line
+       from syncline.record c join syncline.resource r on r.id = c.resource_id join syncline.site o on o.id = c.origin where r.name = $1 and c.record_id = $2
+     union all (select concat_ws(' ', 'history', h.reason, o.origin, h.clock, h.seen, case when h.deleted then 'deleted' end, h.data)
+       from syncline.history h join syncline.resource r on r.id = h.resource_id join syncline.site o on o.id = h.origin where r.name = $1 and h.record_id = $2 order by h.id)
+     union all select concat_ws(' ', 'quarantine', q.code, o.origin, q.clock, q.line)
+       from syncline.quarantine q join syncline.resource r on r.id = q.resource_id join syncline.site o on o.id = q.origin where r.name = $1 and q.record_id = $2
+     union all select concat_ws(' ', 'site', id, origin) from syncline.site`,
+    [resource, id],
+  )
+  return rows.map(({ line }) => `${site.name}: ${line}`)
 }

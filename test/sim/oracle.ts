@@ -28,6 +28,8 @@ export type Held = {
   readonly clock: string
   readonly deleted: boolean
   readonly label: string | null
+  /** What the version has seen, by origin; absent where only a dot is known. */
+  readonly seen?: Readonly<Record<string, number>> | null
 }
 
 /** What one site holds: its records, and what waits or was overwritten. */
@@ -78,6 +80,20 @@ export function createOracle() {
     return made
   }
 
+  /**
+   * Takes up versions that a program made by itself: it merged two, or brought a record back that others need. Of these alone the word of the
+   * program is taken for what they had seen.
+   */
+  function learn(found: readonly Held[]): void {
+    for (const held of found.toSorted((a, b) => Number(BigInt(a.clock) - BigInt(b.clock)))) {
+      const { label, deleted, seen } = held
+      if (seen === undefined || (label === null && !deleted) || byDot.has(dot(held))) continue
+      const sees = (origin: string) => (origin === held.origin ? BigInt(held.clock) : BigInt(seen?.[origin] ?? 0))
+      const also = (byRecord.get(record(held)) ?? []).filter((write) => sees(write.origin) >= BigInt(write.clock))
+      add({ ...held, site: 'a program', also: also.map((write) => ({ ...write, deleted: write.label === null })) })
+    }
+  }
+
   /** True when the second write had seen the first one, over whatever writes in between. */
   function isBefore(first: Write, second: Write): boolean {
     return younger(first).has(second)
@@ -108,12 +124,13 @@ export function createOracle() {
   return {
     writes,
     add,
-    find,
+    learn,
     isBefore,
     byDot: (held: Pick<Held, 'resource' | 'id' | 'origin' | 'clock'>) => byDot.get(dot(held)),
 
     /** After a database was put back: what nobody has any more cannot be asked for. */
     forgive(holdings: readonly Holding[]): number {
+      learn(holdings.flatMap(({ records, kept }) => [...records, ...kept]))
       const alive = survivors(holdings)
       let count = 0
       for (const write of writes) {
@@ -130,6 +147,7 @@ export function createOracle() {
      */
     judge(holdings: readonly Holding[], newest: boolean): readonly string[] {
       const faults: string[] = []
+      learn(holdings.flatMap(({ records, kept }) => [...records, ...kept]))
       const alive = survivors(holdings)
       for (const write of writes) {
         if (!write.lost && !alive.has(write))

@@ -1,6 +1,7 @@
 /** One seed from its plan to its verdict. */
 import type { Databases } from './cluster.ts'
 import { heal } from './heal.ts'
+import { lifeOf } from './inspect.ts'
 import { machine } from './machine.ts'
 import { network } from './network.ts'
 import { Finding } from './oracle.ts'
@@ -34,6 +35,10 @@ export async function simulate(databases: Databases, seed: string, wishes: Wishe
   } catch (error) {
     failure = error instanceof Finding ? error.message : `the simulation failed: ${(error as Error).stack}`
     trace.push(`FOUND ${failure}`)
+    const [, resource, id] = /(place|visit|tag) ([\w-]+)/.exec(failure) ?? []
+    if (resource !== undefined && id !== undefined) {
+      for (const site of world.sites) trace.push(...(await lifeOf(site, resource, id).catch(() => [])))
+    }
   } finally {
     await endWorld(world)
   }

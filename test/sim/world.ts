@@ -192,7 +192,7 @@ async function act(world: World, site: SimSite, action: Action): Promise<string 
     }
     case 'begin': {
       if (late.has(site.name)) return null
-      const outcome = await beginOperation(site.late, site.name, action.operation)
+      const outcome = await beginOperation(site.late, site.name, action.operation, oracle)
       if (!outcome.text.startsWith('refused')) late.set(site.name, outcome)
       return `${action.operation.kind}: ${outcome.text}`
     }
