@@ -3,7 +3,7 @@ import { type Page, path } from './api.ts'
 import { noun, type Register, verb } from './command.ts'
 import { EXIT } from './exit.ts'
 import type { StatusRow } from './status-lights.ts'
-import { ago, cell, fields, time } from './text.ts'
+import { ago, cell, fields, plural, time } from './text.ts'
 
 /** Brakes shown at once: more than a person lets pile up. */
 const BRAKES_MAX = 200
@@ -90,7 +90,7 @@ export function brakeText(brake: Brake): string {
     ['changes', brake.resource === null ? undefined : facts.changes],
     ['living', brake.resource === null ? undefined : facts.living],
     ['among them', facts.samples.length === 0 ? undefined : facts.samples.join(', ')],
-    ['stopped', `${time(brake.seenAt)}, ${brake.times} times`],
+    ['stopped', `${time(brake.seenAt)}, ${plural(brake.times, 'time')}`],
     ['state', stateOf(brake)],
     ['released', brake.releasedAt === null ? undefined : `${time(brake.releasedAt)} by ${brake.releasedBy}`],
     ['comment', brake.comment ?? undefined],
