@@ -43,7 +43,7 @@ export async function gatherReach(
     findGrant(db, peer.id, resource.name, 'push'),
   ])
   const pushes = task?.enabled === true && task.mode !== 'pull'
-  const record = await readPlace(db, peer, resource, stored)
+  const record = await readPlace(db, resource, stored)
   const rules = pushes ? ([['task', task]] as const) : pull === null ? [] : ([['grant', pull]] as const)
   const living = record !== null && !record.deleted
   const filtered: FilteredPart[] = []
@@ -68,7 +68,6 @@ export async function gatherReach(
     captureFault: faults.length === 0 ? null : faults.map(({ table, fault }) => `${table}: ${fault}`).join('; '),
     link: {
       paused: peer.paused,
-      reachable: peer.url !== null,
       lastSeenAt: peer.lastSeenAt,
       failures: peer.failures,
       retryAt: peer.retryAt,
@@ -119,7 +118,7 @@ type Place = {
   readonly held: boolean
 }
 
-async function readPlace(db: Kysely<Database>, _peer: Peer, resource: ResourceInfo, id: string): Promise<Place | null> {
+async function readPlace(db: Kysely<Database>, resource: ResourceInfo, id: string): Promise<Place | null> {
   const { rows } = await sql<{ deleted: boolean; via: number | null; xact: string; held: boolean }>`
     select r.deleted, r.source as via, r.xact::text, r.xact >= pg_snapshot_xmin(pg_current_snapshot()) as held
       from syncline.record r where r.resource_id = ${resource.id} and r.record_id = ${id} collate "C"`.execute(db)

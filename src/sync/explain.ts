@@ -20,7 +20,6 @@ export type ReachFacts = {
   readonly captureFault: string | null
   readonly link: {
     readonly paused: boolean
-    readonly reachable: boolean
     readonly lastSeenAt: string | null
     readonly failures: number
     readonly retryAt: string | null

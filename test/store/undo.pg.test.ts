@@ -264,6 +264,24 @@ t.test(
   },
 )
 
+t.test('a parent that the run brought goes when its child is back at the parent from before', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(
+    `insert into country (id, name) values ('AT', 'Austria'); insert into city (country, name) values ('AT', 'Graz')`,
+  )
+  await syncOnce(a, b)
+  await b.sql(
+    `insert into country (id, name) values ('ST', 'Styria'); update city set country = 'ST'; delete from country where id = 'AT'`,
+  )
+  const run = await pullRun(a, b)
+  t.same(await names(a), ['ST Styria'])
+  t.match((await undo(a, run)).counts, { removed: 1, restored: 1, replaced: 1, blocked: 0 })
+  t.same(await a.sql('select country, name from city'), [{ country: 'AT', name: 'Graz' }])
+  t.same(await names(a), ['AT Austria'])
+  await syncOnce(a, b)
+  await converged(t, a, b)
+})
+
 t.test('what stands in the way is named with its reason, and the rest is taken back', async (t) => {
   const [a, b] = (await pair()) as [Site, Site]
   await b.sql(
