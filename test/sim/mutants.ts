@@ -9,7 +9,7 @@ export type Mutant = {
   readonly options?: readonly string[]
 }
 
-const CHECKPOINT = `    if (pull.batch.next !== undefined)
+const CHECKPOINT = `    if (pull.batch.next !== undefined && pull.batch.purged === undefined)
       await writeCheckpoint(trx, link.peer.id, resource.id, 'pull', pull.batch.next.checkpoint)
 `
 
@@ -23,6 +23,11 @@ export const MUTANTS: readonly Mutant[] = [
         find: '         and r.xact < pg_snapshot_xmin(pg_current_snapshot())\n       order by r.xact, r.record_id limit',
         put: '       order by r.xact, r.record_id limit',
       },
+      {
+        file: 'src/store/collect-plain.ts',
+        find: 'and r.xact < pg_snapshot_xmin(pg_current_snapshot()) and (select usable from room)',
+        put: 'and (select usable from room)',
+      },
     ],
   },
   {
@@ -33,7 +38,7 @@ export const MUTANTS: readonly Mutant[] = [
       {
         file: 'src/store/exchange.ts',
         find: '  return applyAll(store, context, [pull.batch], async (trx, report) => {',
-        put: `  if (pull.batch.next !== undefined)
+        put: `  if (pull.batch.next !== undefined && pull.batch.purged === undefined)
     await writeCheckpoint(store.db, link.peer.id, resource.id, 'pull', pull.batch.next.checkpoint)
   return applyAll(store, context, [pull.batch], async (trx, report) => {`,
       },
@@ -41,6 +46,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     name: '> for >= in the comparison of dots',
+    options: ['--policy', 'ask'],
     harm: 'an edit of what is here counts as a conflict with it',
     edits: [
       {
@@ -87,7 +93,13 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'losing values are not kept',
     harm: 'what loses a conflict is gone without a trace',
-    edits: [{ file: 'src/store/settle.ts', find: "if (verdict.loser === 'incoming') {", put: 'if (false) {' }],
+    edits: [
+      {
+        file: 'src/store/settle.ts',
+        find: 'verdicts.filter(({ loses }) => loses === true)',
+        put: 'verdicts.filter(({ loses }) => loses === null)',
+      },
+    ],
   },
   {
     name: 'a restored site goes on in its old log',
@@ -122,8 +134,8 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/store/write.ts',
-        find: "from pg_temp.syncline_stage s where s.class = 'n' and ${within(range)} order by s.id",
-        put: "from pg_temp.syncline_stage s where s.class = 'n' and s.kind = 'p' and ${within(range)} order by s.id",
+        find: "where s.class = 'n' and ${within(range)} offset 0) r",
+        put: "where s.class = 'n' and s.kind = 'p' and ${within(range)} offset 0) r",
       },
     ],
   },
@@ -148,11 +160,27 @@ export const MUTANTS: readonly Mutant[] = [
     name: 'XOR digest of versions',
     harm: 'two changes that are alike cancel each other, and different sites look equal',
     edits: [
-      { file: 'src/store/digests.ts', find: 'sum(hash)::text as sum', put: 'bit_xor(hash::int8)::text as sum' },
       {
-        file: 'src/store/digests.ts',
-        find: "concat_ws(e'\\\\n', r.record_id, o.origin, r.clock, r.deleted)",
-        put: "concat_ws(e'\\\\n', o.origin, r.clock, r.deleted)",
+        file: 'src/store/digest-sum.ts',
+        find: '(d.sum + coalesce(b.sum, 0))::text as sum, coalesce(b.behind, 0)::int as behind',
+        put: `(select coalesce(bit_xor(hashtextextended(concat_ws(' ', o.origin, x.clock), 0)), 0)::text from syncline.record x
+               join syncline.site o on o.id = x.origin where x.resource_id = d.resource_id and not x.deleted) as sum, coalesce(b.behind, 0)::int as behind`,
+      },
+    ],
+  },
+  {
+    name: 'tombstone purged early',
+    harm: 'a peer that was away brings the record back',
+    edits: [
+      {
+        file: 'src/store/purge.ts',
+        find: '         and (${acknowledged} or r.clock <',
+        put: '         and (true or r.clock <',
+      },
+      {
+        file: 'src/store/purge.ts',
+        find: 'hashtextextended(record_id, 0), clock, xact, origin, seen from due\n',
+        put: 'hashtextextended(record_id, 0), clock, xact, origin, seen from due where false\n',
       },
     ],
   },
