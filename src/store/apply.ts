@@ -1,9 +1,10 @@
 import { sql, type Transaction } from 'kysely'
 import { type BatchReport, type Json, type LineBatch, type Mapping, NO_MAPPING, type Policy } from '../sync/index.ts'
 import { writeAllNew } from './all-new.ts'
+import { markBlockedDeletes } from './blocked.ts'
 import { closeSettledConflicts } from './conflict-close.ts'
 import { explain } from './explain.ts'
-import { attempt, findUnreadable, isReadingFault, writeWithoutFaulty } from './isolate.ts'
+import { attemptAll, findUnreadable, isReadingFault, writeWithoutFaulty } from './isolate.ts'
 import { noteKept } from './kept.ts'
 import { raisePurged } from './purged.ts'
 import { quarantineStaged, releaseApplied } from './quarantine.ts'
@@ -15,7 +16,6 @@ import type { Database } from './schema.ts'
 import { settleConflicts } from './settle.ts'
 import {
   lockStaged,
-  markBlockedDeletes,
   markClockAhead,
   markMissingParents,
   markRemovals,
@@ -158,7 +158,7 @@ async function writeStaged(
   if ((counts.deletes > 0 && (counts.f ?? 0) > 0) || (counts.r ?? 0) > 0) await markBlockedDeletes(trx, resource)
   const all: Range = { from: 1, to: batch.count }
   const tried = { write, counts, patience: context.patience }
-  const error = await attempt(trx, tried, all)
+  const error = await attemptAll(trx, tried, all)
   if (error !== null) {
     // The usual reason is a parent that is missing: set all such records aside at once instead of one by one.
     if (error.code === '23503') await markMissingParents(trx, resource, columns, true)

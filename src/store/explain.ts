@@ -1,6 +1,11 @@
 import { ERRORS, SynclineError } from '../sync/index.ts'
 
-export type DatabaseError = Error & { readonly code?: string; readonly detail?: string; readonly where?: string }
+export type DatabaseError = Error & {
+  readonly code?: string
+  readonly detail?: string
+  readonly where?: string
+  readonly constraint?: string
+}
 
 const BUSY = new Set(['40001', '40P01', '55P03', '57014'])
 

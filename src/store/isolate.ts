@@ -4,6 +4,7 @@ import type { DatabaseError } from './explain.ts'
 import type { ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { type StageCounts, stagedLinesSql, targetTable, type Unreadable } from './stage.ts'
+import { type Vacated, vacancyFor } from './vacate.ts'
 import { incomingSql, outsideFilter, type Range, type WriteContext, writeRange } from './write.ts'
 
 /** Writing tried anew because records turned out to lie outside the grant's filter. */
@@ -63,6 +64,28 @@ export async function attempt(
     'SYNC_STORE_BUSY',
     'the rows that the filter of the grant looks at change while they are written',
   )
+}
+
+/** How many indexes of a table may be in the way of one batch. */
+const VACATED_MAX = 8
+
+/**
+ * Writes a range; where its records are in each other's way because they hand unique values to one another, lets them give these up first.
+ * Returns what `attempt` does.
+ */
+export async function attemptAll(
+  trx: Transaction<Database>,
+  tried: Attempt,
+  range: Range,
+): Promise<DatabaseError | null> {
+  let error = await attempt(trx, tried, range)
+  for (let vacated: readonly Vacated[] = []; error !== null && vacated.length < VACATED_MAX; ) {
+    const more = (tried.counts.f ?? 0) > 1 ? await vacancyFor(trx, tried.write, error) : null
+    if (more === null || vacated.some(({ column }) => column.name === more.column.name)) return error
+    vacated = [...vacated, more]
+    error = await attempt(trx, { ...tried, write: { ...tried.write, vacated } }, range)
+  }
+  return error
 }
 
 /** Writes a range, all but the records that the database refuses: each of those is set aside alone, with the database's words (I8). */

@@ -6,6 +6,7 @@ import { noteParked } from './relay.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { emptyOwnReferences, type StageCounts } from './stage.ts'
+import { type Vacated, vacate } from './vacate.ts'
 
 export type WriteContext = {
   readonly resource: ResourceInfo
@@ -24,6 +25,8 @@ export type WriteContext = {
   readonly rule: string
   /** Condition that living rows must meet before and after (alias `t`), where the peer's grant has a filter. */
   readonly filter?: RawBuilder<boolean> | undefined
+  /** Unique columns that the records of a batch first give up, where they turned out to be in each other's way. */
+  readonly vacated?: readonly Vacated[] | undefined
 }
 
 /** A column that is written: from the payload, or a constant. */
@@ -154,6 +157,7 @@ async function updateRows(trx: Transaction<Database>, context: WriteContext, ran
   const rows = stagedRows(context, due)
   const found = sql`exists (select from ${table} t where t.${key} = s.id::${sql.raw(resource.keyType)})`
   if (columns.length > 0) {
+    await vacate(trx, context, rows, (each) => incomingSql(context, each))
     const assignments = columns.map((each) => sql`${sql.id(each.column.name)} = ${sql.raw(incomingSql(context, each))}`)
     const { numAffectedRows } =
       await sql`update ${table} t set ${sql.join(assignments)} from (${rows}) s where t.${key} = s.key`.execute(trx)
@@ -196,8 +200,8 @@ export function writtenColumns({ columns, constants }: WriteContext): readonly W
 /** Staged rows with their payload as `v`, which has a value for each column of the batch, no more and no less (I11). */
 function stagedRows({ resource, width }: WriteContext, due: RawBuilder<unknown>): RawBuilder<unknown> {
   return sql`
-    select x.key, x.payload, case when jsonb_array_length(x.v) = ${sql.lit(width)} then x.v else syncline.misfit(x.v, ${sql.lit(width)}) end as v from (
-      select s.id::${sql.raw(resource.keyType)} as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where ${due} order by s.id offset 0) x`
+    select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = ${sql.lit(width)} then x.v else syncline.misfit(x.v, ${sql.lit(width)}) end as v from (
+      select s.n, s.id::${sql.raw(resource.keyType)} as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where ${due} order by s.id offset 0) x`
 }
 
 /** The value of a column from payload array `s.v`. Casts go to the bare type: what is too long is refused by the assignment, never cut. */
