@@ -3,6 +3,7 @@ import type { LineBatch } from '../sync/index.ts'
 import type { Pulled, Pushed } from './peer-client.ts'
 import type { RunSession } from './run-effects.ts'
 import { countPulled, countPushed } from './tally.ts'
+import { guardFor } from './weigh.ts'
 
 /** A link and a task of it, for one resource. */
 type About = { readonly run: RunSession; readonly task: Task; readonly resource: ResourceInfo }
@@ -18,17 +19,18 @@ export async function pullPurged(
 ): Promise<void> {
   if (await holdsNone(run.store.db, resource.id)) return
   run.doing = `catch up ${resource.name}`
-  const brake = run.guards.get(resource.name)
+  // Nobody can say beforehand how many of these records are here: the limits hold in the transactions that delete them.
+  const brake = await guardFor(run, task, resource)
   for (let after = from, more = true; more; ) {
     const page = await ask(after)
     for (const batch of page.batches) {
       const report = await applyPull(
         run.store,
         run.link,
-        { task, batch, runId: run.runId, guard: brake?.guard },
+        { task, batch, runId: run.runId, guard: brake.guard },
         run.limits,
       )
-      brake?.committed()
+      brake.committed()
       const { applied, merged, conflict } = report.counts
       countPulled(run.counts, report, applied + merged + conflict, page.bytes)
     }

@@ -73,8 +73,7 @@ export async function weigh(
   run.doing = `weigh ${name}`
   const task = run.tasks.get(name) ?? assert.fail(`the run has a task for ${name}`)
   const resource = run.resources.get(name) ?? assert.fail(`${name} is attached`)
-  run.brakes ??= brakesWith(run.store.db, run.link.peer.id)
-  const brake = (await run.brakes).find((each) => each.resource === name && each.direction === direction)
+  const brake = await brakeOf(run, name, direction)
   const pass = passOf(brake)
   const weighed =
     direction === 'pull'
@@ -88,7 +87,7 @@ export async function weigh(
   if (brake !== undefined && (pass === null || nothing))
     await endBrake(run.store.db, brake.id, pass === null ? 'cleared' : 'used')
   else if (brake !== undefined) run.released.set(`${direction} ${name}`, brake)
-  if (direction === 'pull') run.guards.set(name, pullGuard(run, task, resource, pass))
+  if (direction === 'pull') await guardFor(run, task, resource)
   return { type: 'allowed' }
 }
 
@@ -283,6 +282,21 @@ async function countPush(
     after = batch.next.checkpoint
   }
   return { ...total, living }
+}
+
+/** What is stopped or released of a resource in one direction. */
+async function brakeOf(run: RunSession, name: string, direction: 'pull' | 'push'): Promise<Brake | undefined> {
+  run.brakes ??= brakesWith(run.store.db, run.link.peer.id)
+  return (await run.brakes).find((each) => each.resource === name && each.direction === direction)
+}
+
+/** The brake of the transactions that write what is pulled of a resource: one for the whole run. */
+export async function guardFor(run: RunSession, task: Task, resource: ResourceInfo): Promise<PullGuard> {
+  const known = run.guards.get(resource.name)
+  if (known !== undefined) return known
+  const made = pullGuard(run, task, resource, passOf(await brakeOf(run, resource.name, 'pull')))
+  run.guards.set(resource.name, made)
+  return made
 }
 
 /** What arrives while a run goes on was not weighed before: the transaction that writes counts too. */

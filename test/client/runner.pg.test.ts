@@ -264,6 +264,23 @@ t.test('another site at the address is refused before anything moves', async (t)
   ])
 })
 
+t.test(
+  'a site that finds its own uuid at the address of a peer has met a copy of itself, and moves nothing',
+  async (t) => {
+    const { here, there, site, run, task } = await pair(t)
+    await task('city', 'both')
+    await addCities(there, 3, 'there')
+    there.self = { ...there.self, uuid: here.self.uuid }
+    t.match(await run(), {
+      result: 'fatal',
+      code: 'SYNC_PEER_CLONED',
+      message: /as this one does: it is a copy of this site/,
+    })
+    t.same(site.seen, ['GET /site'])
+    t.same(await here.query('select count(*)::int as n from city'), [{ n: 0 }])
+  },
+)
+
 t.test('a peer with a new log is followed from the beginning, and nothing is applied twice', async (t) => {
   const sites = await pair(t)
   const { here, there, run, task } = sites
