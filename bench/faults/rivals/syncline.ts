@@ -1,4 +1,5 @@
 /** Syncline itself: a process and a PostgreSQL for each site, HTTP between them, everything else as an operator finds it after `serve`. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Cluster, Owner } from '../../../test/support/postgres.ts'
 import { type RunView, type SiteProcess, startSiteProcess } from '../../../test/support/site-process.ts'
 import type { Rival, Shape, System } from '../contest.ts'
@@ -8,6 +9,7 @@ import { startWire, type Wire } from '../wire.ts'
 import { clockLibrary } from './install.ts'
 
 const SETTINGS = { max_connections: 60 }
+const BUSY_TRIES = 20
 const MERGE_PATCH = { 'if-match': '*', 'content-type': 'application/merge-patch+json' }
 
 type Link = { readonly from: SiteProcess; readonly to: SiteProcess; readonly wire: Wire }
@@ -74,12 +76,14 @@ async function openSystem(
   const sites = await openSqlSites(clusters, shape.ddl, shape.tables, async (site) => void (await attach(site)))
   owner.teardown(async () => void (await Promise.all(sites.map((site) => site.disconnect()))))
   const processes = await Promise.all(
-    names.map((name, site) =>
-      startSiteProcess(owner, {
-        name,
-        databaseUrl: (sites[site] as SqlSite).database.url,
-        env: { SYNCLINE_LOG_LEVEL: 'info', ...clocks[site]?.env },
-      }),
+    names.map(async (name, site) =>
+      patient(
+        await startSiteProcess(owner, {
+          name,
+          databaseUrl: (sites[site] as SqlSite).database.url,
+          env: { SYNCLINE_LOG_LEVEL: 'info', ...clocks[site]?.env },
+        }),
+      ),
     ),
   )
   await Promise.all(processes.map((_, site) => attach(site)))
@@ -176,6 +180,21 @@ async function connect(owner: Owner, processes: readonly SiteProcess[], shape: S
     links.push({ from, to, wire })
   }
   return links
+}
+
+/** A client that comes again when a site says that it is busy, as the answer asks it to. */
+function patient(site: SiteProcess): SiteProcess {
+  const api: SiteProcess['api'] = async (...request) => {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await site.api(...request)
+      } catch (error) {
+        if (tries === BUSY_TRIES || !String(error).includes('SYNC_REQUEST_OVERLOADED')) throw error
+        await sleep(500)
+      }
+    }
+  }
+  return { ...site, api }
 }
 
 async function synced(from: SiteProcess, peer: string): Promise<boolean> {
