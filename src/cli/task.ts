@@ -5,7 +5,7 @@ import { type Api, path } from './api.ts'
 import { list, noun, type Register, seconds, verb } from './command.ts'
 import { EXIT, type ExitCode } from './exit.ts'
 import type { Output } from './output.ts'
-import { pairsOf, several } from './pairs.ts'
+import { pairsOf, several, writtenValue } from './pairs.ts'
 import { type Preview, previewText, previewWaits } from './preview-text.ts'
 import { cell, duration, plain } from './text.ts'
 
@@ -24,6 +24,10 @@ type Settings = {
   readonly maxChanges?: string
   readonly emptyGuard?: string
   readonly canary?: string | false
+  readonly map?: readonly string[]
+  readonly constant?: readonly string[]
+  readonly omit?: readonly string[]
+  readonly mapping?: boolean
   readonly schedule?: string | false
   readonly every?: number
   readonly live?: boolean
@@ -88,6 +92,7 @@ export const task: Register = (program, session) => {
     examples: [
       'syncline task set 3 --every 15m',
       'syncline task set hub city --on-conflict ask --no-filter',
+      'syncline task set hub city --map population=inhabitants --constant country=AT --omit notes',
       'syncline task set 3 --disable',
       'syncline task set hub city --max-deletes 100,5% --canary AT',
       `syncline task set hub city --filter "country = 'AT'" --preview`,
@@ -96,6 +101,7 @@ export const task: Register = (program, session) => {
       settingOptions(command.option('--mode <mode>', 'pull, push or both'))
         .option('--no-filter', 'all records')
         .option('--no-columns', 'all columns')
+        .option('--no-mapping', 'every column by its own name')
         .option('--no-schedule', 'only by hand')
         .option('--no-canary', 'no canary')
         .option(
@@ -156,6 +162,17 @@ function settingOptions(command: Command): Command {
     .option('--max-changes <limit>', 'most records that one run gives other values without a person')
     .option('--empty-guard <on|off>', 'stop when the peer has nothing any more of what many are here of', onOff)
     .option('--canary <id>', 'a record that must live at the peer, or the run stops')
+    .option(
+      '--map <theirs=ours>',
+      'a column of the peer that has another name here; may be repeated, and replaces those of before',
+      several,
+    )
+    .option(
+      '--constant <column=value>',
+      'a column with a fixed value, here when records come in, at the peer when they go out; may be repeated',
+      several,
+    )
+    .option('--omit <column>', 'a column that neither comes in nor goes out; may be repeated', several)
     .option('--schedule <cron>', 'when to run: five or six cron fields in UTC, such as "*/10 * * * *"')
     .option('--every <duration>', 'run at this interval, such as 90s, 5m or 1h', seconds)
     .option('--live', 'run whenever something changed, here or there')
@@ -164,7 +181,14 @@ function settingOptions(command: Command): Command {
 /** Absent keeps what is there, null takes it away. */
 function settingsOf(options: Settings): Record<string, unknown> {
   const { mode, filter, columns, onConflict, master, field, onLeft, schedule, every, live } = options
-  const { maxDeletes, maxChanges, emptyGuard, canary } = options
+  const { maxDeletes, maxChanges, emptyGuard, canary, map, constant, omit, mapping } = options
+  const constants = pairsOf('--constant', constant)
+  const mapped = {
+    rename: pairsOf('--map', map),
+    constant:
+      constants && Object.fromEntries(Object.entries(constants).map(([name, text]) => [name, writtenValue(text)])),
+    omit,
+  }
   const given = [schedule !== undefined && '--schedule', every !== undefined && '--every', live === true && '--live']
   const [first, second] = given.filter((flag) => flag !== false)
   if (first !== undefined && second !== undefined) throw contradiction(first, second)
@@ -190,6 +214,7 @@ function settingsOf(options: Settings): Record<string, unknown> {
     maxChanges: usual(maxChanges),
     emptyGuard: emptyGuard === undefined ? undefined : emptyGuard === 'on',
     canary: canary === false ? null : canary,
+    mapping: mapping === false ? null : (map ?? constant ?? omit) ? mapped : undefined,
     schedule: timing,
   }
 }

@@ -1,4 +1,4 @@
-import { type ResourceInfo, sentColumns, type Task } from '../store/index.ts'
+import { peerSchemas, type ResourceInfo, type Store, sentColumns, type Task } from '../store/index.ts'
 import {
   batchHere,
   batchThere,
@@ -15,7 +15,7 @@ import type { PeerClient } from './peer-client.ts'
  * A client that speaks of columns by their names here and lets the peer hear its own: requests, answers and batches are renamed on the way, and
  * constants join what goes out. `theirs` are the columns of the peer, where it told them: a constant that it has no column for is not sent.
  */
-export function mappedClient(
+function mappedClient(
   client: PeerClient,
   tasks: readonly Task[],
   theirs: ReadonlyMap<string, readonly SchemaColumn[]>,
@@ -73,6 +73,20 @@ export function mappedClient(
   }
 }
 
+/** A client and tasks that speak of columns by their names here, whatever the peer calls them. */
+export async function mappedLink(
+  { db }: Pick<Store, 'db'>,
+  peerId: number,
+  client: PeerClient,
+  tasks: readonly Task[],
+  resources: readonly ResourceInfo[],
+): Promise<{ readonly client: PeerClient; readonly tasks: readonly Task[] }> {
+  if (!tasks.some(({ mapping }) => isMapped(mapping))) return { client, tasks }
+  const theirs = new Map([...(await peerSchemas(db, peerId))].map(([name, { columns }]) => [name, columns]))
+  const infoOf = ({ resource }: Task) => resources.find(({ name }) => name === resource)
+  return { client: mappedClient(client, tasks, theirs), tasks: tasks.map((task) => sendingTask(task, infoOf(task))) }
+}
+
 /** Values that go out in every record, by name at the peer. */
 function constantsOut({ mapping }: Task, theirs: readonly SchemaColumn[] | undefined): Readonly<Record<string, Json>> {
   const taken = Object.entries(mapping.constant).filter(
@@ -82,7 +96,7 @@ function constantsOut({ mapping }: Task, theirs: readonly SchemaColumn[] | undef
 }
 
 /** A task as it sends: without the columns that are left out, have a fixed value at the peer, or share their name with another one there. */
-export function sendingTask(task: Task, resource: ResourceInfo | undefined): Task {
+function sendingTask(task: Task, resource: ResourceInfo | undefined): Task {
   const { mapping } = task
   if (resource === undefined || !isMapped(mapping)) return task
   const sent = sentColumns(resource, task.columns).map(({ name }) => name)

@@ -27,6 +27,7 @@ import {
   SynclineError,
 } from '../sync/index.ts'
 import { failureOf } from './failure.ts'
+import { mappedLink } from './mapped.ts'
 import type { Pulled } from './peer-client.ts'
 import type { RunnerDeps } from './runner.ts'
 import { inOrder } from './task-order.ts'
@@ -115,8 +116,9 @@ export async function previewPeer(deps: RunnerDeps, peer: Peer, options: Preview
       deps.self(),
     ])
     const chosen = tasksOf(tasks, options)
+    const mapped = await mappedLink(deps.store, peer.id, connection.client, chosen, resources)
     const ordered = inOrder(
-      chosen,
+      mapped.tasks,
       resources.map(({ name }) => name),
       peer,
       options.resources,
@@ -124,7 +126,7 @@ export async function previewPeer(deps: RunnerDeps, peer: Peer, options: Preview
     const bench: Bench = {
       store: deps.store,
       link: { self, peer },
-      peer: connection,
+      peer: { ...connection, client: mapped.client },
       limits: deps.limits,
       signal,
       deps,

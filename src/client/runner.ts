@@ -13,7 +13,6 @@ import {
   notePeerFailure,
   notePeerSuccess,
   type Peer,
-  peerSchemas,
   proofsOf,
   type Self,
   type Store,
@@ -39,8 +38,8 @@ import { notGreen, reportBroken } from './capture-check.ts'
 import { stillKnown } from './compare.ts'
 import type { Connections } from './connections.ts'
 import { failureOf } from './failure.ts'
+import { mappedLink } from './mapped.ts'
 import { PeerError } from './peer-error.ts'
-import { mappedClient, sendingTask } from './mapped.ts'
 import { perform, type RunSession } from './run-effects.ts'
 import { emptyCounts, type RunCounts } from './tally.ts'
 import { inOrder } from './task-order.ts'
@@ -151,17 +150,17 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
       cause: options.cause,
       ...(options.resources && { resources: names }),
     })
-    const told = new Map([...(await peerSchemas(db, peer.id))].map(([name, { columns }]) => [name, columns]))
+    const mapped = await mappedLink(deps.store, peer.id, connection.client, ordered, resources)
     const signal = AbortSignal.any([lost, ...(options.signal ? [options.signal] : [])])
     const session: RunSession = {
       store: deps.store,
       link: { self: await deps.self(), peer },
-      peer: { ...connection, client: mappedClient(connection.client, ordered, told) },
+      peer: { ...connection, client: mapped.client },
       limits: deps.limits,
       events: deps.events,
       random: deps.random ?? Math.random,
       runId,
-      tasks: new Map(ordered.map((task) => [task.resource, sendingTask(task, resources.find(({ name }) => name === task.resource))])),
+      tasks: new Map(mapped.tasks.map((task) => [task.resource, task])),
       resources: new Map(resources.map((resource) => [resource.name, resource])),
       counts: emptyCounts(),
       onProgress: options.onProgress ?? (() => {}),

@@ -22,6 +22,7 @@ import { SynclineError, sameTotal, type Verdict } from '../sync/index.ts'
 import { tellTotal } from './compare.ts'
 import type { Connections } from './connections.ts'
 import { type Asking, askRanges } from './digest-client.ts'
+import { mappedLink } from './mapped.ts'
 import type { PeerClient } from './peer-client.ts'
 import { type Difference, isFull, type Walk, type What, walkValues, walkVersions } from './walk.ts'
 
@@ -72,7 +73,12 @@ export async function verifyPeer(deps: VerifyDeps, peer: Peer, options: VerifyOp
     throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `peer "${peer.name}" has no task for ${missing.join(', ')}`)
   }
   const found: Verified[] = []
-  for (const each of wanted) found.push(await verifyResource(deps.store, peer, client, each, options))
+  const [tasks, resources] = [wanted.map(({ task }) => task), wanted.map(({ resource }) => resource)]
+  const mapped = await mappedLink(deps.store, peer.id, client, tasks, resources)
+  for (const [n, { resource, task }] of wanted.entries()) {
+    const each = { resource, task: mapped.tasks[n] ?? task }
+    found.push(await verifyResource(deps.store, peer, mapped.client, each, options))
+  }
   return found
 }
 

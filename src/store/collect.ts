@@ -168,7 +168,7 @@ function carefulQuery(request: CollectRequest, columns: readonly Column[], after
       select s.*,
              case when s.source is not distinct from ${peer.siteId} then null
                   when octet_length(s.record_id) not between 1 and ${sql.lit(SENT_ID_BYTES_MAX)} then null
-                  when s.deleted then ${request.filter === undefined ? sql`'d'` : sql`case when ${shared} then 'd' end`}
+                  when s.deleted then ${request.filter === undefined ? sql`'d'` : sql`case when ${shared} or s.seen ? ${String(peer.siteId)} then 'd' end`}
                   when s.live_key is null then null
                   when s.matches then 'p'
                   when ${shared} then 'l' end as kind

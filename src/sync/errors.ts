@@ -171,6 +171,11 @@ export const ERRORS = {
     title: 'The table changed since it was attached',
     mend: 'Run `syncline resource check`, then attach the table again to renew its triggers.',
   },
+  SYNC_RESOURCE_SKEW: {
+    retry: 'after-fix',
+    title: 'A column that must have a value is missing on the other side',
+    mend: 'Give the column a default, add it on the other side, or give it a constant value with `syncline task set … --constant column=value`.',
+  },
   SYNC_CHECKPOINT_GONE: {
     retry: 'after-fix',
     title: 'The checkpoint is not in this log',

@@ -50,6 +50,7 @@ const task: Task = {
   master: null,
   fields: {},
   onLeft: 'keep',
+      mapping: { rename: {}, constant: {}, omit: [] },
   maxDeletes: null,
   maxChanges: null,
   emptyGuard: true,

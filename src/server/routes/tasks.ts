@@ -12,6 +12,7 @@ import {
   type TaskSettings,
   updateTask,
 } from '../../store/index.ts'
+import type { Json } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { matchedRevision, revisionTag } from '../etag.ts'
 import type { Routes } from '../exchange.ts'
@@ -44,6 +45,27 @@ const emptyGuard = flag('A run stops when the peer has no record any more of a r
 const canary = nullable(recordId, {
   description: 'A record that must live at the peer; where it is missing or deleted, a run stops.',
 })
+const columnName = Type.String({ minLength: 1, maxLength: 63 })
+const mapping = closed(
+  {
+    rename: Type.Optional(
+      Type.Record(columnName, columnName, {
+        description: 'Name at the peer → name here.',
+        examples: [{ population: 'inhabitants' }],
+      }),
+    ),
+    constant: Type.Optional(
+      Type.Record(columnName, Type.Unsafe<Json>({ description: 'Any value.' }), {
+        description: 'Columns with a fixed value: here when records come in, at the peer when they go out.',
+        examples: [{ country: 'AT' }],
+      }),
+    ),
+    omit: Type.Optional(
+      Type.Array(columnName, { maxItems: 1_600, description: 'Columns that neither come in nor go out.' }),
+    ),
+  },
+  { title: 'Mapping', description: 'How columns here and at the peer belong together.' },
+)
 const SCHEDULE =
   '`cron:` with five or six fields in UTC, `every:` with a number and s, m or h, `live`, or null for by hand only.'
 
@@ -58,6 +80,7 @@ const task = closed(
     emptyGuard,
     canary,
     onLeft,
+    mapping,
     schedule: nullable(Type.String(), { description: SCHEDULE }),
     enabled: flag('Runs by itself.'),
     revision: Type.Integer({ description: 'Goes up with every change; the ETag.' }),
@@ -78,6 +101,9 @@ const settings = {
   ...brakeLimits,
   emptyGuard: Type.Optional(emptyGuard),
   canary: Type.Optional(canary),
+  mapping: Type.Optional(
+    nullable(mapping, { description: 'Parts that are given replace those of before; null takes the mapping away.' }),
+  ),
   schedule: Type.Optional(
     nullable(Type.String({ minLength: 1, maxLength: 200 }), {
       description: SCHEDULE,
@@ -227,5 +253,7 @@ export const taskRoutes =
   }
 
 function view({ peerId: _, columns, ...rest }: Task): Static<typeof task> {
-  return { ...rest, columns: columns === null ? null : [...columns] }
+  const { rename, constant, omit } = rest.mapping
+  const mapping = { rename: { ...rename }, constant: { ...constant }, omit: [...omit] }
+  return { ...rest, mapping, columns: columns === null ? null : [...columns] }
 }

@@ -55,7 +55,7 @@ export type TaskSettings = LinkRuleSettings &
     readonly canary?: string | null | undefined
     readonly mode?: string | undefined
     readonly onLeft?: string | undefined
-    /** Replaces the whole mapping; null takes it away. */
+    /** Parts that are given replace those of before; null takes the mapping away. */
     readonly mapping?: Partial<Mapping> | null | undefined
     readonly schedule?: string | null | undefined
     readonly enabled?: boolean | undefined
@@ -80,7 +80,7 @@ export async function createTask(db: Kysely<Database>, task: NewTask): Promise<T
     const resourceId = await resourceIdOf(trx, task.resource)
     const peer = await trx.selectFrom('syncline.peer').select('name').where('id', '=', task.peerId).executeTakeFirst()
     if (peer === undefined) throw notFound(task.peerId)
-    await checkMappingNames(trx, task.peerId, task.resource, { ...NO_MAPPING, ...task.mapping })
+    await checkMappingNames(trx, task.peerId, task.resource, checkMapping(task.mapping ?? undefined))
     const row = await trx
       .insertInto('syncline.task')
       .values({ ...values, peer_id: task.peerId, resource_id: resourceId })
@@ -144,7 +144,7 @@ export async function updateTask(
     const { task, resourceId } = await readForChange(trx, id, ifMatch)
     const values = taskColumns(settings, task)
     if (settings.mapping != null)
-      await checkMappingNames(trx, task.peerId, task.resource, { ...NO_MAPPING, ...settings.mapping })
+      await checkMappingNames(trx, task.peerId, task.resource, checkMapping(settings.mapping, task.mapping))
     await trx
       .updateTable('syncline.task')
       .set({ ...values, revision: task.revision + 1 })
@@ -210,7 +210,8 @@ function taskColumns(settings: TaskSettings, base: Task | null) {
 /** The mapping that is given, or the one before. Errors: SYNC_REQUEST_INVALID where it contradicts itself. */
 function checkMapping(given: Partial<Mapping> | null | undefined, before: Mapping = NO_MAPPING): Mapping {
   if (given === undefined) return before
-  const mapping = { ...NO_MAPPING, ...given }
+  const parts = Object.entries(given ?? {}).filter(([, part]) => part !== undefined)
+  const mapping: Mapping = given === null ? NO_MAPPING : { ...before, ...Object.fromEntries(parts) }
   const fault = mappingFault(mapping)
   if (fault !== null) throw new SynclineError('SYNC_REQUEST_INVALID', `the mapping: ${fault}`)
   return mapping
