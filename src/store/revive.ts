@@ -64,7 +64,6 @@ type Candidate = {
   readonly clock: string
   readonly origin: string
   readonly seen: Record<string, string> | null
-  readonly now_us: string
   readonly children: string
 }
 
@@ -81,10 +80,12 @@ async function reviveIn(
   for (const candidate of await candidates(trx, link.peer.id, resource, via)) {
     const local = named(candidate.clock, candidate.origin, candidate.seen)
     const gone = versionOf(candidate.line, candidate.header)
+    const seen = unionSeen(local, gone)
     const version = mintVersion({
       origin: link.self.origin,
-      seen: unionSeen(local, gone),
-      nowMicros: Number(candidate.now_us),
+      seen,
+      // Not now: the values are those of before the deletion, and against an edit made meanwhile elsewhere they are the older ones.
+      nowMicros: Math.max(...Object.values(seen)),
       aheadMaxMicros: limits.clockAheadMaxMs * 1_000,
     })
     const reason = `its deletion by ${gone.origin} lost: rows of ${candidate.children}, which that site did not know of, refer to it here`
@@ -127,8 +128,7 @@ async function candidates(
   const { rows } = await sql<Candidate>`
     select * from (
       select q.id, q.record_id as "recordId", q.line, q.header, r.clock, ${origin('r.origin')} as origin,
-             (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(r.seen) e join syncline.site o on o.id = e.key::int4) as seen,
-             (extract(epoch from clock_timestamp()) * 1000000)::int8 as now_us, case ${sql.join(children, sql` `)} end as children
+             (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(r.seen) e join syncline.site o on o.id = e.key::int4) as seen, case ${sql.join(children, sql` `)} end as children
         from syncline.quarantine q
         join syncline.record r on r.resource_id = q.resource_id and r.record_id = q.record_id and not r.deleted
         join ${sql.raw(liveTable(resource))} t on t.${key} = q.record_id::${sql.raw(resource.keyType)}
