@@ -1,7 +1,14 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
 import { adoptMissed } from './adopt.ts'
-import { CAPTURE_VERSION, captureFaults, captureWarnings, installCapture, quoteIdent, removeCapture } from './capture.ts'
+import {
+  CAPTURE_VERSION,
+  captureFaults,
+  captureWarnings,
+  installCapture,
+  quoteIdent,
+  removeCapture,
+} from './capture.ts'
 import { SENT_ID_BYTES_MAX } from './collect.ts'
 import type { Store } from './database.ts'
 import { beginDigest } from './digest-sum.ts'
@@ -23,6 +30,7 @@ import {
   type TableFacts,
   unsuitableType,
 } from './resources.ts'
+import { rowTriggerWarnings } from './row-triggers.ts'
 import type { Database } from './schema.ts'
 import { alteringTables } from './table-lock.ts'
 
@@ -147,7 +155,13 @@ export async function checkResources(db: Kysely<Database>, name?: string): Promi
       faults.push(`${unfit} record(s) cannot travel: their identity is empty or longer than ${SENT_ID_BYTES_MAX} bytes`)
     if (!resource.ready) faults.push('existing rows are not all registered; attach the table again to go on')
     const skews = (await schemaSkews(db, [resource])).flatMap(({ notes }) => notes)
-    const warnings = [...(await captureWarnings(db, resource)), ...skews, ...(await heldTombstones(db, resource))]
+    const altering = await rowTriggerWarnings(db, resource)
+    const warnings = [
+      ...(await captureWarnings(db, resource)),
+      ...skews,
+      ...(await heldTombstones(db, resource)),
+      ...altering,
+    ]
     checks.push({ resource: resource.name, faults, ...(warnings.length > 0 && { warnings }) })
   }
   return checks

@@ -1,5 +1,6 @@
 import t from 'tap'
 import {
+  checkResources,
   createTask,
   findConflict,
   findGrant,
@@ -328,4 +329,19 @@ t.test('a field that asks holds the record until a person decided it, and names 
     (await findConflict(b.store.db, (await listConflicts(b.store.db)).items[0]?.id ?? '')).resolution,
     'elsewhere',
   )
+})
+
+t.test('a trigger that may change what peers send is told by the check of the resource', async (t) => {
+  const [a] = (await asking()) as [Site]
+  const told = async () =>
+    (await checkResources(a.store.db, 'item'))[0]?.warnings?.filter((text) => /runs before/.test(text)) ?? []
+  t.same(await told(), [])
+  await a.sql(
+    `create function shout() returns trigger language plpgsql as 'begin new.name := upper(new.name); return new; end'`,
+  )
+  await a.sql('create trigger loud before insert or update on item for each row execute function shout()')
+  await a.sql('create trigger after_it after update on item for each row execute function shout()')
+  t.match(await told(), [/^trigger "loud" runs before rows are written/])
+  await a.sql('alter table item disable trigger loud')
+  t.same(await told(), [])
 })
