@@ -34,7 +34,7 @@ export async function planUndo(
   await sql`create temporary table if not exists syncline_undo (
     resource_id int4 not null, record_id text collate "C" not null, born bool not null default false, first_id int8, last_id int8,
     kind "char" not null default 'd', did text, keys text[], p_origin int4, p_clock int8, state text not null default 'due',
-    tried int4 not null default 0, code text, reason text, primary key (resource_id, record_id)
+    code text, reason text, primary key (resource_id, record_id)
   ) on commit delete rows`.execute(trx)
   await sql`delete from pg_temp.syncline_undo`.execute(trx)
   await sql`
@@ -50,6 +50,7 @@ export async function planUndo(
     on conflict (resource_id, record_id) do update set born = true`.execute(trx)
   await sql`analyze pg_temp.syncline_undo`.execute(trx)
   await markStates(trx, self, runId)
+  await markHalf(trx, runId)
   if (forced.length > 0) await markForced(trx, forced)
 }
 
@@ -80,6 +81,16 @@ async function markStates(trx: Transaction<Database>, self: SelfEntry, runId: st
           left join syncline.history h1 on h1.id = u.first_id left join syncline.history h2 on h2.id = u.last_id
       ) now
      where w.resource_id = now.resource_id and w.record_id = now.record_id`.execute(trx)
+}
+
+/** Where the first of what the run replaced is gone from the history already, what is left is a value of the run itself: nobody's to put back. */
+async function markHalf(trx: Transaction<Database>, runId: string): Promise<void> {
+  await sql`
+    update pg_temp.syncline_undo u set state = 'blocked', code = 'SYNC_RUN_UNDO_INCOMPLETE', reason = 'its values before the run are no longer kept'
+      from syncline.history h
+     where h.id = u.first_id and u.kind = 'p' and h.xact in (select b.xact from syncline.run_batch b where b.run_id = ${runId}::int8)`.execute(
+    trx,
+  )
 }
 
 async function markForced(
@@ -124,7 +135,16 @@ export async function missingOf(trx: Transaction<Database>, runId: string): Prom
   const gone = 'the resource is not attached here any more'
   const past = `their previous values are no longer kept${typeof pruned === 'string' ? `; what ended before ${pruned} was removed` : ''}`
   const other = 'they cannot be told from others any more, as this site began a new log since'
-  return rows
+  // Columns that were there when the run replaced the row.
+  const columns = await sql<{ resource: string; name: string; count: number }>`
+    select s.name as resource, k.name, count(*)::int as count
+      from pg_temp.syncline_undo u join syncline.resource s on s.id = u.resource_id cross join unnest(u.keys) k(name)
+     where u.kind = 'p' and u.state = 'due' and not s.columns @> jsonb_build_array(jsonb_build_object('name', k.name))
+     group by 1, 2 order by 1, 2`.execute(trx)
+  const dropped = columns.rows.map(({ resource, name, count }): UndoMissing => {
+    return { resource, deed: 'changed', count, reason: `the table has no column ${name} any more` }
+  })
+  const counted = rows
     .flatMap(({ resource, changed, inserted, kept, lost }): UndoMissing[] => [
       resource === null
         ? { resource, deed: 'changed', count: changed, reason: gone }
@@ -134,6 +154,7 @@ export async function missingOf(trx: Transaction<Database>, runId: string): Prom
         : { resource, deed: 'inserted', count: lost, reason: other },
     ])
     .filter(({ count }) => count > 0)
+  return [...counted, ...dropped]
 }
 
 /** Who wrote the version of a record that is here now. */

@@ -26,65 +26,71 @@ type Kind = 'p' | 'd'
  * a unique value. What is left then is blocked, with the database's reason.
  */
 export async function writeUndo(trx: Transaction<Database>, write: UndoWrite): Promise<void> {
-  for (let round = 1; ; round++) {
+  for (;;) {
     let done = 0
-    for (const resource of write.resources.toReversed()) done += await writeKind(trx, write, resource, 'd', round)
-    for (const resource of write.resources) done += await writeKind(trx, write, resource, 'p', round)
+    for (const resource of write.resources.toReversed()) done += await writeKind(trx, write, resource, 'd')
+    for (const resource of write.resources) done += await writeKind(trx, write, resource, 'p')
     if (done > 0) continue
     const { rows } = await sql`select from pg_temp.syncline_undo where state = 'due' limit 1`.execute(trx)
     if (rows.length === 0) return
-    if (!(await deleteCycles(trx, write, round + 1))) break
+    if (!(await deleteCycles(trx, write))) break
   }
   await sql`update pg_temp.syncline_undo set state = 'blocked' where state = 'due'`.execute(trx)
 }
 
+/** Tries each record of a resource that is due once, in batches of one set of columns; gives how many were written. */
 async function writeKind(
   trx: Transaction<Database>,
   write: UndoWrite,
   resource: ResourceInfo,
   kind: Kind,
-  round: number,
 ): Promise<number> {
   let done = 0
-  for (;;) {
-    const chunk = await nextChunk(trx, write, resource, kind, round)
-    if (chunk === null) return done
-    const ids = await holdRows(trx, write, resource, chunk.ids)
-    const batch = await linesOf(trx, write, resource, kind, { ids, keys: chunk.keys })
-    if (batch.count === 0) continue
-    await write.onBatch(resource, batch)
-    await applyLines(trx, { ...write.context, resource }, batch)
-    done += await noteOutcomes(trx, resource)
+  const { rows: sets } = await sql<{ keys: readonly string[] | null }>`
+    select distinct u.keys from pg_temp.syncline_undo u where ${dueOf(resource, kind)}`.execute(trx)
+  for (const { keys } of sets) {
+    for (let after = ''; ; ) {
+      const tried = await nextChunk(trx, write, resource, kind, keys, after)
+      const last = tried.at(-1)
+      if (last === undefined) break
+      after = last
+      const ids = await holdRows(trx, write, resource, tried)
+      const batch = await linesOf(trx, write, resource, kind, { ids, keys })
+      if (batch.count === 0) continue
+      await write.onBatch(resource, batch)
+      await applyLines(trx, { ...write.context, resource }, batch)
+      done += await noteOutcomes(trx, resource)
+    }
   }
+  return done
 }
+
+const dueOf = (resource: ResourceInfo, kind: Kind) =>
+  sql`u.resource_id = ${sql.lit(resource.id)} and u.state = 'due' and u.kind = ${kind}::"char"`
 
 type Chunk = { readonly ids: readonly string[]; readonly keys: readonly string[] | null }
 
-/** Records of one resource that can go in one batch: the same columns, bounded in rows and bytes; one record always fits. Marks them as tried. */
+/** Records after one that can go in one batch, in order: bounded in rows and bytes; one record always fits. */
 async function nextChunk(
   trx: Transaction<Database>,
   { rowsMax, bytesMax }: UndoWrite,
   resource: ResourceInfo,
   kind: Kind,
-  round: number,
-): Promise<Chunk | null> {
-  const due = sql`u.resource_id = ${resource.id} and u.state = 'due' and u.kind = ${kind}::"char" and u.tried < ${round}`
-  const { rows } = await sql<{ ids: readonly string[] | null; keys: readonly string[] | null }>`
-    with first as materialized (
-      select u.keys from pg_temp.syncline_undo u where ${due} order by u.record_id limit 1
-    ), bounded as materialized (
-      select u.record_id, u.first_id from pg_temp.syncline_undo u, first where ${due} and u.keys is not distinct from first.keys
+  keys: Chunk['keys'],
+  after: string,
+): Promise<readonly string[]> {
+  const bytes =
+    kind === 'd' ? sql`0` : sql`(select octet_length(h.data::text) from syncline.history h where h.id = s.first_id)`
+  const { rows } = await sql<{ id: string }>`
+    with bounded as materialized (
+      select u.record_id, u.first_id from pg_temp.syncline_undo u
+       where ${dueOf(resource, kind)} and u.record_id > ${after} collate "C" and u.keys is not distinct from ${keys}::text[]
        order by u.record_id limit ${rowsMax}
     ), sized as (
-      select s.record_id, row_number() over w as n, sum(100 + coalesce(octet_length(h.data::text), 0)) over w as total
-        from bounded s left join syncline.history h on h.id = s.first_id and ${kind === 'p'} window w as (order by s.record_id)
-    ), kept as (
-      update pg_temp.syncline_undo u set tried = ${round} from sized s
-       where u.resource_id = ${resource.id} and u.record_id = s.record_id and (s.n = 1 or s.total <= ${bytesMax}) returning u.record_id
+      select s.record_id, row_number() over w as n, sum(100 + coalesce(${bytes}, 0)) over w as total from bounded s window w as (order by s.record_id)
     )
-    select (select array_agg(record_id) from kept) as ids, (select keys from first) as keys`.execute(trx)
-  const [row] = rows
-  return row?.ids == null ? null : { ids: row.ids, keys: row.keys }
+    select record_id as id from sized where n = 1 or total <= ${bytesMax} order by n`.execute(trx)
+  return rows.map(({ id }) => id)
 }
 
 /**
@@ -211,7 +217,7 @@ async function noteOutcomes(trx: Transaction<Database>, resource: ResourceInfo):
  * Records that refer to each other in a circle can only go together: their references within the circle are emptied first, and all of them are
  * deleted in the same transaction or none is touched. The full values are kept for who undoes the undo. True when something was deleted.
  */
-async function deleteCycles(trx: Transaction<Database>, write: UndoWrite, round: number): Promise<boolean> {
+async function deleteCycles(trx: Transaction<Database>, write: UndoWrite): Promise<boolean> {
   await sql`savepoint syncline_cycle`.execute(trx)
   let emptied = 0
   for (const resource of write.resources) {
@@ -220,22 +226,16 @@ async function deleteCycles(trx: Transaction<Database>, write: UndoWrite, round:
   }
   if (emptied === 0) return false
   let done = 0
-  for (let step = 0, moved = 1; moved > 0; step++) {
+  for (let moved = 1; moved > 0; done += moved) {
     moved = 0
-    for (const resource of write.resources.toReversed())
-      moved += await writeKind(trx, write, resource, 'd', round + step)
-    done += moved
+    for (const resource of write.resources.toReversed()) moved += await writeKind(trx, write, resource, 'd')
   }
-  const { rows } = await sql`
-    select from pg_temp.syncline_undo where state = 'due' and kind = 'd' and reason = ${EMPTIED} limit 1`.execute(trx)
   const { rows: left } = await sql`
     select from pg_temp.syncline_undo where state = 'due' and kind = 'd' limit 1`.execute(trx)
-  if (rows.length === 0 && left.length === 0 && done > 0) return true
+  if (left.length === 0 && done > 0) return true
   await sql`rollback to savepoint syncline_cycle`.execute(trx)
   return false
 }
-
-const EMPTIED = 'its references were emptied'
 
 async function emptyReferences(
   trx: Transaction<Database>,

@@ -357,6 +357,47 @@ t.test('past what history keeps, an undo says exactly what is missing and does t
   t.same(await names(a), ['AT new', 'DE old'])
 })
 
+t.test('what a run changed twice is not put back to a value of the run itself when the first is gone', async (t) => {
+  const [a, b] = (await pair()) as [Site, Site]
+  await b.sql(`insert into country (id, name) values ('AT', 'first')`)
+  await syncOnce(a, b)
+  const peer = peerOf(a, b)
+  const { id: runId } = await startRun(a.store.db, { peer, cause: 'hand' })
+  const { id } = await findResource(a.store.db, 'country')
+  for (const name of ['second', 'third']) {
+    await b.sql(`update country set name = '${name}'`)
+    const after = (await readCheckpoint(a.store.db, peer.id, id, 'pull')) ?? undefined
+    const batch = await serveChanges(b.store, linkOf(b, a), { resource: 'country', after }, LIMITS)
+    await applyPull(a.store, linkOf(a, b), { task: TASK, batch, runId }, LIMITS)
+  }
+  await finishRun(a.store.db, runId, { result: 'success' })
+  await a.sql(
+    `update syncline.history set at = at - interval '100 days' where id = (select min(id) from syncline.history)`,
+  )
+  await pruneHistory(a.store.db, 90)
+  t.match(await undo(a, runId, { partial: true }), {
+    counts: { replaced: 0, blocked: 1, missing: 1 },
+    blocked: [{ id: 'AT', reason: 'its values before the run are no longer kept' }],
+  })
+  t.same(await names(a), ['AT third'])
+})
+
+t.test(
+  'values of a column that was dropped since are missing, the others are put back when that is asked for',
+  async (t) => {
+    const [a, b] = (await pair()) as [Site, Site]
+    await b.sql(`insert into country (id, name, area) values ('AT', 'old', 1)`)
+    await syncOnce(a, b)
+    await b.sql(`update country set name = 'new', area = 2`)
+    const run = await pullRun(a, b)
+    await a.sql('alter table country drop column area')
+    await attach(a.store, [{ table: 'country' }])
+    await t.rejects(undo(a, run), { code: 'SYNC_RUN_UNDO_INCOMPLETE', message: /of country.*no column area any more/ })
+    t.match((await undo(a, run, { partial: true })).counts, { replaced: 1 })
+    t.same(await names(a), ['AT old'])
+  },
+)
+
 t.test('after a new log what a run brought cannot be told from the rest any more, and that is said', async (t) => {
   const [a, b] = (await pair()) as [Site, Site]
   await b.sql(`insert into country (id, name) values ('AT', 'old')`)
