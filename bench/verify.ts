@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import { type Owner, startPostgres } from '../test/support/postgres.ts'
 import { type Figure, median, say } from './report.ts'
@@ -69,7 +70,10 @@ async function run(field: BenchSite): Promise<number> {
   const { runs } = await field.call<{ runs: { runId: string }[] }>('POST', '/api/v1/sync', {})
   for (;;) {
     const { startedAt, finishedAt, result, message } = await field.call<Run>('GET', `/api/v1/runs/${runs[0]?.runId}`)
-    if (finishedAt === null) continue
+    if (finishedAt === null) {
+      await sleep(20)
+      continue
+    }
     if (result !== 'success') throw new Error(`the run ended with ${result}: ${message}`)
     return Date.parse(finishedAt) - Date.parse(startedAt)
   }

@@ -49,6 +49,37 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   for (const text of statements.compile(db).sql.split(/;\s*$/m)) {
     if (text.trim() !== '') await sql.raw(text).execute(db)
   }
+  // The kept sum, corrected by what was written since. A function, because its settings belong to it: the planner takes any place in the change order for
+  // the middle of it and would read the whole table. Between the transactions whose records were counted as they were written, everything behind the place
+  // may have changed; one bound below and one above for each gap, as with more of them PostgreSQL begins to read at the wrong one.
+  await sql`
+    create function syncline.whole_digest(resource int4, out records int8, out sum numeric, out head text, out behind int8)
+    language plpgsql stable set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+    declare
+      last text := repeat(chr(1114111), 4);
+    begin
+      select d.living + coalesce(b.records, 0), d.sum + coalesce(b.sum, 0), coalesce(b.behind, 0),
+             (select r.xact::text from syncline.record r where r.resource_id = resource order by r.xact desc, r.record_id desc limit 1)
+        into records, sum, behind, head
+        from syncline.digest d left join lateral (
+          select sum(g.behind) as behind, sum(g.records) as records, sum(g.sum) as sum
+            from (select array(select w from unnest(d.whole) w order by w) as whole) w
+            cross join lateral (
+              select coalesce(g.low, d.folded) as low, case when g.low is null then d.folded_id else last end collate "C" as low_id, g.high
+                from unnest(array_prepend(null::xid8, w.whole), array_append(w.whole, '18446744073709551615'::xid8)) as g(low, high) offset 0
+            ) gap
+            cross join lateral (
+              select count(*) as behind, count(*) filter (where not r.deleted) - count(r.counted) as records,
+                     coalesce(sum(case when r.deleted then null else hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock), 0) end), 0)
+                       - coalesce(sum(r.counted), 0) as sum
+                from syncline.record r join syncline.site o on o.id = r.origin
+               where r.resource_id = resource and (r.xact, r.record_id) > (gap.low, gap.low_id) and r.xact < gap.high
+            ) g
+        ) b on true
+       where d.resource_id = resource;
+    end
+    $$
+  `.execute(db)
   // Whoever removes a record, by whatever way, takes it out of the sum.
   await sql`
     create function syncline.uncount() returns trigger

@@ -43,7 +43,7 @@ export type Verified = {
   readonly resource: string
   readonly equal: boolean
   readonly verdict: Verdict
-  /** Living records here that were compared. */
+  /** Living records that were compared, of the side that has more. */
   readonly checked: number
   /** Ids of records that differ without anybody knowing why, in key order, as far as they were looked for. */
   readonly differing: readonly string[]
@@ -128,7 +128,8 @@ async function verifyResource(
     durationMs: tookMs,
   })
   return {
-    ...{ resource: resource.name, equal: verdict === 'equal', verdict, checked: here.records, differences },
+    ...{ resource: resource.name, equal: verdict === 'equal', verdict, differences },
+    checked: Math.max(here.records, there.records),
     differing: [...new Set(differences.map(({ id }) => id))],
     ...(reason !== null && { detail: reason }),
   }
@@ -181,7 +182,9 @@ async function conclude(
   const parts = [
     ...kinds(differences),
     ...(await givenUp(store, peer, resource, ids)),
-    explained.size > 0 ? `${explained.size} differ because they wait in quarantine, were discarded or wait for a decision` : '',
+    explained.size > 0
+      ? `${explained.size} differ because they wait in quarantine, were discarded or wait for a decision`
+      : '',
     open !== null && open.changes > 0 ? `${open.changes} changes here were not sent yet` : '',
     isFull(walk) ? `the search ended after ${walk.namedMax} records` : '',
     ...notes,

@@ -2,7 +2,7 @@ import { SynclineError } from '../sync/index.ts'
 import type { Store } from './database.ts'
 import type { DigestScope } from './digests.ts'
 import { findGrant, type Peer } from './registry/index.ts'
-import { findResource } from './resources.ts'
+import { findResource, loadResources } from './resources.ts'
 import { checkDisclosure, compileFilter, joinFilters } from './scope.ts'
 
 export type GrantedScope = DigestScope & {
@@ -25,15 +25,20 @@ export async function grantedDigestScope(
   peer: Peer,
   request: { readonly resource: string; readonly filter?: string | undefined },
 ): Promise<GrantedScope> {
-  const pull = await findGrant(store.db, peer.id, request.resource, 'pull')
-  const grant = pull ?? (await findGrant(store.db, peer.id, request.resource, 'push'))
+  const [pull, push, resources] = await Promise.all([
+    findGrant(store.db, peer.id, request.resource, 'pull'),
+    findGrant(store.db, peer.id, request.resource, 'push'),
+    loadResources(store.db),
+  ])
+  const grant = pull ?? push
   if (grant === null) {
     throw new SynclineError(
       'SYNC_AUTH_FORBIDDEN',
       `peer "${peer.name}" may not compare "${request.resource}"; an administrator of this site can grant it`,
     )
   }
-  const resource = await findResource(store.db, request.resource)
+  const resource =
+    resources.find(({ name }) => name === request.resource) ?? (await findResource(store.db, request.resource))
   const disclosed = (text: string) => checkDisclosure(store, peer, resource, grant.columns, text)
   if (request.filter !== undefined) await disclosed(request.filter)
   const text = joinFilters([grant.filter, request.filter])

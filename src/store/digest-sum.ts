@@ -32,36 +32,11 @@ const FOLD_ROWS = 5_000
  * with those alone, not with what has not changed.
  */
 export async function wholeDigest(db: Kysely<Database>, resourceId: number): Promise<WholeDigest> {
-  return db.transaction().execute(async (trx) => {
-    await byIndex(trx)
-    return readWhole(trx, resourceId)
-  })
-}
-
-/** The planner takes any place in the change order for the middle of it, and would read the whole table. */
-async function byIndex(trx: Transaction<Database>): Promise<void> {
-  await sql`select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('synchronous_commit', 'off', true)`.execute(
-    trx,
-  )
-}
-
-async function readWhole(db: Kysely<Database>, resourceId: number): Promise<WholeDigest> {
-  const { rows } = await sql<{ records: string; sum: string; head: string | null; behind: number }>`
-    select (d.living + coalesce(b.records, 0))::text as records, (d.sum + coalesce(b.sum, 0))::text as sum, coalesce(b.behind, 0)::int as behind,
-           (select r.xact::text from syncline.record r where r.resource_id = ${sql.lit(resourceId)} order by r.xact desc, r.record_id desc limit 1) as head
-      from syncline.digest d left join lateral (
-        select sum(g.behind) as behind, sum(g.records) as records, sum(g.sum) as sum
-          from ${behind()} cross join lateral (
-            select count(*) as behind, count(*) filter (where not r.deleted) - count(r.counted) as records,
-                   coalesce(sum(${sql.raw(COUNTED)}), 0) - coalesce(sum(r.counted), 0) as sum
-              from syncline.record r join syncline.site o on o.id = r.origin
-             where ${uncounted(resourceId)}
-          ) g
-      ) b on true
-     where d.resource_id = ${resourceId}`.execute(db)
+  const { rows } = await sql<{ records: string | null; sum: string; head: string | null; behind: string }>`
+    select records::text, sum::text, head, behind::text from syncline.whole_digest(${resourceId}::int4)`.execute(db)
   const [row] = rows
-  if (row === undefined) return { records: 0, sum: '0', head: '0', behind: 0 }
-  return { records: Number(row.records), sum: row.sum, head: row.head ?? '0', behind: row.behind }
+  if (row === undefined || row.records === null) return { records: 0, sum: '0', head: '0', behind: 0 }
+  return { records: Number(row.records), sum: row.sum, head: row.head ?? '0', behind: Number(row.behind) }
 }
 
 /**
@@ -78,6 +53,13 @@ function behind(): RawBuilder<unknown> {
 
 function uncounted(resourceId: number): RawBuilder<boolean> {
   return sql<boolean>`r.resource_id = ${sql.lit(resourceId)} and (r.xact, r.record_id) > (gap.low, gap.low_id) and r.xact < gap.high`
+}
+
+/** The planner takes any place in the change order for the middle of it, and would read the whole table. */
+async function byIndex(trx: Transaction<Database>): Promise<void> {
+  await sql`select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), set_config('synchronous_commit', 'off', true)`.execute(
+    trx,
+  )
 }
 
 /**

@@ -286,7 +286,7 @@ const verified = closed(
           resource: resourceName,
           equal: flag('Every digest agreed.'),
           verdict: words(VERDICTS, { description: 'waiting: what differs is known to wait.' }),
-          checked: count('Living records here that were compared.'),
+          checked: count('Living records that were compared, of the side that has more.'),
           differing: Type.Array(Type.String(), {
             description: 'Ids of records that differ without a known reason, as far as they were looked for.',
           }),
