@@ -14,6 +14,7 @@ import {
   notePeerSuccess,
   type Peer,
   proofsOf,
+  refreshAltered,
   type Self,
   type Store,
   setRunState,
@@ -126,6 +127,7 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
   return withPeerLease(deps.store, peer.id, async (lost) => {
     const began = performance.now()
     const { db } = deps.store
+    await refreshAltered(deps.store)
     // Under the lease nobody else can be at work with this peer: a run that is still open lost its process.
     const [tasks, resources, checkpoints, broken, proofs] = await Promise.all([
       everyItem((page) => listTasks(db, { ...page, peerId: peer.id, enabled: true })),

@@ -8,6 +8,7 @@ import {
   pruneLog,
   purgeTombstones,
   redrive,
+  refreshAltered,
   type Self,
   type Store,
   withLease,
@@ -69,6 +70,7 @@ export async function keepHouse(
   { prune, horizonOldSeconds }: { readonly prune: boolean; readonly horizonOldSeconds: number },
 ): Promise<void> {
   await markInterruptedRuns(store.db, { silentSeconds: SILENT_SECONDS })
+  await refreshAltered(store)
   await redrive(store, await self(), null, limits)
   await foldDigests(store.db)
   const { ageSeconds, holder } = await horizon(store.db)

@@ -161,6 +161,7 @@ export {
 } from './elsewhere.ts'
 export { ASKED_MAX, type Missing, serveChosen, takeMissing } from './missing.ts'
 export { notePeerSchema, type PeerSchema, peerSchemas, type SkewNote, schemaSkews, skewText, toldSchema } from './peer-schema.ts'
+export { type Refreshed, refreshAltered } from './refresh.ts'
 export { type Holder, type PurgeResult, purgeTombstones, type TombstoneState, tombstoneState } from './purge.ts'
 export { holdsNone } from './purged.ts'
 export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'

@@ -233,3 +233,33 @@ t.test('I6: over HTTP too a peer that was away catches up with what was purged m
   const refused = await served.ask(t, 'GET /sync/v1/changes?resource=place&purged=true', { token })
   t.match(refused, { status: 406, json: { code: 'SYNC_FORMAT_UNSUPPORTED' } })
 })
+
+t.test('I11: a column that is added, renamed or dropped here is noticed by the next run', async (t) => {
+  const { here, there, task, run } = await pair(
+    t,
+    'create table place (id text primary key, name text)',
+    'create table place (id text primary key, name text, extra text, gone text)',
+  )
+  await task('place', 'both')
+  await there.sql(`insert into place values ('a', '1', 'E', 'G')`)
+  await run()
+  await here.sql('alter table place add column extra text')
+  await run()
+  t.same(await here.sql('select * from place'), [{ id: 'a', name: '1', extra: 'E' }], 'what was parked is in it')
+  await here.sql('alter table place drop column name')
+  await there.sql(`update place set name = '2', extra = 'F'`)
+  t.equal((await run()).result, 'success')
+  t.same(await here.sql('select * from place'), [{ id: 'a', extra: 'F' }])
+  t.match((await told(here))?.message, /hub has column name text, here there is none: its values are parked/)
+  await here.sql('alter table place rename column extra to more')
+  await here.sql(`update place set more = 'own'`)
+  t.equal((await run()).result, 'success')
+  t.same(
+    await there.sql('select * from place'),
+    [{ id: 'a', name: '2', extra: 'F', gone: 'G' }],
+    'never null for what is not there',
+  )
+  await here.sql('alter table place add column name text')
+  await run()
+  t.same(await here.sql('select id, more, name from place'), [{ id: 'a', more: 'own', name: '2' }])
+})
