@@ -141,13 +141,13 @@ async function tryBatches(
   let changes = 0
   for (const batch of batches) {
     if (tried > 0 && performance.now() > deadlineMs) break
-    const eyes = createEyes(resource, SAMPLES_MAX - samples.length)
+    const eyes = createEyes(resource, batch, SAMPLES_MAX - samples.length)
     const guard: Context['guard'] = async (inner, counts) => {
       await eyes.before(inner)
       await context.guard?.(inner, counts)
     }
     const part = await applyLines(trx, { ...context, guard, patience: 'set aside', lockWaitMs: LOCK_WAIT_MS }, batch)
-    const seen = await eyes.after(trx, batch, part)
+    const seen = await eyes.after(trx, part)
     writes = {
       inserts: writes.inserts + seen.writes.inserts,
       updates: writes.updates + seen.writes.updates,
@@ -165,7 +165,7 @@ async function tryBatches(
 type Noted = { readonly id: string; readonly conflict: boolean; readonly theirs: readonly Json[] | null }
 
 /** Looks at a batch between its classification and its writing, and again afterwards, in the same transaction. */
-function createEyes(resource: ResourceInfo, samplesMax: number) {
+function createEyes(resource: ResourceInfo, batch: LineBatch, samplesMax: number) {
   let staged = false
   let noted: readonly Noted[] = []
   let before: ReadonlyMap<string, readonly Json[]> = new Map()
@@ -173,14 +173,14 @@ function createEyes(resource: ResourceInfo, samplesMax: number) {
   return {
     before: async (trx: Transaction<Database>) => {
       staged = true
-      noted = await notable(trx, samplesMax)
+      noted = await notable(trx, batch, samplesMax)
       before = await rowsOf(
         trx,
         resource,
         noted.map(({ id }) => id),
       )
     },
-    after: async (trx: Transaction<Database>, batch: LineBatch, report: BatchReport) => {
+    after: async (trx: Transaction<Database>, report: BatchReport) => {
       const writes = staged ? await stagedWrites(trx) : { inserts: report.counts.applied, updates: 0, deletes: 0 }
       if (!staged) noted = firstOf(batch, samplesMax)
       const after = await rowsOf(
@@ -210,15 +210,21 @@ function createEyes(resource: ResourceInfo, samplesMax: number) {
   }
 }
 
-/** Conflicts first, then deletions, then other values, then new records. */
-async function notable(trx: Transaction<Database>, most: number): Promise<readonly Noted[]> {
+/** Conflicts first, then deletions, then other values, then new records. What the peer has is read from its line: a merge changes what is staged. */
+async function notable(trx: Transaction<Database>, batch: LineBatch, most: number): Promise<readonly Noted[]> {
   if (most <= 0) return []
-  const { rows } = await sql<{ id: string; conflict: boolean; theirs: readonly Json[] | null }>`
-    select id, announce or class = 'a' as conflict, case when announce or class = 'a' then nullif(payload, '')::json end as theirs
+  const { rows } = await sql<{ n: number; id: string; conflict: boolean }>`
+    select n, id, announce or class = 'a' as conflict
       from pg_temp.syncline_stage
      where class in ('f', 'v', 'a', 'r') or class = 'n' and kind = 'p'
      order by not (announce or class = 'a'), not (kind = 'd' or class = 'r'), class = 'n', n limit ${most}`.execute(trx)
-  return rows
+  const lines = rows.some(({ conflict }) => conflict) ? batch.text.split('\n') : []
+  return rows.map(({ n, id, conflict }) => ({ id, conflict, theirs: conflict ? valuesIn(lines[n - 1] ?? '') : null }))
+}
+
+function valuesIn(line: string): readonly Json[] | null {
+  const payload = line.split('\t')[5] ?? ''
+  return payload === '' ? null : (JSON.parse(payload) as readonly Json[])
 }
 
 async function classesOf(trx: Transaction<Database>, ids: readonly string[]): Promise<ReadonlyMap<string, string>> {
