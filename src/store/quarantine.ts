@@ -29,9 +29,6 @@ export type QuarantineEntry = {
 /** Counting ends here: a thousand and more is as good as all of them. */
 export const DEPENDANTS_MAX = 1_000
 
-/** Codes of what only lasts as long as a transaction of an application does: tried in every run. */
-const PASSING = ['SYNC_RECORD_IN_USE', 'SYNC_RECORD_STILL_REFERENCED']
-
 /** Moves the staged rows of the set-aside classes into quarantine, each with its reason. A newer version of a waiting record replaces it. */
 export async function quarantineStaged(
   trx: Transaction<Database>,
@@ -97,16 +94,19 @@ export async function releaseApplied(
 /**
  * Entries of any peer that may succeed now: their parent is here, they wait for a reference to go, or their time has come. Oldest first.
  * `after` is the id of the last entry seen, so that one pass tries each entry once.
+ * A row in use is looked at in every run but the one that has just waited for it.
  */
 export async function dueEntries(
   db: Kysely<Database>,
   after: string,
   limit: number,
+  runId: string | null,
 ): Promise<readonly QuarantineEntry[]> {
   return selectEntries(
     db,
     sql`where q.id > ${after}::int8 and not p.paused and (
-          q.retry_at <= now() or q.code = any(${PASSING}::text[])
+          q.retry_at <= now() or q.code = 'SYNC_RECORD_STILL_REFERENCED'
+          or q.code = 'SYNC_RECORD_IN_USE' and (${runId}::int8 is null or q.run_id is distinct from ${runId}::int8)
           or exists (select from syncline.record p where p.resource_id = q.waits_resource_id and p.record_id = q.waits_record_id and not p.deleted))
         order by q.id limit ${limit}`,
   )

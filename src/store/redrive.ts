@@ -46,7 +46,7 @@ async function onePass(
   let total = emptyReport()
   let after = '0'
   for (let tried = 0; tried < ENTRIES_MAX; ) {
-    const entries = await dueEntries(store.db, after, STEP)
+    const entries = await dueEntries(store.db, after, STEP, runId)
     for (const group of groupEntries(entries))
       total = addReports(total, await tryGroup(store, self, group, runId, limits))
     tried += entries.length

@@ -271,12 +271,14 @@ export async function markRemovals(
 /** ON DELETE SET NULL and SET DEFAULT. */
 export const EMPTYING = new Set(['n', 'd'])
 
-type IncomingKey = {
+export type IncomingKey = {
   readonly child: string
   readonly child_oid: number
   readonly child_columns: readonly string[]
   readonly columns: readonly string[]
   readonly action: string
+  /** The referring columns have an index that can be used. */
+  readonly indexed: boolean
 }
 
 export async function incomingKeys(
@@ -285,6 +287,7 @@ export async function incomingKeys(
 ): Promise<readonly IncomingKey[]> {
   const { rows } = await sql<IncomingKey>`
     select format('%I.%I', n.nspname, c.relname) as child, c.oid as child_oid, f.confdeltype::text as action,
+           exists (select from pg_index i where i.indrelid = f.conrelid and i.indisvalid and i.indpred is null and i.indkey[0] = any (f.conkey)) as indexed,
            array(select a.attname::text from unnest(f.conkey) with ordinality k(num, at) join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.num order by k.at) as child_columns,
            array(select a.attname::text from unnest(f.confkey) with ordinality k(num, at) join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.num order by k.at) as columns
       from pg_constraint f join pg_class c on c.oid = f.conrelid join pg_namespace n on n.oid = c.relnamespace
@@ -308,48 +311,16 @@ export async function emptyOwnReferences(
     const emptied = foreign.child_columns.map(
       (column) => sql`${sql.id(column)} = ${sql.raw(foreign.action === 'n' ? 'null' : 'default')}`,
     )
+    const columns = foreign.columns.map((column, n) => sql`t.${sql.id(column)} as ${sql.raw(`k${n}`)}`)
     const refers = foreign.columns.map(
-      (column, n) => sql`c.${sql.id(foreign.child_columns[n] ?? '')} = t.${sql.id(column)}`,
+      (_, n) => sql`c.${sql.id(foreign.child_columns[n] ?? '')} = t.${sql.raw(`k${n}`)}`,
     )
     await sql`
-      update ${table} c set ${sql.join(emptied)} from ${table} t join pg_temp.syncline_stage s on t.${key} = s.id::${sql.raw(resource.keyType)}
-       where s.class = 'f' and s.kind = 'd' and not s.l_deleted and ${within} and ${sql.join(refers, sql` and `)}
+      update ${table} c set ${sql.join(emptied)}
+        from (select t.* from pg_temp.syncline_stage s
+                cross join lateral (select ${sql.join(columns)} from ${table} t where t.${key} = s.id::${sql.raw(resource.keyType)} offset 0) t
+               where s.class = 'f' and s.kind = 'd' and not s.l_deleted and ${within}) t
+       where ${sql.join(refers, sql` and `)}
          and c.${key}::text not in (select o.id from pg_temp.syncline_stage o where o.class in ('n', 'f'))`.execute(trx)
-  }
-}
-
-/**
- * Sets aside deletions of rows that others still refer to. A cascade is never left to the database: it would delete records
- * that the peer has not deleted, perhaps never seen. They go when those records are deleted themselves.
- */
-export async function markBlockedDeletes(trx: Transaction<Database>, resource: ResourceInfo): Promise<void> {
-  const keys = await incomingKeys(trx, resource)
-  const key = sql.id(resource.keyColumn)
-  const goes = (alias: string) =>
-    sql.raw(`(${alias}.kind = 'd' and ${alias}.class = 'f' and not ${alias}.l_deleted or ${alias}.class = 'r')`)
-  // A blocked row keeps its own parents: repeat while something new is blocked. The bound is the depth of a tree of rows.
-  for (let round = 0; round < 64; round++) {
-    let marked = 0
-    for (const foreign of keys) {
-      const self = Number(foreign.child_oid) === resource.tableOid
-      // A deletion empties such references; a record that only left a filter is still referred to elsewhere.
-      const emptied = sql.lit(EMPTYING.has(foreign.action))
-      const spared = self
-        ? sql`and c.${key}::text not in (select d.id from pg_temp.syncline_stage d where ${goes('d')})`
-        : sql``
-      const refers = foreign.columns.map(
-        (column, n) => sql`c.${sql.id(foreign.child_columns[n] ?? '')} = t.${sql.id(column)}`,
-      )
-      const { numAffectedRows } = await sql`
-        update pg_temp.syncline_stage s set class = 'b', code = 'SYNC_RECORD_STILL_REFERENCED',
-               reason = format('rows of %s still refer to it by %s', ${foreign.child}::text, ${foreign.child_columns.join(', ')}::text)
-          from ${sql.raw(liveTable(resource))} t
-         where ${goes('s')} and (s.class = 'r' or not ${emptied}) and t.${key} = s.id::${sql.raw(resource.keyType)}
-           and exists (select from ${sql.raw(foreign.child)} c where ${sql.join(refers, sql` and `)} ${spared})`.execute(
-        trx,
-      )
-      marked += Number(numAffectedRows ?? 0)
-    }
-    if (marked === 0) return
   }
 }
