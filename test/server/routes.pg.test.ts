@@ -679,7 +679,7 @@ t.test('a peer pushes in every format and pulls back what others wrote; both are
 
   const digest = await hub.ask(t, 'GET /sync/v1/digests/city?buckets=2', { token: ngo.token })
   t.equal(digest.json.ranges.length, 2)
-  t.equal(digest.json.ranges[0].count + digest.json.ranges[1].count, 7)
+  t.equal(digest.json.ranges[0].count + digest.json.ranges[1].count, 6, 'deleted records are not counted')
   const single = await hub.ask(t, `GET /sync/v1/digests/city?records=true&to=${digest.json.ranges[0].to}`, {
     token: ngo.token,
   })
@@ -693,6 +693,38 @@ t.test('a peer pushes in every format and pulls back what others wrote; both are
     { token: ngo.token },
   )
   t.equal(living.json.ranges[0].count, 2)
+
+  const [whole] = (await hub.ask(t, 'GET /sync/v1/digests/city', { token: ngo.token })).json.ranges
+  const tell = (body: object) => hub.ask(t, 'POST /sync/v1/digests/city', { token: ngo.token, body })
+  t.match((await tell({ records: whole.count, sum: whole.sum })).json, {
+    ...{ verdict: 'equal', reason: null, records: whole.count, sum: whole.sum, filter: null, hidden: false },
+    waiting: { changes: 0, quarantine: 0, conflicts: 0 },
+  })
+  const proved = async () => (await hub.ask(t, 'GET /api/v1/agreements?peer=curl', { token: viewer })).json
+  t.match(await proved(), {
+    total: 1,
+    items: [{ peer: 'curl', resource: 'city', verdict: 'equal', agreedRecords: whole.count, changedSince: false }],
+  })
+  const nothing = { changes: 0, quarantine: 0, conflicts: 0 }
+  t.match((await tell({ records: 3, sum: '5', mode: 'both', waiting: nothing })).json, { verdict: /waiting|different/ })
+  const { agreedRecords, verdict } = (await proved()).items[0]
+  t.equal(agreedRecords, whole.count, 'when both were equal last is still known')
+  t.not(verdict, 'equal')
+  t.equal((await tell({ records: -1, sum: 'x' })).status, 400)
+
+  const deep = await hub.ask(t, 'GET /sync/v1/digests/city?deep=true&columns=name&limit=2', { token: ngo.token })
+  t.match(deep.json, { columns: [{ name: 'name', type: 'text' }], ranges: [{ from: null, count: 2, rowless: 0 }] })
+  const values = await hub.ask(t, 'GET /sync/v1/digests/city?deep=true&records=true&columns=name', { token: ngo.token })
+  t.equal(values.json.records.length, whole.count)
+  t.match(values.json.records[0], { id: String, version: /^-?\d+$/, content: /^-?\d+$/ })
+  t.same((await hub.ask(t, 'GET /sync/v1/digests/city?strays=true', { token: ngo.token })).json.strays, [])
+  const { id } = values.json.records[0]
+  const adopt = { token: ngo.token, body: { ids: [id], edited: [] } }
+  t.same(
+    (await hub.ask(t, 'POST /sync/v1/digests/city/adopt', adopt)).json,
+    { inserted: 0, deleted: 0, changed: 0 },
+    'what the triggers know is left alone',
+  )
 })
 
 t.test(
