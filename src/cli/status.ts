@@ -50,10 +50,12 @@ export const status: Register = (program, session) => {
       const info = await api.get<SiteInfo>('/site')
       const alarms = (await api.get<Page<Alarm>>('/alarms', { open: true, limit: ALARMS_MAX })).items
       const brakes = (await api.get<Page<Brake>>('/brakes', { open: true, limit: BRAKES_MAX })).items
-      const rows = withBrakes(withAlarms(statusRows(await factsOf(api, info)), alarms), brakes)
+      const facts = await factsOf(api, info)
+      const rows = withBrakes(withAlarms(statusRows(facts), alarms), brakes)
+      const notes = notesOf(facts.checks)
       const raised = alarms.length === 0 ? [] : ['', alarmLines(out, alarms)]
-      await out.result({ site: info, links: rows, alarms, brakes }, async () =>
-        [headText(out, info), ...raised, '', await rowsText(out, rows)].join('\n'),
+      await out.result({ site: info, links: rows, alarms, brakes, notes }, async () =>
+        [headText(out, info), ...raised, '', await rowsText(out, rows), ...notesText(notes)].join('\n'),
       )
       return info.waiting.conflicts + info.waiting.quarantine + brakes.length > 0 ? EXIT.waiting : EXIT.done
     },
@@ -83,6 +85,17 @@ async function factsOf(api: Api, { waiting }: SiteInfo): Promise<StatusFacts> {
     quarantine: countByLink(quarantine),
     now: Date.now(),
   }
+}
+
+type Note = { readonly resource: string; readonly note: string }
+
+/** What works and is worth knowing: columns that differ between sites, deletions that are kept for somebody. */
+function notesOf(checks: readonly ResourceCheck[]): readonly Note[] {
+  return checks.flatMap(({ resource, warnings = [] }) => warnings.map((note) => ({ resource, note })))
+}
+
+function notesText(notes: readonly Note[]): readonly string[] {
+  return notes.length === 0 ? [] : ['', ...notes.map(({ resource, note }) => `note: ${cell(resource)}: ${cell(note)}`)]
 }
 
 /** Where thousands wait, which of them belong where is counted on the newest; the totals above are exact. */
