@@ -195,6 +195,8 @@ t.test('what a change of filter or columns would add and remove is told before i
     partOf(wider, 'country', 'pull')?.samples.find(({ kind }) => kind === 'delete'),
     { id: 'HU' },
   )
+  const across = { filter: `country.name = 'Austria'` }
+  await field.site.api('POST', `/tasks/${await taskOf('city')}/preview`, across)
   t.same(await Promise.all([dumpOf(field), dumpOf(hub)]), before)
   await t.rejects(
     field.site.api('POST', `/tasks/${await taskOf('country')}/preview`, { filter: 'nonsense' }),
