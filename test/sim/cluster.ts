@@ -29,9 +29,9 @@ export const RESOURCES = ['place', 'visit', 'tag'] as const
 export type ResourceName = (typeof RESOURCES)[number]
 
 /** The time of these databases is told by a sequence, which counts on by itself and is set to whatever time a site believes in. */
-const CLOCK = `
+const clockSql = (version: number) => `
   create schema sim;
-  create unlogged sequence sim.clock;
+  create ${version >= 15 ? 'unlogged' : ''} sequence sim.clock;
   alter function pg_catalog.clock_timestamp() rename to real_clock_timestamp;
   create function pg_catalog.clock_timestamp() returns timestamptz language plpgsql volatile as
     $$ begin return to_timestamp(0) + nextval('sim.clock') * interval '1 microsecond'; end $$;
@@ -59,7 +59,7 @@ export async function startDatabases(t: Owner): Promise<Databases> {
   const cluster = await startPostgres(t, { settings })
   machine.begin('templates', START_MICROS, { isBlocked: async () => false, cancel: async () => {} })
   await cluster.query('postgres', 'create database sim_base')
-  await cluster.query('sim_base', CLOCK)
+  await cluster.query('sim_base', clockSql(cluster.version))
   await cluster.query('sim_base', `select setval('sim.clock', ${START_MICROS})`)
   await cluster.query('sim_base', TABLES)
   const base = await open(cluster, 'sim_base')

@@ -7,7 +7,18 @@ import { FAIR, network } from './network.ts'
 import { PROBE } from './operations.ts'
 import { Finding, shorten } from './oracle.ts'
 import type { SimSite } from './site.ts'
-import { drain, endLate, look, resolveOne, revive, startHousekeeping, startRun, verify, type World } from './world.ts'
+import {
+  addColumn,
+  drain,
+  endLate,
+  look,
+  resolveOne,
+  revive,
+  startHousekeeping,
+  startRun,
+  verify,
+  type World,
+} from './world.ts'
 
 const ROUNDS_MAX = 25
 const HELPS_MAX = 12
@@ -25,12 +36,19 @@ export async function heal(world: World): Promise<void> {
     await revive(world, site)
   }
   await drain(world)
+  // One site has changed its table, so that all will.
+  if (world.shape.actions.some((action) => action.do === 'column')) {
+    for (const site of sites) await addColumn(world, site)
+    await drain(world)
+  }
   await look(world)
   await setClocksRight(world)
   for (let helps = 0; ; helps++) {
     await syncUntilQuiet(world)
-    await keepHouses(world, false)
-    await syncUntilQuiet(world)
+    if ((await needs(world)) !== '') {
+      await keepHouses(world, false)
+      await syncUntilQuiet(world)
+    }
     await look(world)
     if (!(await helpOnce(world))) break
     if (helps === HELPS_MAX) throw new Finding(`stuck: persons are needed again and again: ${await needs(world)}`)
@@ -38,7 +56,7 @@ export async function heal(world: World): Promise<void> {
   await checkRest(sites, world.oracle, newest(world))
   await keepHouses(world, true)
   await look(world)
-  for (let n = 0; n < world.shape.links.length; n++) await verify(world, n)
+  await verify(world, world.shape.actions.length)
   await probe(world)
 }
 

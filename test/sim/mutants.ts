@@ -91,13 +91,18 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   },
   {
-    name: 'losing values are not kept',
-    harm: 'what loses a conflict is gone without a trace',
+    name: 'what loses is not kept',
+    harm: 'the values that lost a conflict are gone without a trace',
     edits: [
       {
         file: 'src/store/settle.ts',
         find: 'verdicts.filter(({ loses }) => loses === true)',
         put: 'verdicts.filter(({ loses }) => loses === null)',
+      },
+      {
+        file: 'src/store/write.ts',
+        find: '  if (superseding) await keepBeforeImages(',
+        put: '  if (superseding && 0 > 1) await keepBeforeImages(',
       },
     ],
   },

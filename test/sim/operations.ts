@@ -30,6 +30,7 @@ const KINDS = {
   changeTags: 10,
   removeTag: 5,
   sameTag: 4,
+  noteTag: 6,
   again: 4,
   undone: 5,
   truncate: 1,
@@ -72,6 +73,9 @@ export function operationOf(random: Random): Operation {
     removeTag: [`delete from tag where id = ${tag}`],
     sameTag: [
       `insert into tag (id, label) values (${tag}, 'same') on conflict (id) do update set label = 'same', slot = null`,
+    ],
+    noteTag: [
+      `insert into tag (id, label, note) values (${tag}, $word, $word) on conflict (id) do update set label = excluded.label, note = excluded.note`,
     ],
     again: [
       `delete from visit where key = ${visit}`,

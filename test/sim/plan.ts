@@ -37,14 +37,14 @@ const WEIGHTS = {
   crash: 5,
   part: 3,
   clock: 3,
-  dump: 2,
-  restore: 1.2,
+  dump: 3,
+  restore: 2.5,
   quiet: 2,
   look: 4,
   verify: 4,
   resolve: 3,
   house: 5,
-  column: 0.6,
+  column: 0.8,
 }
 export type ActionName = keyof typeof WEIGHTS
 
@@ -77,7 +77,7 @@ export type Wishes = {
 
 export function planOf(seed: string, wishes: Wishes = {}): Shape {
   const random = randomOf(seed, 'shape')
-  const sites = random.pick([2, 2, 3, 3, 3, 4, 5])
+  const sites = random.pick([2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 5])
   const drawn = random.pick(['chain', 'star', 'ring', 'ring', 'mesh'] as const)
   const topology = sites === 2 ? 'pair' : (wishes.topology ?? drawn)
   const links = linksOf(topology, sites, random)

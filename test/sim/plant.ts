@@ -13,7 +13,7 @@ import { MUTANTS, type Mutant } from './mutants.ts'
 
 const ROOT = join(import.meta.dirname, '..', '..')
 /** Time for one bug to be found. */
-const SECONDS = 150
+const SECONDS = 300
 
 /** A source with a bug in it. Throws when the text to replace is not there exactly once. */
 export function mutate(text: string, edit: Mutant['edits'][number], name: string): string {

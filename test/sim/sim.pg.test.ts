@@ -15,8 +15,11 @@ t.setTimeout(170_000)
 const ROOT = join(import.meta.dirname, '..', '..')
 const databases = await startDatabases(t)
 
-/** Seeds that take few seconds and reach much: each policy, each topology, crashes, restores and clocks. */
-const SEEDS = ['3', '4', '12', '17', '20', '26', '31']
+/** Few sites and short plans, that reach much: every policy and topology, crashes, restores, clocks, late commits, a new column. */
+const SEEDS = ['102', '104', '3', '16', '44', '101', '62', '65', '132', '22', '111', '152']
+/** On a machine that is busy with other things the rest is left for another time. */
+const BUDGET_MS = 60_000
+const FEWEST = 4
 const KEPT = JSON.parse(readFileSync(join(import.meta.dirname, 'seeds.json'), 'utf8')) as readonly {
   readonly seed: string
   readonly found: string
@@ -27,7 +30,9 @@ t.test(
   'I1 to I9: sites that went through everything come to rest equal, and what was written is there',
   { timeout: 150_000 },
   async (t) => {
-    for (const seed of SEEDS) {
+    const began = performance.now()
+    for (const [n, seed] of SEEDS.entries()) {
+      if (n >= FEWEST && performance.now() - began > BUDGET_MS) break
       const { failure, trace } = await simulate(databases, seed)
       t.equal(failure, null, trace.slice(0, 1).join())
       if (failure !== null) t.comment(trace.join('\n'))

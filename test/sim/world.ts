@@ -1,7 +1,7 @@
 /** Performs what a plan says on real sites, and tells in lines what happened. */
 import { runPeer, verifyPeer } from '../../src/client/index.ts'
 import { keepHouse } from '../../src/jobs/housekeeping.ts'
-import { findPeer, resolveConflict } from '../../src/store/index.ts'
+import { attach, findPeer, resolveConflict } from '../../src/store/index.ts'
 import { beginOperation, endOperation, type Outcome, operate, resetWords } from './application.ts'
 import { checkCheckpoints, checkConflicts, checkKnowledge, fullComparison, type Memory } from './check.ts'
 import { type Databases, SITES, START_MICROS } from './cluster.ts'
@@ -147,6 +147,21 @@ export function startHousekeeping(world: World, site: SimSite, prune: boolean): 
   })
 }
 
+/** A table gets one more column, and is attached again. */
+export async function addColumn(world: World, site: SimSite): Promise<string | null> {
+  if (site.program === null || world.late.has(site.name)) return null
+  try {
+    await site.app.query('alter table tag add column if not exists note text')
+  } catch (error) {
+    return `refused: ${(error as Error).message}`
+  }
+  start(world, site, 'attach tag again', async ({ store }) => {
+    const [resource] = await attach(store, [{ table: 'tag' }])
+    return resource?.columns.map(({ name }) => name).join(', ') ?? ''
+  })
+  return 'tag has a note'
+}
+
 /** One action of the plan, after some steps of what is under way. */
 export async function perform(world: World, action: Action): Promise<void> {
   for (let step = 0; step < action.gap && (await machine.step()); step++);
@@ -182,7 +197,7 @@ export async function revive(world: World, site: SimSite): Promise<void> {
 }
 
 async function act(world: World, site: SimSite, action: Action): Promise<string | null> {
-  const { oracle, late, databases } = world
+  const { oracle, late, databases, dumps } = world
   switch (action.do) {
     case 'write': {
       const said: string[] = []
@@ -220,7 +235,7 @@ async function act(world: World, site: SimSite, action: Action): Promise<string 
     case 'dump':
       return dump(world, site)
     case 'restore':
-      return restore(world, site)
+      return restore(world, dumps.has(site.name) ? site : world.sites.find(({ name }) => dumps.has(name)))
     case 'quiet':
       await drain(world)
       return null
@@ -236,7 +251,7 @@ async function act(world: World, site: SimSite, action: Action): Promise<string 
       startHousekeeping(world, site, action.n % 2 === 0)
       return null
     case 'column':
-      return null
+      return addColumn(world, site)
     default:
       return action satisfies never
   }
@@ -261,17 +276,17 @@ async function dump(world: World, site: SimSite): Promise<string> {
   return 'kept'
 }
 
-async function restore(world: World, site: SimSite): Promise<string | null> {
+async function restore(world: World, site: SimSite | undefined): Promise<string | null> {
   const { databases, dumps } = world
-  const name = dumps.get(site.name)
-  if (name === undefined) return null
+  const name = dumps.get(site?.name ?? '')
+  if (site === undefined || name === undefined) return null
   await crash(databases, site)
   await endLate(world, site, false)
   await restoreDump(databases, site, name)
   await revive(world, site)
   const holdings = []
   for (const each of world.sites) holdings.push(await holdingOf(each))
-  return `from its dump; ${world.oracle.forgive(holdings)} writes are nowhere any more`
+  return `${site.name} is put back to its dump; ${world.oracle.forgive(holdings)} writes are nowhere any more`
 }
 
 /** What must hold at any moment. */
