@@ -1216,6 +1216,29 @@ t.test('a run and a change of a task can be previewed by whoever may run it', as
   await admin(t, `DELETE ${where}`, undefined, anyRevision)
 })
 
+t.test('peers read and tell columns of what they are granted, and a task keeps its mapping', async (t) => {
+  const { token } = await addPeer(hub, { name: 'columns', uuid: randomUUID() }, ['city'])
+  const read = await hub.ask(t, 'GET /sync/v1/schemas/city', { token })
+  t.match(read.json, { resource: 'city', fingerprint: String, columns: [{ name: String, type: String, nullable: Boolean }] })
+  t.equal((await hub.ask(t, 'GET /sync/v1/schemas/country', { token })).status, 403)
+  const schema = { fingerprint: 'abc', columns: [{ name: 'people', type: 'integer', nullable: true, hasDefault: false }] }
+  t.equal((await hub.ask(t, 'PUT /sync/v1/schemas/city', { token, body: schema })).status, 204)
+  t.match((await hub.ask(t, 'GET /sync/v1/site', { token })).json, { resources: [{ name: 'city', yours: 'abc' }] })
+  const add = (mapping: object) => admin(t, 'POST /api/v1/tasks', { peer: 'columns', resource: 'city', mode: 'pull', mapping })
+  t.match((await add({ rename: { inhabitants: 'name' } })).json, {
+    code: 'SYNC_REQUEST_INVALID',
+    detail: /the peer has no column "inhabitants"/,
+  })
+  const made = await add({ rename: { people: 'name' } })
+  t.same(made.json.mapping, { rename: { people: 'name' }, constant: {}, omit: [] })
+  const where = `/api/v1/tasks/${made.json.id}`
+  const changed = await admin(t, `PATCH ${where}`, { mapping: { constant: { people: 3 }, rename: {} } }, anyRevision)
+  t.same(changed.json.mapping, { rename: {}, constant: { people: 3 }, omit: [] })
+  const cleared = await admin(t, `PATCH ${where}`, { mapping: null }, anyRevision)
+  t.same(cleared.json.mapping, { rename: {}, constant: {}, omit: [] })
+  await admin(t, `DELETE ${where}`, undefined, anyRevision)
+})
+
 t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {
   // Endless: test/server/hostile.pg.test.ts asks for it over a real connection.
   t.same(
