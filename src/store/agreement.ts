@@ -167,7 +167,7 @@ export async function answerComparison(
   const waiting =
     request.waiting === undefined
       ? { changes: 0, quarantine: 0, conflicts: 0 }
-      : await waitingFor(store.db, peer, resource, scope.pulls ? 'ack' : null)
+      : await waitingFor(store.db, peer, resource, scope.pulls && mode !== 'pull' ? 'ack' : null)
   const { verdict, reason } = judgeTotals({
     here: total,
     there: told,
@@ -280,11 +280,6 @@ function toAgreement(row: AgreementRow): Agreement {
     agreedRecords: count(row.agreed_records),
     changedSince: row.head !== null && row.head !== (row.head_now ?? '0'),
   }
-}
-
-/** After a change of what a task or grant covers, what was found before says nothing. */
-export async function forgetAgreement(db: Kysely<Database>, peerId: number, resourceId: number): Promise<void> {
-  await sql`delete from syncline.agreement where peer_id = ${peerId} and resource_id = ${resourceId}`.execute(db)
 }
 
 /** The error of a scan that took too long, in words. */

@@ -1,3 +1,4 @@
+export { type Adopted, adoptMissed, adoptRecords } from './adopt.ts'
 export {
   type Agreement,
   answerComparison,
@@ -5,10 +6,9 @@ export {
   type ComparisonAnswer,
   type ComparisonRequest,
   explainScan,
-  fullDigest,
-  forgetAgreement,
-  listAgreements,
   type FoundComparison,
+  fullDigest,
+  listAgreements,
   noteComparison,
   notePostponed,
   type Proof,
@@ -30,6 +30,7 @@ export {
   pruneAlarms,
   recordVerdicts,
 } from './alarms.ts'
+export { retryAltered } from './altered.ts'
 export { emptyReport } from './apply.ts'
 export {
   type AttachOptions,
@@ -61,24 +62,20 @@ export {
 } from './checkpoints.ts'
 export { horizon } from './collect.ts'
 export {
-  type Conflict,
-  type ConflictQuery,
-  type ConflictSide,
-  findConflict,
-  listConflicts,
-} from './conflicts.ts'
-export {
   type BulkOutcome,
   RESOLUTIONS,
   type Resolution,
   resolveConflict,
   resolveMatching,
 } from './conflict-resolve.ts'
-export { type Decision, type Discard, discardQuarantined, listDiscards } from './discards.ts'
-export { readLife, type LifeEntry, type RecordLife } from './life.ts'
-export { digestOfRecord, gatherReach } from './reach.ts'
+export {
+  type Conflict,
+  type ConflictQuery,
+  type ConflictSide,
+  findConflict,
+  listConflicts,
+} from './conflicts.ts'
 export { openStore, type Store, type StoreOptions } from './database.ts'
-export { type Adopted, adoptMissed, adoptRecords } from './adopt.ts'
 export {
   type ComparedColumn,
   columnFacts,
@@ -88,7 +85,6 @@ export {
   type DeepScope,
   deepDigest,
   deepRecords,
-  rowlessRecords,
   type StrayPage,
   strayRows,
 } from './deep.ts'
@@ -102,6 +98,21 @@ export {
   type KeyRange,
   type RecordDigest,
 } from './digests.ts'
+export { type Decision, type Discard, discardQuarantined, listDiscards } from './discards.ts'
+export {
+  countElsewhere,
+  countTold,
+  type DiscardedThere,
+  type ElsewhereEntry,
+  listElsewhere,
+  notePushed,
+  noteTold,
+  offerRefused,
+  TOLD_MAX,
+  type Told,
+  toldTo,
+  type WaitingThere,
+} from './elsewhere.ts'
 export { type DatabaseExamination, examineDatabase, type MissingRight } from './examine.ts'
 export {
   type Alongside,
@@ -118,15 +129,27 @@ export {
   writeByHand,
 } from './exchange.ts'
 export { checkFieldsOf } from './field-marks.ts'
+export { Braked, type Counted, createGuard, type Guard, livingCount, type Meter } from './guard.ts'
 export { servableHeads } from './heads.ts'
 export { pruneHistory } from './housekeeping.ts'
 export { closeLeases, withLease, withPeerLease } from './lease.ts'
+export { type LifeEntry, type RecordLife, readLife } from './life.ts'
 export { createManaged, type ManagedTable } from './managed.ts'
 export { meetMark } from './marks.ts'
 export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts'
 export { migrate } from './migrate.ts'
+export { ASKED_MAX, type Missing, serveChosen, takeMissing } from './missing.ts'
 export { isDatabaseGone } from './outage.ts'
 export { changeGrant, type Joiner, type PairedPeer, pairPeer } from './pairing.ts'
+export {
+  notePeerSchema,
+  type PeerSchema,
+  peerSchemas,
+  type SkewNote,
+  schemaSkews,
+  skewText,
+  toldSchema,
+} from './peer-schema.ts'
 export {
   type FieldDifference,
   type PreviewedApply,
@@ -137,7 +160,8 @@ export {
   previewPull,
   previewReceive,
 } from './preview.ts'
-export { rolledBack } from './rolled-back.ts'
+export { type Holder, type PurgeResult, purgeTombstones, type TombstoneState, tombstoneState } from './purge.ts'
+export { holdsNone } from './purged.ts'
 export {
   findQuarantined,
   type LineHeader,
@@ -145,26 +169,8 @@ export {
   type QuarantineEntry,
   retryNow,
 } from './quarantine.ts'
-export {
-  countElsewhere,
-  countTold,
-  type DiscardedThere,
-  type ElsewhereEntry,
-  listElsewhere,
-  notePushed,
-  noteTold,
-  offerRefused,
-  TOLD_MAX,
-  type Told,
-  toldTo,
-  type WaitingThere,
-} from './elsewhere.ts'
-export { ASKED_MAX, type Missing, serveChosen, takeMissing } from './missing.ts'
-export { notePeerSchema, type PeerSchema, peerSchemas, type SkewNote, schemaSkews, skewText, toldSchema } from './peer-schema.ts'
-export { type Refreshed, refreshAltered } from './refresh.ts'
-export { type Holder, type PurgeResult, purgeTombstones, type TombstoneState, tombstoneState } from './purge.ts'
-export { holdsNone } from './purged.ts'
 export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'
+export { digestOfRecord, gatherReach } from './reach.ts'
 export {
   type HistoryEntry,
   listHistory,
@@ -174,9 +180,9 @@ export {
   readRecords,
 } from './records.ts'
 export { redrive } from './redrive.ts'
+export { type Refreshed, refreshAltered } from './refresh.ts'
 export * from './registry/index.ts'
 export { listExplained, offerAgain, readForRepair } from './repair.ts'
-export { type Revived, reviveBlocked } from './revive.ts'
 export {
   type Column,
   type ColumnForm,
@@ -186,6 +192,8 @@ export {
   type ResourceInfo,
   sentColumns,
 } from './resources.ts'
+export { type Revived, reviveBlocked } from './revive.ts'
+export { rolledBack } from './rolled-back.ts'
 export {
   appendLog,
   finishRun,
@@ -205,11 +213,10 @@ export {
   startRun,
 } from './run-log.ts'
 export type { Database } from './schema.ts'
-export { databaseFolder, readHorizon, takeSnapshot } from './stall.ts'
 export { compileFilter, joinFilters } from './scope.ts'
+export { databaseFolder, readHorizon, takeSnapshot } from './stall.ts'
 export { type UndoReport, type UndoRequest, type UndoSample, undoRun } from './undo.ts'
 export type { ChangedSince, UndoMissing } from './undo-plan.ts'
-export { Braked, type Counted, createGuard, type Guard, livingCount, type Meter } from './guard.ts'
 export {
   addClassified,
   type Classified,

@@ -18,7 +18,9 @@ import {
   findResource,
   issueToken,
   listAgreements,
+  listTasks,
   setGrant,
+  updateTask,
   wholeDigest,
 } from '../../src/store/index.ts'
 import { serve } from '../server/served.ts'
@@ -378,4 +380,40 @@ t.test('I1: what was done while the triggers were off is taken up when the table
     head,
     'attaching again changes nothing',
   )
+})
+
+t.test(
+  'I9: what was proved of another scope is forgotten with it, and a sum that somebody broke is made anew',
+  async (t) => {
+    const both = await pair(t)
+    const { here, there } = both
+    await here.sql(`insert into place (id, name, size) select 'p' || n, 'place', n from generate_series(1, 20) n`)
+    await both.run()
+    t.match(await agreement(here), { verdict: 'equal', records: 20 })
+    const { items } = await listTasks(here.store.db, {})
+    await updateTask(here.store.db, Number(items[0]?.id), { filter: 'size > 10' })
+    t.equal(await agreement(here), undefined)
+    await both.run()
+    t.match(await agreement(here), { verdict: 'equal', records: 10 })
+    await updateTask(here.store.db, Number(items[0]?.id), { filter: null })
+
+    await there.sql('update syncline.digest set sum = sum + 1')
+    t.match(await both.verify(), { equal: true }, 'every record is read')
+    await kept(t, there)
+  },
+)
+
+t.test('a task in one direction is not called different for what the other side has more of', async (t) => {
+  const both = await pair(t, { task: { mode: 'push' } })
+  const { here, there } = both
+  await here.sql(`insert into place (id, name) select 'h' || n, 'place' from generate_series(1, 10) n`)
+  await there.sql(`insert into place (id, name) select 't' || n, 'place' from generate_series(1, 10) n`)
+  t.match(await both.run(), { result: 'success' })
+  t.match(await agreement(here), {
+    verdict: 'unknown',
+    reason: /10 records here, 20 at the peer; the task only pushes/,
+  })
+  t.match(await both.verify(), { equal: true })
+  await behind(there, `delete from syncline.record where record_id = 'h3'; delete from place where id = 'h3'`)
+  t.match(await both.verify(), { equal: false, differing: ['h3'] })
 })

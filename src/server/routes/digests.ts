@@ -8,6 +8,7 @@ import {
   deepRecords,
   digestOf,
   digestRecords,
+  fullDigest,
   type GrantedScope,
   grantedDigestScope,
   type KeyRange,
@@ -203,6 +204,10 @@ export const digestRoutes =
         return { ...head, strays: ids, after }
       }
       if (deep) return { ...head, ...(await deepAnswer(scope, range, { ...request.query, records })) }
+      if (!records && buckets === 1 && from === null && to === null) {
+        const { records: count, sum } = await fullDigest(store, scope)
+        return { ...head, ranges: [{ ...range, count, sum }] }
+      }
       return records
         ? { ...head, records: await digestRecords(store.db, scope, range, RECORDS_MAX) }
         : { ...head, ranges: await digestOf(store.db, scope, range, buckets) }

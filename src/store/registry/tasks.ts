@@ -152,8 +152,12 @@ export async function updateTask(
       .execute()
     const left = (['pull', 'push'] as const).filter((direction) => values.mode !== 'both' && values.mode !== direction)
     await forgetCheckpoints(trx, task.peerId, resourceId, left)
+    const covers = ({ mode, filter, columns }: Pick<Task, 'mode' | 'filter' | 'columns'>) =>
+      JSON.stringify([mode, filter, columns])
     await renewMarks(trx, task.resource)
-    return findTask(trx, id)
+    const changed = await findTask(trx, id)
+    if (covers(changed) !== covers(task)) await forgetAgreement(trx, task.peerId, resourceId)
+    return changed
   })
 }
 
@@ -163,8 +167,18 @@ export async function removeTask(db: Kysely<Database>, id: number, ifMatch?: num
     const { task, resourceId } = await readForChange(trx, id, ifMatch)
     await trx.deleteFrom('syncline.task').where('id', '=', id).execute()
     await forgetCheckpoints(trx, task.peerId, resourceId, ['pull', 'push'])
+    await forgetAgreement(trx, task.peerId, resourceId)
     await renewMarks(trx, task.resource)
   })
+}
+
+/** When what a link covers has changed, what was found equal before says nothing. */
+export async function forgetAgreement(trx: Kysely<Database>, peerId: number, resourceId: number): Promise<void> {
+  await trx
+    .deleteFrom('syncline.agreement')
+    .where('peer_id', '=', peerId)
+    .where('resource_id', '=', resourceId)
+    .execute()
 }
 
 async function readForChange(trx: Kysely<Database>, id: number, ifMatch: number | undefined) {
