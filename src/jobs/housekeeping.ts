@@ -9,6 +9,7 @@ import {
   purgeTombstones,
   redrive,
   refreshAltered,
+  retryAltered,
   type Self,
   type Store,
   withLease,
@@ -71,6 +72,7 @@ export async function keepHouse(
 ): Promise<void> {
   await markInterruptedRuns(store.db, { silentSeconds: SILENT_SECONDS })
   await refreshAltered(store)
+  await retryAltered(store.db)
   await redrive(store, await self(), null, limits)
   await foldDigests(store.db)
   const { ageSeconds, holder } = await horizon(store.db)

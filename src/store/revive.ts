@@ -12,9 +12,9 @@ import { EMPTYING, incomingKeys } from './stage.ts'
 /** A record whose deletion elsewhere lost against what still refers to it here. */
 export type Revived = { readonly resource: string; readonly recordId: string; readonly reason: string }
 
-/** Deletions looked at in one pass, and the most passes: a revived child holds its parent. */
+/** Deletions that lose in one pass, and the most passes: a revived child holds its parent. What is left goes on in the next run. */
 const STEP = 1_000
-const PASSES_MAX = 64
+const PASSES_MAX = 1_000
 
 /**
  * Ends the wait of deletions that can never go through: everything that their site had to say was said, and rows that live here, and wait for nothing,
@@ -126,14 +126,15 @@ async function candidates(
   })
   const origin = (site: string) => sql`(select o.origin from syncline.site o where o.id = ${sql.raw(site)})`
   const { rows } = await sql<Candidate>`
-    select * from (
-      select q.id, q.record_id as "recordId", q.line, q.header, r.clock, ${origin('r.origin')} as origin,
-             (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(r.seen) e join syncline.site o on o.id = e.key::int4) as seen, case ${sql.join(children, sql` `)} end as children
-        from syncline.quarantine q
-        join syncline.record r on r.resource_id = q.resource_id and r.record_id = q.record_id and not r.deleted
-        join ${sql.raw(liveTable(resource))} t on t.${key} = q.record_id::${sql.raw(resource.keyType)}
-       where q.peer_id = ${peerId} and q.resource_id = ${resource.id} and q.via = ${via} and ${isBlockedDelete} order by q.id limit ${STEP} for no key update of t, r skip locked
-    ) blocked where children is not null`.execute(trx)
+    select q.id, q.record_id as "recordId", q.line, q.header, r.clock, ${origin('r.origin')} as origin,
+           (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(r.seen) e join syncline.site o on o.id = e.key::int4) as seen,
+           (extract(epoch from clock_timestamp()) * 1000000)::int8 as now_us, held.children
+      from syncline.quarantine q
+      join syncline.record r on r.resource_id = q.resource_id and r.record_id = q.record_id and not r.deleted
+      join ${sql.raw(liveTable(resource))} t on t.${key} = q.record_id::${sql.raw(resource.keyType)}
+      cross join lateral (select case ${sql.join(children, sql` `)} end as children) held
+     where q.peer_id = ${peerId} and q.resource_id = ${resource.id} and q.via = ${via} and ${isBlockedDelete} and held.children is not null
+     order by q.id limit ${STEP} for no key update of t, r skip locked`.execute(trx)
   return rows
 }
 
