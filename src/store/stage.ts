@@ -183,8 +183,8 @@ export async function lockStaged(
   await sql`select from (select s.id::${sql.raw(resource.keyType)} as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
     join ${sql.raw(liveTable(resource))} t on t.${key} = s.key for no key update of t`.execute(trx)
   // What is deleted here has no row that could be held: an application may be about to make it anew.
-  await sql`select from syncline.record r where r.resource_id = ${resource.id} and r.record_id in (
-      select s.id from pg_temp.syncline_stage s where s.l_deleted and s.class in ('f', 'c', 'u', 'l'))
+  await sql`select from syncline.record r where r.resource_id = ${resource.id} and r.record_id = any (array(
+      select s.id from pg_temp.syncline_stage s where s.l_deleted and s.class in ('f', 'c', 'u', 'l')))
     order by r.record_id for update`.execute(trx)
   await sql`
     update pg_temp.syncline_stage s set class = now.class, l_clock = now.clock, l_origin = now.origin, l_seen = now.seen, l_deleted = now.deleted
