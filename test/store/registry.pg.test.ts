@@ -113,6 +113,9 @@ for (const ground of all) {
         filter: 'beds > 3\n and open',
         columns: ['a', 'b'],
         onConflict: 'newer',
+        fields: {},
+        maxDeletes: null,
+        maxChanges: null,
         master: null,
       })
       t.same(await findGrant(db, hub.id, 'place', 'pull'), grant)
