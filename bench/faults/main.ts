@@ -31,10 +31,11 @@ const { values } = parseArgs({
     seed: { type: 'string' },
   },
 })
+const systems = values.systems.split(',').filter((name) => name !== '')
 const only = values.only?.split(',')
 const scenarios = SCENARIOS.filter(({ name }) => only === undefined || only.includes(name))
 const unknown = [
-  ...values.systems.split(',').filter((name) => !Object.hasOwn(RIVALS, name)),
+  ...systems.filter((name) => !Object.hasOwn(RIVALS, name)),
   ...(only ?? []).filter((name) => !SCENARIOS.some((scenario) => scenario.name === name)),
 ]
 if (unknown.length > 0) {
@@ -46,13 +47,14 @@ if (unknown.length > 0) {
 
 /** Systems that were measured before, from a file that `--json` wrote; a system that is measured now takes the place of its earlier self. */
 const columns: Column[] = values.with === undefined ? [] : columnsOf(JSON.parse(readFileSync(values.with, 'utf8')))
-for (const name of values.systems.split(',')) {
+for (const name of systems) {
   const rival = (RIVALS[name] as () => Rival)()
   const column = await contend(rival)
   const before = columns.findIndex(({ name }) => name === column.name)
   if (before < 0) columns.push(column)
   else columns[before] = column
 }
+columns.sort((a, b) => Number(b.name === 'Syncline') - Number(a.name === 'Syncline'))
 if (values.json) process.stdout.write(`${JSON.stringify(documentOf(scenarios, columns), null, 2)}\n`)
 else printTable(scenarios, columns)
 if (values.write) await write(scenarios, columns)

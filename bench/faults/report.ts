@@ -73,12 +73,25 @@ export function printTable(scenarios: readonly Scenario[], columns: readonly Col
         .trimEnd()}\n`,
     )
   process.stdout.write('\n')
-  for (const column of columns) {
-    for (const [name, outcome] of column.outcomes) {
-      const note = noteOf(outcome)
-      if (note !== undefined) process.stdout.write(`${column.name}: ${name}: ${note}\n`)
-    }
-  }
+  for (const column of columns)
+    for (const [title, note] of notesOf(column)) process.stdout.write(`${column.name}: ${title}: ${note}\n`)
+}
+
+/** A title and a line for every cell that is not clean; cells that do not apply for one reason share a line. */
+function notesOf({ outcomes, missing }: Column): [string, string][] {
+  const reasons = Map.groupBy(
+    [...outcomes].filter(([, outcome]) => outcome.kind === 'none'),
+    ([, outcome]) => noteOf(outcome) ?? '',
+  )
+  const troubles = [...outcomes].flatMap(([name, outcome]): [string, string][] => {
+    const note = outcome.kind === 'none' ? undefined : noteOf(outcome)
+    return note === undefined ? [] : [[name, note]]
+  })
+  const notApplicable = [...reasons].map(([reason, cells]): [string, string] => [
+    'n/a',
+    `${reason} (${cells.map(([name]) => name).join(', ')})`,
+  ])
+  return [...(missing === undefined ? [] : [['not here', missing] as [string, string]]), ...troubles, ...notApplicable]
 }
 
 function tableOf(scenarios: readonly Scenario[], columns: readonly Column[]): string[][] {
@@ -146,11 +159,7 @@ function markdown(scenarios: readonly Scenario[], columns: readonly Column[]): s
   const [head = [], ...rows] = tableOf(scenarios, columns)
   const line = (cells: readonly string[]) => `| ${cells.map(escaped).join(' | ')} |`
   const notes = columns.flatMap((column) => {
-    const lines = [...column.outcomes].flatMap(([name, outcome]) => {
-      const note = noteOf(outcome)
-      return note === undefined ? [] : [`- *${name}*: ${escaped(note)}`]
-    })
-    if (column.missing !== undefined) lines.push(`- ${escaped(column.missing)}`)
+    const lines = notesOf(column).map(([title, note]) => `- *${title}*: ${escaped(note)}`)
     return lines.length === 0 ? [] : ['', `### ${column.name}`, '', ...lines]
   })
   return [
