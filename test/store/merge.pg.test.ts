@@ -1,5 +1,5 @@
 import t from 'tap'
-import { createTask, findGrant, loadResources, removeTask, setGrant } from '../../src/store/index.ts'
+import { createTask, findGrant, loadResources, removePeer, removeTask, setGrant } from '../../src/store/index.ts'
 import {
   chance,
   introduce,
@@ -274,6 +274,8 @@ t.test('the rules of fields belong to tasks and grants, and the trigger follows 
   t.same(await marks(), { counted: ['big'] })
   await setGrant(a.store.db, { peerId, resource: 'item', direction: 'pull' })
   t.equal(await marks(), null)
+  await setGrant(a.store.db, { peerId, resource: 'item', direction: 'push', onConflict: 'ask' })
+  t.same(await marks(), { counted: [] }, 'what a person is asked needs a base')
   const bad = createTask(a.store.db, {
     peerId,
     resource: 'item',
@@ -282,4 +284,6 @@ t.test('the rules of fields belong to tasks and grants, and the trigger follows 
     fields: { stock: 'sum' },
   })
   await t.rejects(bad, { code: 'SYNC_REQUEST_INVALID', message: /use merge/ })
+  await removePeer(a.store.db, peerId)
+  t.equal(await marks(), null, 'tasks and grants go with the peer')
 })

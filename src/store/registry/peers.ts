@@ -1,5 +1,6 @@
 import { type Kysely, type Selectable, sql, type Transaction, type Updateable } from 'kysely'
 import { SynclineError } from '../../sync/index.ts'
+import { renewMarks } from '../field-marks.ts'
 import type { Database } from '../schema.ts'
 import { olderThan, type Page, type PageQuery, pageBounds, toPage } from './page.ts'
 import { type Credentials, checkCertificates, checkClientPair, checkPeerUrl, readProxyUrl } from './peer-input.ts'
@@ -147,7 +148,10 @@ export async function updatePeer(
 
 /** Stops all exchange with a peer until `resumePeer`. */
 export async function pausePeer(db: Kysely<Database>, peerId: number, ifMatch?: number): Promise<Peer> {
-  return changePeer(db, peerId, ifMatch, (row) => ({ paused: true, paused_at: row.paused_at ?? new Date().toISOString() }))
+  return changePeer(db, peerId, ifMatch, (row) => ({
+    paused: true,
+    paused_at: row.paused_at ?? new Date().toISOString(),
+  }))
 }
 
 /** Ends a pause; earlier failures no longer hold the peer back. */
@@ -160,6 +164,9 @@ export async function removePeer(db: Kysely<Database>, peerId: number, ifMatch?:
   await inTransaction(db, async (trx) => {
     await readForChange(trx, peerId, ifMatch)
     await trx.deleteFrom('syncline.peer').where('id', '=', peerId).execute()
+    // Its tasks and grants went with it.
+    const marked = await trx.selectFrom('syncline.resource').select('name').where('marks', 'is not', null).execute()
+    for (const { name } of marked) await renewMarks(trx, name)
   })
 }
 
