@@ -58,6 +58,7 @@ t.test('how the site is: ready, and as numbers', async (t) => {
       { name: 'database', ok: true },
       { name: 'order', ok: true },
       { name: 'capture', ok: true },
+      { name: 'proof', ok: true, detail: 'nothing was compared with a peer yet' },
     ],
   })
   await site.sql('alter table city disable trigger zz_syncline_update')
@@ -706,7 +707,13 @@ t.test('a peer pushes in every format and pulls back what others wrote; both are
     items: [{ peer: 'curl', resource: 'city', verdict: 'equal', agreedRecords: whole.count, changedSince: false }],
   })
   const nothing = { changes: 0, quarantine: 0, conflicts: 0 }
+  const told = async () => {
+    const { checks } = (await hub.ask(t, 'GET /health/ready', { token: viewer })).json
+    return checks.find(({ name }: { name: string }) => name === 'proof')?.detail
+  }
+  t.match(await told(), /^1 of 1 equal since .* or later, \d+ records$/)
   t.match((await tell({ records: 3, sum: '5', mode: 'both', waiting: nothing })).json, { verdict: /waiting|different/ })
+  t.match(await told(), /^nothing is proved equal; city with curl: (waiting|different)$/)
   const { agreedRecords, verdict } = (await proved()).items[0]
   t.equal(agreedRecords, whole.count, 'when both were equal last is still known')
   t.not(verdict, 'equal')
@@ -1219,12 +1226,20 @@ t.test('a run and a change of a task can be previewed by whoever may run it', as
 t.test('peers read and tell columns of what they are granted, and a task keeps its mapping', async (t) => {
   const { token } = await addPeer(hub, { name: 'columns', uuid: randomUUID() }, ['city'])
   const read = await hub.ask(t, 'GET /sync/v1/schemas/city', { token })
-  t.match(read.json, { resource: 'city', fingerprint: String, columns: [{ name: String, type: String, nullable: Boolean }] })
+  t.match(read.json, {
+    resource: 'city',
+    fingerprint: String,
+    columns: [{ name: String, type: String, nullable: Boolean }],
+  })
   t.equal((await hub.ask(t, 'GET /sync/v1/schemas/country', { token })).status, 403)
-  const schema = { fingerprint: 'abc', columns: [{ name: 'people', type: 'integer', nullable: true, hasDefault: false }] }
+  const schema = {
+    fingerprint: 'abc',
+    columns: [{ name: 'people', type: 'integer', nullable: true, hasDefault: false }],
+  }
   t.equal((await hub.ask(t, 'PUT /sync/v1/schemas/city', { token, body: schema })).status, 204)
   t.match((await hub.ask(t, 'GET /sync/v1/site', { token })).json, { resources: [{ name: 'city', yours: 'abc' }] })
-  const add = (mapping: object) => admin(t, 'POST /api/v1/tasks', { peer: 'columns', resource: 'city', mode: 'pull', mapping })
+  const add = (mapping: object) =>
+    admin(t, 'POST /api/v1/tasks', { peer: 'columns', resource: 'city', mode: 'pull', mapping })
   t.match((await add({ rename: { inhabitants: 'name' } })).json, {
     code: 'SYNC_REQUEST_INVALID',
     detail: /the peer has no column "inhabitants"/,

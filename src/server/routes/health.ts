@@ -1,10 +1,20 @@
 import { Type } from 'typebox'
-import { brokenCaptures, horizon, listAlarms, measureStore, serverVersion } from '../../store/index.ts'
+import {
+  type Agreement,
+  brokenCaptures,
+  horizon,
+  listAgreements,
+  listAlarms,
+  measureStore,
+  serverVersion,
+} from '../../store/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import type { Routes } from '../exchange.ts'
 import { answer, closed, flag, text, words } from '../schemas.ts'
 import { alarm } from './alarms.ts'
 
+/** Links named that are not proved equal. */
+const OTHERS_MAX = 20
 /** A site whose changes are held back for longer than this is not well. */
 const HORIZON_MAX_MS = 600_000
 
@@ -75,6 +85,7 @@ export const healthRoutes =
             throw new Error(`resources with a trigger that is missing or disabled: ${broken.join(', ')}`)
           return 'every trigger is in place'
         }),
+        look('proof', async () => proofText(await listAgreements(store.db))),
       ])
       const well = checks.every(({ ok }) => ok)
       return reply.code(well ? 200 : 503).send({ ready: well, checks })
@@ -125,6 +136,21 @@ export const healthRoutes =
     }
     app.get('/openapi.json', { schema: document, config: { access: 'public' } }, async () => app.swagger())
   }
+
+/** What is proved, in words. A difference is for people to mend; it does not keep the site from its work. */
+function proofText(agreements: readonly Agreement[]): string {
+  if (agreements.length === 0) return 'nothing was compared with a peer yet'
+  const unproved = agreements.filter(({ verdict }) => verdict !== 'equal')
+  const equal = agreements.filter(({ verdict }) => verdict === 'equal')
+  const oldest = equal.map(({ agreedAt }) => agreedAt ?? '').toSorted()[0]
+  const records = equal.reduce((sum, each) => sum + (each.agreedRecords ?? 0), 0)
+  const proved =
+    oldest === undefined
+      ? 'nothing is proved equal'
+      : `${equal.length} of ${agreements.length} equal since ${oldest} or later, ${records} records`
+  const others = unproved.map(({ peer, resource, verdict }) => `${resource} with ${peer}: ${verdict}`)
+  return [proved, ...others.slice(0, OTHERS_MAX)].join('; ')
+}
 
 async function look(name: string, work: () => Promise<string>): Promise<{ name: string; ok: boolean; detail: string }> {
   try {
