@@ -2,6 +2,9 @@ import { digestOfRecord, type Peer, type ResourceInfo, type Store } from '../sto
 import { isJsonObject, type PeerAnswer, SynclineError } from '../sync/index.ts'
 import type { Connections } from './connections.ts'
 
+/** How long a person who asks waits for a peer, in milliseconds. */
+const ASK_MS = 10_000
+
 /**
  * Asks a peer whether it holds a record in the version that is here: by the digest of that one record, which tells no values. A peer that cannot
  * be asked is an answer too.
@@ -11,8 +14,9 @@ export async function askRecord(
   peer: Peer,
   resource: ResourceInfo,
   id: string,
-  signal?: AbortSignal,
+  waitMs = ASK_MS,
 ): Promise<PeerAnswer> {
+  const signal = AbortSignal.timeout(waitMs)
   try {
     if (peer.url === null)
       throw new SynclineError('SYNC_PEER_UNREACHABLE', `${peer.name} has no address here: it does the connecting`)
@@ -31,6 +35,12 @@ export async function askRecord(
     const holds = hash === null ? 'none' : hash === here.hash ? 'same' : 'other'
     return { answered: true, offers, holds }
   } catch (error) {
+    if (signal.aborted)
+      return {
+        answered: false,
+        code: 'SYNC_PEER_UNREACHABLE',
+        detail: `${peer.name} did not answer within ${waitMs} ms`,
+      }
     if (error instanceof SynclineError) return { answered: false, code: error.code, detail: error.message }
     throw error
   }

@@ -1,5 +1,7 @@
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
-import { askRecord, createConnections } from '../../src/client/index.ts'
+import { askRecord, type Connections, createConnections } from '../../src/client/index.ts'
 import {
   attach,
   createTask,
@@ -34,6 +36,7 @@ type Pair = {
   readonly a: Site
   readonly b: Site
   readonly server: Served
+  readonly connections: Connections
   readonly task: (more?: object) => Promise<unknown>
   /** What a says of one of its records and of b. */
   readonly why: (id: string, resource?: string) => Promise<Reach>
@@ -58,7 +61,7 @@ async function pair(t: Test): Promise<Pair> {
   }
   const task: Pair['task'] = (more = {}) =>
     createTask(a.store.db, { peerId: peerOf(a, b).id, resource: 'country', mode: 'both', ...more })
-  return { a, b, server, task, why }
+  return { a, b, server, connections, task, why }
 }
 
 const names = (reach: Reach) => reach.reasons.map(({ reason, way }) => `${reason} ${way}`)
@@ -230,6 +233,22 @@ t.test('a peer that is paused, that was never heard of, and that does not answer
   const gone = await why('AT')
   t.match(gone, { has: 'unknown', proof: /^b could not be asked: SYNC_PEER_UNREACHABLE/ })
   t.match(factOf(gone, 'unreachable'), /last heard of at 20.*; 3 attempts failed, the next is at 20/)
+})
+
+t.test('a peer that takes the question and never answers keeps nobody waiting', async (t) => {
+  const { a, b, connections } = await pair(t)
+  const silent = createServer(() => {})
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => void silent.close())
+  t.teardown(() => silent.closeAllConnections())
+  const url = `http://127.0.0.1:${(silent.address() as AddressInfo).port}`
+  const peer = await updatePeer(a.store.db, a.key, peerOf(a, b).id, { url })
+  const country = await findResource(a.store.db, 'country')
+  t.match(await askRecord({ store: a.store, connections }, peer, country, 'AT', 200), {
+    answered: false,
+    code: 'SYNC_PEER_UNREACHABLE',
+    detail: 'b did not answer within 200 ms',
+  })
 })
 
 t.test('a peer that cannot be asked has had what it acknowledged, and what came from it', async (t) => {
