@@ -319,8 +319,8 @@ function listen(t: Test, { site }: Ground): () => Promise<string> {
 
 async function until(t: Test, holds: () => Promise<boolean>, what = 'in time'): Promise<void> {
   for (let tries = 0; tries < 300; tries++) {
-    if (await holds()) return void t.pass(what)
+    if (await holds()) break
     await sleep(100)
   }
-  t.fail(what)
+  t.ok(await holds(), what)
 }

@@ -21,6 +21,7 @@ import {
 } from '../../src/store/index.ts'
 import { type BatchReport, changesOfLines } from '../../src/sync/index.ts'
 import {
+  chance,
   introduce,
   LIMITS,
   linkOf,
@@ -176,6 +177,63 @@ t.test('I3: two sites that keep the same record at once agree on it', async (t) 
   await equal(t, a, b, c)
   t.equal((await a.sql('select from visit')).length, 2)
 })
+
+t.test(
+  'I1, I3: writers at three sites who add, move and delete parents and children at random end alike, with nothing waiting',
+  async (t) => {
+    for (const [seed, links] of [
+      [1, 'ring'],
+      [2, 'ring'],
+      [3, 'star'],
+      [4, 'star'],
+    ] as const) {
+      serial++
+      const all = [
+        await sites.make(`r${serial}a`, PERSON, TABLES),
+        await sites.make(`r${serial}b`, PERSON, TABLES),
+        await sites.make(`r${serial}c`, PERSON, TABLES),
+      ] as const
+      const [a, b, c] = all
+      const pairs =
+        links === 'ring'
+          ? ([
+              [a, b],
+              [b, c],
+              [c, a],
+            ] as const)
+          : ([
+              [b, a],
+              [c, a],
+            ] as const)
+      for (const [one, other] of pairs) await introduce(one, other)
+      const random = chance(seed)
+      const some = `(select id from person order by md5(id::text || ${seed}) offset greatest(0, (select count(*)::int from person)`
+      for (let step = 0; step < 150; step++) {
+        const site = all[random(3)] as Site
+        const pick = `${some} * ${random(1_000)} / 1000) limit 1)`
+        const n = id(10_000 + step)
+        const acts = [
+          `insert into person (id, name) values ('${n}', '${site.name}')`,
+          `insert into visit (id, person, note) select '${n}', id, 'x' from person where id = ${pick}`,
+          `insert into visit (id, person, note) select '${n}', id, 'y' from person where id = ${pick}`,
+          `delete from person p where id = ${pick} and not exists (select from visit v where v.person = p.id)`,
+          `delete from person p where not exists (select from visit v where v.person = p.id) and md5(id::text) < '4'`,
+          `delete from visit where id = (select id from visit order by md5(id::text || ${step}) limit 1)`,
+          `update visit set person = p.id, note = note || '${step}' from person p where p.id = ${pick} and visit.id = (select id from visit order by md5(id::text || ${step}) limit 1)`,
+          `update person set name = name || '${step}' where id = ${pick}`,
+        ]
+        await site.sql(acts[random(acts.length)] as string)
+        if (random(4) === 0) {
+          const [one, other] = pairs[random(pairs.length)] as readonly [Site, Site]
+          await run(one, other)
+        }
+      }
+      for (let round = 0; round < 8; round++) for (const [one, other] of pairs) await run(one, other)
+      await equal(t, ...all)
+      t.ok((await a.sql('select from visit')).length > 0)
+    }
+  },
+)
 
 t.test('a deletion that only waits for another one does not lose', async (t) => {
   const [a, b] = await pair()
