@@ -86,6 +86,8 @@ type Fetched = {
   readonly batches: readonly LineBatch[]
   readonly requests: number
   readonly bytes: number
+  /** As they are held in memory, where they may have travelled compressed. */
+  readonly held: number
   readonly complete: boolean
   readonly fetchMs: number
   readonly weighed: Weighed
@@ -169,7 +171,7 @@ async function pullParts(
   for (const task of tasks) {
     try {
       const got = await fetchPull(bench, task, infoOf(task), afterOf(task.resource), room)
-      room = { batches: room.batches - got.requests, bytes: room.bytes - got.bytes }
+      room = { batches: room.batches - got.requests, bytes: room.bytes - got.held }
       fetched.push(got)
     } catch (error) {
       parts.set(task.resource, failed(bench, 'pull', error))
@@ -222,22 +224,28 @@ async function fetchPull(
   const weighed = await pullWeight(bench, task, resource, begin, passFor(bench, task.resource, 'pull'))
   const pages: Pulled[] = [first]
   let bytes = first.bytes
+  let held = sizeOf(first)
   for (let last = first; last.more && last.checkpoint !== after; ) {
-    if (pages.length >= room.batches || bytes >= room.bytes) break
+    if (pages.length >= room.batches || held >= room.bytes) break
     after = last.checkpoint
     last = await ask(after, false)
     pages.push(last)
     bytes += last.bytes
+    held += sizeOf(last)
   }
   const count = pages.reduce((sum, page) => sum + page.count, 0)
   const due = first.told?.due == null ? count : Math.max(count, first.told.due.puts + first.told.due.deletes)
   return {
-    ...{ task, resource, weighed, due, bytes },
+    ...{ task, resource, weighed, due, bytes, held },
     batches: pages.flatMap((page) => page.batches).filter((batch) => batch.count > 0),
     requests: pages.length,
     complete: pages.at(-1)?.more !== true,
     fetchMs: performance.now() - began,
   }
+}
+
+function sizeOf({ batches }: Pulled): number {
+  return batches.reduce((sum, { text }) => sum + text.length, 0)
 }
 
 function pullPart(
