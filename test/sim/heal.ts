@@ -4,7 +4,7 @@ import { checkRest } from './check.ts'
 import { contentOf, type Waiting, waitingAt } from './inspect.ts'
 import { machine } from './machine.ts'
 import { FAIR, network } from './network.ts'
-import { PROBE } from './operations.ts'
+import { PROBES } from './operations.ts'
 import { Finding, shorten } from './oracle.ts'
 import type { SimSite } from './site.ts'
 import {
@@ -152,20 +152,29 @@ async function cureOf(site: SimSite, waiting: Waiting): Promise<readonly string[
   return null
 }
 
-/** I4: one more change reaches every site, and on a tree it passes each link once and never goes back. */
+/**
+ * I4: one more change reaches every site, and on a tree it passes each link once and never goes back. I9: before it does, a comparison sees it,
+ * also where one statement changed two records alike.
+ */
 async function probe(world: World): Promise<void> {
-  const { sites, shape } = world
-  const at = sites[shape.actions.length % sites.length]
+  const { sites, shape, oracle } = world
+  const at = sites[shape.links[0]?.here ?? 0]
   if (at === undefined) return
-  const said = await mend(at.app, at.name, [`insert into tag (id, label) values ('${PROBE}', $word)`], world.oracle)
-  world.tell(`probe at ${at.name}: ${said}`)
-  const moved = await syncUntilQuiet(world)
-  await checkRest(sites, world.oracle, newest(world))
-  const links = new Set(shape.links.map(({ here, there }) => [here, there].sort().join()))
-  // Where both sides of a link begin runs, each asks and tells by its own checkpoints.
-  if (links.size === sites.length - 1 && links.size === shape.links.length && moved !== links.size) {
-    throw new Finding(`echo: one change of ${at.name} travelled ${moved} times over ${links.size} links`)
+  const values = PROBES.map((id) => `('${id}', $word)`).join(', ')
+  for (const put of ['insert', 'update']) {
+    const statement = `insert into tag (id, label) values ${values} on conflict (id) do update set label = excluded.label`
+    world.tell(`probe by ${put} at ${at.name}: ${await mend(at.app, at.name, [statement], oracle)}`)
+    await verify(world, 0, false)
+    const moved = await syncUntilQuiet(world)
+    await checkRest(sites, oracle, newest(world))
+    const links = new Set(shape.links.map(({ here, there }) => [here, there].sort().join()))
+    // Where both sides of a link begin runs, each asks and tells by its own checkpoints.
+    const tree = links.size === sites.length - 1 && links.size === shape.links.length
+    if (tree && moved !== links.size * PROBES.length) {
+      throw new Finding(`echo: two changes of ${at.name} travelled ${moved} times over ${links.size} links`)
+    }
+    const content = await contentOf(at)
+    if (PROBES.some((id) => content.every((line) => !line.startsWith(`tag ${id} `))))
+      throw new Finding('lost: the probe is gone')
   }
-  if ((await contentOf(at)).every((line) => !line.startsWith(`tag ${PROBE}`)))
-    throw new Finding('lost: the probe is gone')
 }

@@ -167,9 +167,13 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/store/digest-sum.ts',
-        find: '(d.sum + coalesce(b.sum, 0))::text as sum, coalesce(b.behind, 0)::int as behind',
-        put: `(select coalesce(bit_xor(hashtextextended(concat_ws(' ', o.origin, x.clock), 0)), 0)::text from syncline.record x
-               join syncline.site o on o.id = x.origin where x.resource_id = d.resource_id and not x.deleted) as sum, coalesce(b.behind, 0)::int as behind`,
+        find: "concat_ws(e'\\\\n', r.record_id, o.origin, r.clock)",
+        put: "concat_ws(e'\\\\n', o.origin, r.clock)",
+      },
+      {
+        file: 'src/store/digests.ts',
+        find: 'coalesce(sum(hash), 0)::text as sum from',
+        put: 'coalesce(bit_xor(hash), 0)::text as sum from',
       },
     ],
   },

@@ -10,13 +10,14 @@ function keyOf(n: number): string {
   return `00000000-0000-4000-8000-${String(n).padStart(12, '0')}`
 }
 
-export const PROBE = 'probe'
+export const PROBES = ['probe 1', 'probe 2'] as const
 const NOWHERE = keyOf(199)
 export const ALL_IDS: readonly string[] = [
   ...[...Array(PLACES).keys()].map((n) => keyOf(101 + n)),
   ...[...Array(VISITS).keys()].map((n) => keyOf(201 + n)),
   ...[...Array(TAGS).keys()].map((n) => `t${n}`),
-  ...[PROBE, NOWHERE],
+  ...PROBES,
+  NOWHERE,
 ]
 
 const KINDS = {

@@ -297,7 +297,7 @@ export async function look(world: World): Promise<void> {
 }
 
 /** I9: the verdict of the program's comparison is that of a full one. */
-export async function verify(world: World, n: number): Promise<string | null> {
+export async function verify(world: World, n: number, deep = n % 2 === 0): Promise<string | null> {
   await drain(world)
   const link = world.shape.links[n % world.shape.links.length]
   const [here, there] = [world.sites[link?.here ?? 0], world.sites[link?.there ?? 0]]
@@ -307,7 +307,7 @@ export async function verify(world: World, n: number): Promise<string | null> {
   let found: Awaited<ReturnType<typeof verifyPeer>> | undefined
   start(world, here, `verify ${there.name}`, async () => {
     const peer = await findPeer(store.db, there.name)
-    found = await verifyPeer({ store, connections: runner.connections }, peer, { deep: n % 2 === 0 })
+    found = await verifyPeer({ store, connections: runner.connections }, peer, { deep })
     return found
       .map(({ resource, equal, differing }) => `${resource} ${equal ? 'equal' : differing.map(shorten).join(' ')}`)
       .join(', ')
