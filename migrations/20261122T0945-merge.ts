@@ -37,19 +37,32 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   // Mirrors `edit` in test/sync/merge.test.ts: unchanged fields keep what stood behind them, a counter counts on, the rest is written anew.
   await sql`
     create function syncline.next_fields(fields jsonb, origin int4, clock int8, me int4, now int8, changed jsonb) returns jsonb
-    language sql immutable as $$
-      select jsonb_build_object('*', coalesce(fields -> '*', jsonb_build_object('dots', jsonb_build_object(origin::text, clock))))
-             || coalesce(fields, '{}') || coalesce((
-        select jsonb_object_agg(c.key, case
-          when c.value is null or m.mark ? 'values' or not m.mark ? 'base' and (select count(*) from jsonb_object_keys(m.mark -> 'dots')) <> 1
-            then jsonb_build_object('dots', jsonb_build_object(me::text, now))
-          when m.mark ? 'base' then m.mark || jsonb_build_object(
-            'dots', m.mark -> 'dots' || jsonb_build_object(me::text, now),
-            'sums', m.mark -> 'sums' || jsonb_build_object(me::text, (coalesce((m.mark -> 'sums' ->> me::text)::numeric, 0) + c.value::numeric)::text))
-          else jsonb_build_object('base', m.mark -> 'dots', 'dots', jsonb_build_object(me::text, now), 'sums', jsonb_build_object(me::text, c.value)) end)
-          from jsonb_each_text(changed) c,
-               lateral (select coalesce(fields -> c.key, fields -> '*', jsonb_build_object('dots', jsonb_build_object(origin::text, clock))) as mark) m
-      ), '{}')
+    language plpgsql immutable as $$
+    declare
+      rest jsonb := coalesce(fields -> '*', jsonb_build_object('dots', jsonb_build_object(origin::text, clock)));
+      plain jsonb := jsonb_build_object('dots', jsonb_build_object(me::text, now));
+      made jsonb := jsonb_build_object('*', rest) || coalesce(fields, '{}');
+      field text;
+      delta text;
+      mark jsonb;
+    begin
+      for field, delta in select * from jsonb_each_text(changed) loop
+        mark := coalesce(fields -> field, rest);
+        if delta is null or mark ? 'values' then
+          mark := plain;
+        elsif mark ? 'base' then
+          mark := mark || jsonb_build_object(
+            'dots', mark -> 'dots' || jsonb_build_object(me::text, now),
+            'sums', mark -> 'sums' || jsonb_build_object(me::text, (coalesce((mark -> 'sums' ->> me::text)::numeric, 0) + delta::numeric)::text));
+        elsif (select count(*) from jsonb_object_keys(mark -> 'dots')) = 1 then
+          mark := jsonb_build_object('base', mark -> 'dots', 'dots', jsonb_build_object(me::text, now), 'sums', jsonb_build_object(me::text, delta));
+        else
+          mark := plain;
+        end if;
+        made := made || jsonb_build_object(field, mark);
+      end loop;
+      return made;
+    end
     $$
   `.execute(db)
 }

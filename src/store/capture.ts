@@ -49,12 +49,12 @@ export function captureFunctionSql(resource: ResourceInfo): string {
   const key = quoteIdent(resource.keyColumn)
   const id = `${key}::text collate "C"`
   const whole = (alias: string) => `${alias}.${id} as record_id, (${alias}.*)::text collate "C" as row`
-  const upsert = (source: string, deleted: boolean, marks = false) => `
-    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted${marks ? ', fields' : ''})
-    select ${resource.id}, s.record_id, pg_current_xact_id(), self.site_id, now_us, ${deleted}${marks ? ', s.changed' : ''}
+  const upsert = (source: string, deleted: boolean) => `
+    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+    select ${resource.id}, s.record_id, pg_current_xact_id(), self.site_id, now_us, ${deleted}
       from (${source}) s, syncline.self order by s.record_id
     on conflict (resource_id, record_id) do update set
-      xact = excluded.xact, ${nextVersion('excluded.origin', 'now_us', marks ? `case when excluded.fields is not null then ${nextFields('excluded.fields', 'excluded.origin')} end` : 'null')}, source = null, deleted = ${deleted};`
+      xact = excluded.xact, ${nextVersion('excluded.origin')}, source = null, deleted = ${deleted};`
   const tombstones = (now: string) => `
     update syncline.record r set
       xact = pg_current_xact_id(), ${nextVersion('self.site_id', now)}, source = null, deleted = true
@@ -73,14 +73,6 @@ export function captureFunctionSql(resource: ResourceInfo): string {
     if exists (select from syncline.parked_field where resource_id = ${resource.id}) then
       delete from syncline.parked k using new_rows n where k.resource_id = ${resource.id} and k.record_id = n.${id};
     end if;`
-  // Where a person may be asked, or values are merged: what the application replaces is what both sides had.
-  const keep =
-    resource.marks === null
-      ? ''
-      : `
-    insert into syncline.history (resource_id, record_id, reason, origin, clock, seen, deleted, data, xact, source)
-    select ${resource.id}, r.record_id, 'edited', r.origin, r.clock, r.seen, r.deleted, row_to_json(o.*), r.xact, r.source
-      from old_rows o join syncline.record r on r.resource_id = ${resource.id} and r.record_id = o.${id}`
   // Plans are kept for a session, whatever the table grows to: only look-ups by index stay right.
   const one =
     resource.marks === null
@@ -94,13 +86,15 @@ export function captureFunctionSql(resource: ResourceInfo): string {
       return null;
     end if;`
       : ''
-  const keepUpdated =
-    keep &&
-    `${keep}\n      left join new_rows n on n.${key} = o.${key} where n.${key} is null or (n.*)::text collate "C" <> (o.*)::text collate "C";`
-  const changed =
+  const update =
     resource.marks === null
-      ? `select d.record_id from (select ${whole('n')} from new_rows n except select ${whole('o')} from old_rows o) d`
-      : changedFields(resource, resource.marks.counted)
+      ? one +
+        upsert(
+          `select d.record_id from (select ${whole('n')} from new_rows n except select ${whole('o')} from old_rows o) d`,
+          false,
+        )
+      : markedUpdate(resource, resource.marks.counted)
+  const remove = upsert(`select o.${id} as record_id from old_rows o`, true)
   return `
 create or replace function ${captureFunction(resource.id)}() returns trigger
 language plpgsql security definer
@@ -114,7 +108,7 @@ begin
     return null;
   end if;
   if tg_op = 'INSERT' then${upsert(`select n.${id} as record_id from new_rows n`, false)}${remember}
-  elsif tg_op = 'UPDATE' then${one}${keepUpdated}${upsert(changed, false, resource.marks !== null)}
+  elsif tg_op = 'UPDATE' then${update}
     -- Sums of hashes tell whether any identity changed for a tenth of the cost of comparing the sets.
     if (select sum(hashtextextended(${key}::text, 0)) from old_rows) <> (select sum(hashtextextended(${key}::text, 0)) from new_rows) then${upsert(
       `select o.${id} as record_id from old_rows o except select n.${id} from new_rows n`,
@@ -122,7 +116,7 @@ begin
     )}${remember}
 ${touchChildren(resource.keyColumn)}
     end if;
-  elsif tg_op = 'DELETE' then${keep && `${keep};`}${upsert(`select o.${id} as record_id from old_rows o`, true)}
+  elsif tg_op = 'DELETE' then${resource.marks === null ? '' : keptEdits(resource, `select o.${id} as record_id, row_to_json(o.*) as old_doc from old_rows o`, ';')}${remove}
   elsif (select relispartition from pg_class where oid = tg_relid) then
     -- A partition may have been emptied alone: what is found in the others lives on.
     execute $update$${tombstones('$1')}
@@ -186,24 +180,44 @@ export function nextFields(changed: string, me: string, now = 'now_us'): string 
 }
 
 /**
- * The records that an update changed and, where that can be told, which of their fields. Only for resources that merge: rows are compared as
- * JSON, so that the statements of an application that drops or renames a column go on here too.
+ * An update where something merges or asks: keeps what the application replaces, which is what both sides had, and tells which fields it changed.
+ * Rows are paired by sorting them together: a join of the transition tables would keep the plan that the first statement of a session got, and
+ * take hours for a large one. They are compared as JSON, so that the statements of an application that drops or renames a column go on.
  */
-function changedFields(resource: ResourceInfo, counted: readonly string[]): string {
-  const key = quoteIdent(resource.keyColumn)
-  const id = `${key}::text collate "C"`
+function markedUpdate(resource: ResourceInfo, counted: readonly string[]): string {
+  const id = `${quoteIdent(resource.keyColumn)}::text collate "C"`
+  const rows = (alias: string, table: string, side: number) =>
+    `select ${alias}.${id} as record_id, ${side} as side, row_to_json(${alias}.*)::text as doc, (${alias}.*)::text collate "C" as row from ${table} ${alias}`
+  const of = (side: number, column: string) => `max(${column}) filter (where side = ${side})`
   const number = (value: string) => `${value} ~ '^-?[0-9.]+(e[-+]?[0-9]+)?$'`
   const counts = counted.length === 0 ? 'false' : `b.key in (${counted.map(quoteLiteral).join(', ')})`
+  const fields = `case when excluded.fields is not null then ${nextFields('excluded.fields', 'excluded.origin')} end`
   return `
-      select m.record_id, case when exists (select from syncline.record x where x.resource_id = ${resource.id} and x.record_id = m.record_id) then m.changed end as changed
-        from (
-          select n.${id} as record_id, (
-                   select jsonb_object_agg(b.key, case when ${counts} and ${number('a.value')} and ${number('b.value')} then (b.value::numeric - a.value::numeric)::text end)
-                     from json_each_text(to_json(o.*)) a join json_each_text(to_json(n.*)) b on b.key = a.key
-                    where a.value is distinct from b.value) as changed
-            from new_rows n join old_rows o on o.${key} = n.${key} where (n.*)::text collate "C" <> (o.*)::text collate "C"
-        ) m
-      union all select n.${id}, null from new_rows n where not exists (select from old_rows o where o.${key} = n.${key})`
+    with diff as materialized (
+      select record_id, ${of(0, 'doc')} as old_doc, ${of(1, 'doc')} as new_doc
+        from (${rows('o', 'old_rows', 0)} union all ${rows('n', 'new_rows', 1)}) u
+       group by record_id having ${of(0, 'row')} is distinct from ${of(1, 'row')}
+    ), kept as (${keptEdits(resource, 'select d.record_id, d.old_doc::json from diff d where d.old_doc is not null', '')}
+    )
+    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted, fields)
+    select ${resource.id}, d.record_id, pg_current_xact_id(), self.site_id, now_us, false,
+           -- Marks of a record that is not there yet would be those of nothing.
+           case when (select true from syncline.record x where x.resource_id = ${resource.id} and x.record_id = d.record_id) then (
+             select jsonb_object_agg(b.key, case when ${counts} and ${number('a.value')} and ${number('b.value')} then (b.value::numeric - a.value::numeric)::text end)
+               from json_each_text(d.old_doc::json) a join json_each_text(d.new_doc::json) b on b.key = a.key
+              where a.value is distinct from b.value) end
+      from diff d, syncline.self where d.new_doc is not null order by d.record_id
+    on conflict (resource_id, record_id) do update set
+      xact = excluded.xact, ${nextVersion('excluded.origin', 'now_us', fields)}, source = null, deleted = false;`
+}
+
+/** Keeps in history what the application replaces or deletes, `old (record_id, old_doc)`, with the versions that are there before it does. */
+function keptEdits(resource: ResourceInfo, old: string, end: string): string {
+  return `
+    insert into syncline.history (resource_id, record_id, reason, origin, clock, seen, deleted, data, xact, source)
+    select ${resource.id}, w.record_id, 'edited', r.origin, r.clock, r.seen, r.deleted, w.old_doc, r.xact, r.source
+      from (${old}) w(record_id, old_doc) cross join lateral (
+        select r.* from syncline.record r where r.resource_id = ${resource.id} and r.record_id = w.record_id offset 0) r${end}`
 }
 
 function qualified(resource: { tableSchema: string; tableName: string }): string {
