@@ -55,18 +55,25 @@ export function mergeFields(
   { rules, numbers }: MergeRules,
   master: string | null,
 ): Merge {
-  const data: Record<string, Json> = {}
-  const marks: Record<string, FieldMark | 'own'> = {}
+  // No column is called __proto__ to these.
+  const data: Record<string, Json> = Object.create(null)
+  const marks: Record<string, FieldMark | 'own'> = Object.create(null)
   const asked: string[] = []
   const asLocal: boolean[] = []
   const asIncoming: boolean[] = []
   for (const column of Object.keys(local.data)) {
     const ours = { value: local.data[column] as Json, mark: markOf(local.version, column) }
     if (!Object.hasOwn(incoming.data, column)) {
-      Object.assign(marks, { [column]: ours.mark })
+      marks[column] = ours.mark
       continue
     }
     const theirs = { value: incoming.data[column] as Json, mark: markOf(incoming.version, column) }
+    if (sameMark(ours.mark, theirs.mark) && sameJson(ours.value, theirs.value)) {
+      // Neither side wrote it since they parted, as is so for most fields.
+      data[column] = ours.value
+      marks[column] = ours.mark
+      continue
+    }
     const rule = ruleOf(rules, column)
     const settled = settleField(
       { ...ours, version: local.version },
@@ -78,8 +85,8 @@ export function mergeFields(
       asked.push(column)
       continue
     }
-    Object.assign(data, { [column]: settled.value })
-    Object.assign(marks, { [column]: settled.mark })
+    data[column] = settled.value
+    marks[column] = settled.mark
     asLocal.push(sameField(settled, ours))
     asIncoming.push(sameField(settled, theirs))
   }
@@ -106,13 +113,13 @@ export function fieldsOf(marks: Readonly<Record<string, FieldMark | 'own'>>, dot
   const own: FieldMark = { dots: { [dot.origin]: dot.clock } }
   const all = Object.entries(marks).map(([column, mark]) => [column, mark === 'own' ? own : mark] as const)
   const counts = new Map<string, number>()
-  for (const [, mark] of all) counts.set(canonical(mark), (counts.get(canonical(mark)) ?? 0) + 1)
+  for (const [, mark] of all) counts.set(nameOfMark(mark), (counts.get(nameOfMark(mark)) ?? 0) + 1)
   const [common] = [...counts].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1))[0] ?? []
-  const shared = all.find(([, mark]) => canonical(mark) === common)?.[1]
+  const shared = all.find(([, mark]) => nameOfMark(mark) === common)?.[1]
   // A counter or a set of writes belongs to its field alone.
   if (shared === undefined || Object.keys(shared).length > 1)
     return all.length === 0 ? undefined : Object.fromEntries(all)
-  const rest = all.filter(([, mark]) => canonical(mark) !== common)
+  const rest = all.filter(([, mark]) => nameOfMark(mark) !== common)
   if (rest.length === 0 && sameMark(shared, own)) return undefined
   return Object.fromEntries([[ANY, shared], ...rest])
 }
@@ -272,13 +279,21 @@ function negated(decimal: string): string {
 }
 
 const sameDot = (a: Dot, b: Dot) => a.origin === b.origin && a.clock === b.clock
-const sameMark = (a: FieldMark | 'own', b: FieldMark | 'own') => canonical(a) === canonical(b)
+const sameMark = (a: FieldMark | 'own', b: FieldMark | 'own') => a === b || nameOfMark(a) === nameOfMark(b)
 const sameField = (a: Settled, b: Settled) => sameJson(a.value, b.value) && sameMark(a.mark, b.mark)
 const sameWrites = (a: readonly Write[], b: readonly Write[]) =>
   a.length === b.length && a.every((one) => b.some((two) => sameDot(one, two) && sameJson(one.value, two.value)))
 
 function textOf(value: Json): string {
   return typeof value === 'string' ? value : JSON.stringify(value)
+}
+
+/** Marks are the same when they are named the same. Nearly all are one dot. */
+function nameOfMark(mark: FieldMark | 'own'): string {
+  if (mark === 'own') return mark
+  const [origin, ...others] = Object.keys(mark.dots)
+  if (others.length > 0 || origin === undefined || Object.keys(mark).length > 1) return canonical(mark)
+  return `${mark.dots[origin]} ${origin}`
 }
 
 /** JSON with the members of objects in order. */
