@@ -838,6 +838,15 @@ t.test(
       (await hub.ask(t, 'PUT /sync/v1/quarantine', { token: field.token, body: { ...told, more: 1 } })).json.code,
       'SYNC_REQUEST_INVALID',
     )
+    const many = Array.from({ length: 1_000 }, (_, n) => ({ ...waits, id: `many ${n}`, reason: 'words '.repeat(300) }))
+    const tell = (quarantined: readonly object[]) =>
+      hub.ask(t, 'PUT /sync/v1/quarantine', { token: field.token, body: { ...told, quarantined } })
+    t.equal((await tell(many)).status, 200)
+    t.match(
+      (await hub.ask(t, 'GET /metrics')).text,
+      /^syncline_quarantine_there\{peer="quarantined",resource="city"\} 1000$/m,
+    )
+    t.equal((await tell([...many, waits])).json.code, 'SYNC_REQUEST_INVALID', 'more than a thousand are not listed')
     await hub.ask(t, 'PUT /sync/v1/quarantine', { token: field.token, body: told })
 
     // Records that others wait for are given by id.

@@ -79,7 +79,9 @@ export const waitingRoutes =
         ),
       },
     }
-    app.put('/quarantine', { schema, config: { access: 'peer' } }, async (request) => {
+    // A thousand reasons in the words of a database are more than other bodies may have.
+    const bodyLimit = limits.bodyBytesMax
+    app.put('/quarantine', { schema, config: { access: 'peer' }, bodyLimit }, async (request) => {
       const { complete, ...theirs } = request.body
       const link = await linkOf(deps, request)
       await noteTold(store.db, peerOf(request).id, theirs)
