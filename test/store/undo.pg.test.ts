@@ -26,6 +26,7 @@ import {
 } from '../../src/store/index.ts'
 import { type Change, changesOfLines, linesOfChanges } from '../../src/sync/index.ts'
 import {
+  chance,
   introduce,
   LIMITS,
   linkOf,
@@ -466,6 +467,68 @@ t.test('10,000 records are taken back in sets and in bounded memory; a baseline 
   await pullAll(b, a)
   await converged(t, a, b)
 })
+
+t.test(
+  'I3: whatever a run did, its undo gives the state before it, the undo of that the state after it, and both sites agree',
+  async (t) => {
+    const ddl = `
+    create table part (id text primary key, name text not null unique, whole text references part, size numeric);
+    create table label (nr serial primary key, id text not null unique, part text not null references part, owner int references label, text text);`
+    const [a, b] = [await sites.make('a', ddl), await sites.make('b', ddl)]
+    for (const site of [a, b]) await attach(site.store, [{ table: 'part' }, { table: 'label', key: 'id' }])
+    await introduce(a, b)
+    const state = async (site: Site) => [
+      await site.sql('select id, name, whole, size from part order by id'),
+      await site.sql(
+        'select l.id, l.part, o.id as owner, l.text from label l left join label o on o.nr = l.owner order by l.id',
+      ),
+    ]
+    const below = chance(20_261_122)
+    const some = (table: string) => `(select id from ${table} order by md5(id || ${below(1_000)}) limit 1)`
+    const edits = [
+      () =>
+        `insert into part values ('p${below(30)}', 'name ${below(60)}', ${below(2) ? 'null' : some('part')}, ${below(9)}) on conflict do nothing`,
+      () =>
+        `update part set size = ${below(100)}.50, name = 'name ${below(60)}' where id = ${some('part')} and not exists (select from part p where p.name = 'name ' || ${below(60)})`,
+      () => `update part set whole = ${some('part')} where id = ${some('part')}`,
+      () =>
+        `insert into label (id, part, owner, text) select 'l${below(40)}', id, (select nr from label order by md5(id || ${below(9)}) limit 1), 'new' from part order by md5(id || ${below(9)}) limit 1 on conflict do nothing`,
+      () => `update label set text = 'text ${below(9)}', part = ${some('part')} where id = ${some('label')}`,
+      () => `update label set owner = null where part = ${some('part')}`,
+      () =>
+        `delete from label where id = ${some('label')} and nr not in (select owner from label where owner is not null)`,
+      () =>
+        `delete from part p where id = ${some('part')} and not exists (select from part c where c.whole = p.id) and not exists (select from label l where l.part = p.id)`,
+    ]
+    const total = { removed: 0, restored: 0, replaced: 0 }
+    for (let round = 0; round < 16; round++) {
+      await syncOnce(a, b)
+      const before = await state(a)
+      for (let n = below(25) + 1; n > 0; n--)
+        await b.sql((edits[below(edits.length)] as () => string)()).catch(ignoreUnique)
+      const run = await pullRun(a, b)
+      const after = await state(a)
+      t.same(after, await state(b), `round ${round}: the run brought everything`)
+      const undone = await undo(a, run)
+      t.same(undone.blocked, [])
+      for (const what of ['removed', 'restored', 'replaced'] as const) total[what] += undone.counts[what]
+      t.same(await state(a), before, `round ${round}: as before the run`)
+      const again = await undo(a, undone.undoRunId ?? '')
+      t.same(again.blocked, [])
+      t.same(await state(a), after, `round ${round}: as after it`)
+      if (round % 2 === 0) await undo(a, again.undoRunId ?? '')
+      await syncOnce(a, b)
+      await syncOnce(a, b)
+      t.same(await state(a), await state(b), `round ${round}: both sites hold the same`)
+    }
+    t.ok(Math.min(total.removed, total.restored, total.replaced) >= 5, JSON.stringify(total))
+  },
+)
+
+/** An edit that would give two records one name is none. */
+function ignoreUnique(error: { readonly code?: string }) {
+  if (error.code !== '23505') throw error
+}
 
 t.test('an embedded database takes a run back too, on its one connection', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'syncline-undo-'))
