@@ -173,8 +173,10 @@ async function keepLosers(
   await sql`
     insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, source, rule, data)
     select ${context.resource.id}, s.id, ${context.runId}::int8, 'lost a conflict', s.origin, s.clock, s.seen, s.kind = 'd', ${context.source}::int4, ${context.rule},
-           (select json_object_agg(name, nullif(s.payload, '')::jsonb -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality c(name, at))
-      from unnest(${lost}::int4[]) l(n) join pg_temp.syncline_stage s on s.n = l.n order by s.n`.execute(trx)
+           (select json_object_agg(name, s.v -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality c(name, at))
+      from (select x.*, nullif(x.payload, '')::jsonb as v from unnest(${lost}::int4[]) l(n) join pg_temp.syncline_stage x on x.n = l.n offset 0) s order by s.n`.execute(
+    trx,
+  )
 }
 
 async function carryOut(
