@@ -5,11 +5,13 @@ import {
   countElsewhere,
   countTold,
   emptyReport,
+  getSetting,
   type Missing,
   noteTold,
   readHorizon,
   redrive,
   reviveBlocked,
+  setSetting,
   takeMissing,
   toldTo,
 } from '../store/index.ts'
@@ -107,19 +109,20 @@ async function exchangeTold(run: RunSession, complete: boolean): Promise<void> {
   // A site of an earlier make neither tells nor listens.
   if (greeted === null || greeted.waiting === null) return
   const { db } = store
-  const [here, there] = await Promise.all([countTold(db, link.peer.id), countElsewhere(db, link.peer.id)])
-  const numbers = [here.quarantined, here.discarded, there.quarantined, there.discarded]
-  const theirs = [greeted.waiting.quarantined, greeted.waiting.discarded]
-  const before = peer.told.get(TOLD) ?? ''
-  const now = numbers.join(' ')
-  if ([...numbers, ...theirs].every((number) => number === 0) && (before === '' || before === now)) return
+  // Kept in the database: what the last process told has to be taken back by this one.
+  const memory = `waiting:told:${link.peer.id}`
+  const [here, there, before] = await Promise.all([
+    countTold(db, link.peer.id),
+    countElsewhere(db, link.peer.id),
+    getSetting(db, memory),
+  ])
+  const now = here.quarantined + here.discarded
+  const known = there.quarantined + there.discarded + greeted.waiting.quarantined + greeted.waiting.discarded
+  if (now === 0 && known === 0 && (before === undefined || before === 0)) return
   const told = await peer.client.tellWaiting({ ...(await toldTo(db, link.peer.id)), complete }, run.signal)
   await noteTold(db, link.peer.id, told)
-  peer.told.set(TOLD, now)
+  if (before !== now) await setSetting(db, memory, now)
 }
-
-/** Beside the acknowledged checkpoints, which stand under the names of resources. */
-const TOLD = ' waiting'
 
 function pulledResources(run: RunSession): readonly string[] {
   const offered = new Set((run.greeted?.resources ?? []).filter(({ pull }) => pull).map(({ name }) => name))

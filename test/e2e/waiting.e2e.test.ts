@@ -180,6 +180,19 @@ t.test(
   },
 )
 
+t.test('what was told of a record that waits is taken back, also by another process', async (t) => {
+  const [hub, field] = await two(t)
+  await field.query(`alter table person add constraint short check (length(name) < 5)`)
+  await hub.query(`insert into person values ('a', 'too long')`)
+  await field.site.sync('hub')
+  t.match(await waiting(hub, 'there'), [{ recordId: 'a', reason: /short/ }], 'the hub hears what waits at the field')
+  await field.site.stop()
+  await field.query('delete from syncline.quarantine')
+  await field.site.start()
+  await field.site.sync('hub')
+  t.same(await waiting(hub, 'there'), [])
+})
+
 t.test('alarms: seen everywhere, sent once when they begin and once when they end', async (t) => {
   const smtp = await startSmtp(t)
   const secret = 'a secret of some length'
