@@ -1183,7 +1183,7 @@ t.test(
     const heads = JSON.parse((await pull('&heads=true&limit=1')).text.split('\n')[0] ?? '')
     t.same(heads.data ?? {}, {}, 'versions without values')
 
-    const greet = (headers: Question['headers']) => hub.ask(t, 'GET /sync/v1/site', { token: braker.token, headers })
+    const greet = (headers: Record<string, string>) => hub.ask(t, 'GET /sync/v1/site', { token: braker.token, headers })
     t.match(await greet({ 'syncline-site': site.self.uuid }), { status: 409, json: { code: 'SYNC_PEER_CLONED' } })
     t.match(await greet({ 'syncline-site': randomUUID() }), { status: 502, json: { code: 'SYNC_PEER_MISMATCH' } })
     t.match(await greet({ 'syncline-site': uuid, 'syncline-mark': 'first' }), {
