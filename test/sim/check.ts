@@ -76,11 +76,17 @@ async function checkPassed(giver: SimSite, taker: SimSite, at: Passed): Promise<
   if (rows.length === 0) return
   const known = await knowledgeOf(taker)
   const waiting = new Set((await waitingAt(taker)).map(({ resource, id }) => `${resource} ${id}`))
-  // Where a person is asked, one side of the link still knows of it: the desk shows one other version at a time.
-  for (const each of await conflictsAt(taker)) waiting.add(`${each.resource} ${each.recordId}`)
+  // What a person is asked about is known by the version that waits.
+  const asked = (await conflictsAt(taker)).filter(({ open }) => open)
+  const isAsked = (name: string, origin: string, clock: string) =>
+    asked.some(({ resource, recordId, theirs }) => {
+      const seen = theirs.origin === origin ? theirs.clock : (theirs.seen?.[origin] ?? 0)
+      return `${resource} ${recordId}` === name && BigInt(seen) >= BigInt(clock)
+    })
   for (const { id, origin, clock } of rows) {
     const name = `${at.resource} ${id}`
-    if (waiting.has(name) || (known.get(`${name} of ${origin}`) ?? 0n) >= BigInt(clock)) continue
+    if (waiting.has(name) || isAsked(name, origin, clock) || (known.get(`${name} of ${origin}`) ?? 0n) >= BigInt(clock))
+      continue
     throw new Finding(
       `passed: the ${at.direction} checkpoint between ${giver.name} and ${taker.name} is behind ${name} (${clock} of ${origin}), which ${taker.name} has not`,
     )

@@ -46,10 +46,10 @@ const CONTENT = `
   union all select 'visit ' || v.key || ' ' || (to_jsonb(v) - 'id' - 'place_id' || jsonb_build_object('place', p.key)) from visit v left join place p on p.id = v.place_id
   union all select 'tag ' || id || ' ' || to_jsonb(t) from tag t order by 1`
 
-export type Record = Held & { readonly xact: string }
+export type Found = Held & { readonly xact: string }
 
-export async function recordsOf(client: pg.Client): Promise<readonly Record[]> {
-  return (await client.query<Record>(RECORDS)).rows
+export async function recordsOf(client: pg.Client): Promise<readonly Found[]> {
+  return (await client.query<Found>(RECORDS)).rows
 }
 
 export async function holdingOf(site: SimSite): Promise<Holding> {
@@ -113,7 +113,11 @@ export type OpenConflict = {
   readonly recordId: string
   readonly open: boolean
   readonly ours: { readonly origin: string; readonly clock: number }
-  readonly theirs: { readonly origin: string; readonly clock: number }
+  readonly theirs: {
+    readonly origin: string
+    readonly clock: number
+    readonly seen?: Readonly<Record<string, number>>
+  }
   readonly theirLabel: string | null
   readonly theyDeleted: boolean
 }

@@ -45,8 +45,7 @@ export type Operation = {
   readonly undone: boolean
 }
 
-export function operationOf(random: Random): Operation {
-  const kind = random.weighted(KINDS)
+export function operationOf(random: Random, kind = random.weighted(KINDS)): Operation {
   const place = `'${keyOf(101 + random.below(PLACES))}'`
   const visit = `'${keyOf(201 + random.below(VISITS))}'`
   const tag = `'t${random.below(TAGS)}'`

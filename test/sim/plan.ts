@@ -20,7 +20,7 @@ export type Shape = {
 
 export type Action = { readonly n: number; readonly site: number; readonly gap: number; readonly pauseMs: number } & (
   | { readonly do: 'write'; readonly operations: readonly Operation[] }
-  | { readonly do: 'begin'; readonly operation: Operation }
+  | { readonly do: 'begin'; readonly operation: Operation; readonly meanwhile: Operation }
   | { readonly do: 'end'; readonly commit: boolean }
   | { readonly do: 'run'; readonly link: number; readonly back: boolean }
   | { readonly do: 'crash'; readonly down: number }
@@ -128,8 +128,10 @@ function actionOf(seed: string, n: number, sites: number, links: number): Action
   switch (name) {
     case 'write':
       return { ...base, do: name, operations: Array.from({ length: 1 + random.below(3) }, () => operationOf(random)) }
-    case 'begin':
-      return { ...base, do: name, operation: operationOf(random) }
+    case 'begin': {
+      const kind = random.pick(['putPlace', 'putVisit', 'putTag'] as const)
+      return { ...base, do: name, operation: operationOf(random, kind), meanwhile: operationOf(random, kind) }
+    }
     case 'end':
       return { ...base, do: name, commit: random.chance(0.7) }
     case 'run':

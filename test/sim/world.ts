@@ -208,8 +208,14 @@ async function act(world: World, site: SimSite, action: Action): Promise<string 
     case 'begin': {
       if (late.has(site.name)) return null
       const outcome = await beginOperation(site.late, site.name, action.operation, oracle)
-      if (!outcome.text.startsWith('refused')) late.set(site.name, outcome)
-      return `${action.operation.kind}: ${outcome.text}`
+      if (outcome.text.startsWith('refused')) return outcome.text
+      late.set(site.name, outcome)
+      // What commits meanwhile goes on its way at once: the open transaction must not be passed by it.
+      const meanwhile = await operate(site.app, site.name, action.meanwhile, oracle)
+      const own = world.shape.links.filter(({ here, there }) => here === site.index || there === site.index)
+      const link = own[action.n % own.length]
+      if (link !== undefined) startRun(world, link)
+      return `${outcome.text}, and meanwhile: ${meanwhile}`
     }
     case 'end':
       return endLate(world, site, action.commit)
