@@ -119,8 +119,8 @@ export async function servePurged(store: Store, request: PurgedRequest): Promise
              || case when g.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(g.seen)) end
              || e'\\td\\t', e'\\n' order by g.xact, g.id_hash) as text,
            count(*)::int as count, (select list from origins) as origins,
-           (select xact::text from kept order by xact desc, id_hash desc limit 1) as last_xact,
-           (select id_hash::text from kept order by xact desc, id_hash desc limit 1) as last_hash
+           (select k.xact::text from kept k order by k.xact desc, k.id_hash desc limit 1) as last_xact,
+           (select k.id_hash::text from kept k order by k.xact desc, k.id_hash desc limit 1) as last_hash
       from kept g cross join origins o`.execute(store.db)
   const { text = null, count = 0, origins = null, last_xact = null, last_hash = null } = rows[0] ?? {}
   const position = last_xact === null ? start : { xact: last_xact, recordId: last_hash ?? '' }
@@ -145,12 +145,15 @@ export async function namePurged(
   resource: ResourceInfo,
   batch: LineBatch,
 ): Promise<LineBatch> {
+  // Nothing tells the planner how many hashes there are: for a few it would look through them once for each record.
+  await sql`select set_config('enable_nestloop', 'off', true), set_config('enable_hashjoin', 'on', true)`.execute(trx)
   const { rows } = await sql<{ text: string | null; count: number }>`
     select string_agg(to_json(r.record_id)::text || substr(p.line, strpos(p.line, e'\\t')), e'\\n' order by r.record_id) as text, count(*)::int as count
       from syncline.record r
       join (select line, trim('"' from split_part(line, e'\\t', 1))::int8 as hash from unnest(string_to_array(${batch.text}, e'\\n')) line) p
         on p.hash = hashtextextended(r.record_id, 0)
      where r.resource_id = ${sql.lit(resource.id)} and not r.deleted`.execute(trx)
+  await sql`select set_config('enable_nestloop', 'on', true)`.execute(trx)
   const { purged: _, next: _next, ...rest } = batch
   return { ...rest, text: rows[0]?.text ?? '', count: rows[0]?.count ?? 0 }
 }

@@ -226,13 +226,16 @@ t.test('I6: places of records and places of purged deletions are told apart', as
   await a.sql('delete from place')
   await purge(a, 0)
   const seen: string[] = []
+  let pages = 0
   for (let after: string | undefined, more = true; more; ) {
     const page = await serveChanges(a.store, linkOf(a, b), { resource: 'place', after, purged: true, limit: 7 }, LIMITS)
     seen.push(...page.text.split('\n'))
+    pages++
     after = page.next?.checkpoint
     more = page.next?.more ?? false
   }
   t.equal(new Set(seen.filter((line) => line !== '')).size, 30, 'every page goes on where the last one ended')
+  t.equal(pages, 5, 'and none begins again')
   await pullAll(b, a)
   t.equal(await ids(b), '')
 })

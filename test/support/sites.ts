@@ -184,6 +184,7 @@ export async function pullAll(
   const limits = { ...LIMITS, ...options.limits }
   const task = { ...TASK, ...options.task }
   for (const { id, name } of await resourcesOf(here, options)) {
+    let caughtUp: number | undefined
     for (;;) {
       const after = (await readCheckpoint(here.store.db, peerOf(here, there).id, id, 'pull')) ?? undefined
       const batch = await serveChanges(
@@ -192,7 +193,9 @@ export async function pullAll(
         { resource: name, after, filter: options.filter, columns: options.columns },
         limits,
       )
-      await pullPurged(here, there, { name, after, purges: batch.purges, task, options, limits })
+      if (batch.purges !== caughtUp)
+        await pullPurged(here, there, { name, after, purges: batch.purges, task, options, limits })
+      caughtUp = batch.purges
       for (let times = options.twice ? 2 : 1; times > 0; times--) {
         travelled.reports.push(await applyPull(here.store, linkOf(here, there), { task, batch, runId: null }, limits))
       }
