@@ -2,6 +2,7 @@ import { type Kysely, sql } from 'kysely'
 import {
   judgeTotals,
   type Mode,
+  NOTHING_WAITS,
   type Position,
   parseCheckpoint,
   SynclineError,
@@ -166,13 +167,13 @@ export async function answerComparison(
   const mode = MIRRORED[request.mode ?? 'both']
   const waiting =
     request.waiting === undefined
-      ? { changes: 0, quarantine: 0, conflicts: 0 }
+      ? NOTHING_WAITS
       : await waitingFor(store.db, peer, resource, scope.pulls && mode !== 'pull' ? 'ack' : null)
   const { verdict, reason } = judgeTotals({
     here: total,
     there: told,
     waitingHere: waiting,
-    waitingThere: request.waiting ?? { changes: 0, quarantine: 0, conflicts: 0 },
+    waitingThere: request.waiting ?? NOTHING_WAITS,
     mode,
   })
   if (verdict === 'equal' || request.waiting !== undefined)
