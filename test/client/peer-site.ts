@@ -20,7 +20,7 @@ import { decodeLines, linesBody, SynclineError } from '../../src/sync/index.ts'
 
 export const LIMITS = {
   batchRowsMax: 1000,
-  batchBytesMax: 200_000,
+  batchBytesMax: 1_000_000,
   recordBytesMax: 100_000,
   clockAheadMaxMs: 300_000,
   bodyBytesMax: 10_000_000,
