@@ -57,7 +57,9 @@ export const status: Register = (program, session) => {
       await out.result({ site: info, links: rows, alarms, brakes, notes }, async () =>
         [headText(out, info), ...raised, '', await rowsText(out, rows), ...notesText(notes)].join('\n'),
       )
-      return info.waiting.conflicts + info.waiting.quarantine + brakes.length > 0 ? EXIT.waiting : EXIT.done
+      const critical = alarms.filter(({ level }) => level === 'critical').length
+      const { conflicts, quarantine } = info.waiting
+      return conflicts + quarantine + brakes.length + critical > 0 ? EXIT.waiting : EXIT.done
     },
   })
 }
