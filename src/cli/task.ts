@@ -74,7 +74,7 @@ export const task: Register = (program, session) => {
             each.resource,
             each.mode,
             each.enabled ? when(each.schedule) : 'disabled',
-            each.onConflict,
+            policyText(each),
             each.columns === null ? 'all' : cell(each.columns.join(',')),
             cell(each.filter),
           ]),
@@ -251,6 +251,12 @@ async function idOf(api: Api, ref: string, resource: string | undefined): Promis
   const [found] = await api.all<Task>('/tasks', { peer: ref, resource })
   if (found !== undefined) return String(found.id)
   throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `there is no task with peer "${ref}" for resource "${resource}"`)
+}
+
+/** The policy with the rules of its fields. */
+function policyText({ onConflict, fields }: Task): string {
+  const rules = Object.entries(fields).map(([field, rule]) => `${field}=${rule}`)
+  return cell([onConflict, ...rules].join(' '))
 }
 
 /** What is doubtful about the policy beside that of the peer. */

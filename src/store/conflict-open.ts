@@ -62,7 +62,7 @@ export async function openConflicts(
   // What an open entry has, or what stands behind it, is nothing new.
   await sql`
     delete from pg_temp.syncline_asked a using syncline.conflict c
-     where ${open} and not ${known} and coalesce(
+     where ${open} and coalesce(
        (c.theirs_version -> 'seen' ->> (a.theirs_version ->> 'origin'))::int8,
        case when c.theirs_version ->> 'origin' = a.theirs_version ->> 'origin' then (c.theirs_version ->> 'clock')::int8 end) >= (a.theirs_version ->> 'clock')::int8`.execute(
     trx,

@@ -124,12 +124,32 @@ t.test('rules of fields go with tasks and grants, and doubts about a policy are 
       },
     },
     'PUT /peers/hub/grants/push/item': { body: {} },
+    'GET /tasks': {
+      body: {
+        items: [
+          {
+            id: 1,
+            peer: 'hub',
+            resource: 'item',
+            mode: 'both',
+            enabled: true,
+            schedule: null,
+            onConflict: 'merge',
+            fields: { stock: 'sum', '*': 'newer' },
+            columns: null,
+            filter: null,
+          },
+        ],
+        next: null,
+      },
+    },
   })
   const rules = ['--on-conflict', 'merge', '--field', 'stock=sum', '--field', '*=newer']
   const made = await syncline(['task', 'add', 'hub', 'item', '--mode', 'both', ...rules, '--force', ...flags])
   t.match(made, { code: 0, stdout: /note: merge here against newer/ })
   const sent = () => JSON.parse(asked.at(-1)?.body ?? '')
   t.match(sent(), { onConflict: 'merge', fields: { stock: 'sum', '*': 'newer' }, force: true })
+  t.match(await syncline(['task', 'list', ...flags]), { stdout: /merge stock=sum \*=newer/ })
   await syncline(['peer', 'grant', 'hub', 'item', '--push', ...rules, ...flags])
   t.same(sent(), { onConflict: 'merge', fields: { stock: 'sum', '*': 'newer' } })
 })

@@ -12,6 +12,9 @@ import {
 } from '../../src/store/index.ts'
 import { introduce, LIMITS, peerOf, type Site, siteFactory, syncOnce, totalOf } from '../support/sites.ts'
 
+// Many sites, one after the other.
+t.setTimeout(180_000)
+
 const sites = await siteFactory(t)
 const DDL = `create table item (id text primary key, name text, note text, price numeric, tags jsonb)`
 const ASK = { task: { onConflict: 'ask' } }
@@ -344,4 +347,30 @@ t.test('a trigger that may change what peers send is told by the check of the re
   t.match(await told(), [/^trigger "loud" runs before rows are written/])
   await a.sql('alter table item disable trigger loud')
   t.same(await told(), [])
+})
+
+t.test('a version that knows two open entries takes the place of both', async (t) => {
+  const edges = [
+    [0, 1],
+    [0, 2],
+    [2, 1],
+  ] as const
+  const [a, b, c] = (await asking(edges)) as [Site, Site, Site]
+  for (const site of [a, b, c]) await site.sql(`update item set name = '${site.name}' where id = 'x'`)
+  await syncOnce(a, b, ASK)
+  await syncOnce(a, c, ASK)
+  const before = await open(a)
+  t.equal(before.length, 2)
+  await syncOnce(c, b, ASK)
+  const there = (await open(c)).find(({ theirs }) => theirs.data?.name === b.name)
+  await resolve(c, there?.id ?? '', { values: { name: 'of both' } })
+  await syncOnce(a, c, ASK)
+  t.match(await only(a), { id: before.at(-1)?.id, theirs: { data: { name: 'of both' } } })
+  t.match(await findConflict(a.store.db, before[0]?.id ?? ''), { resolution: 'superseded', resolvedBy: null })
+  await resolve(a, (await only(a)).id, { choice: 'theirs' })
+  t.ok((await rounds([a, b, c], edges)) >= 0)
+  for (const site of [a, b, c]) {
+    t.match(await rowOf(site), { name: 'of both' }, site.name)
+    t.same(await open(site), [], site.name)
+  }
 })

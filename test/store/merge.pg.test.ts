@@ -14,6 +14,9 @@ import {
   versionsOf,
 } from '../support/sites.ts'
 
+// Many sites, one after the other.
+t.setTimeout(180_000)
+
 const sites = await siteFactory(t)
 
 const DDL = `create table item (
