@@ -20,6 +20,7 @@ export {
   previewPeer,
   type TaskChange,
 } from './preview.ts'
+export { type RepairDeps, type Repaired, repairDifferences } from './repair.ts'
 export {
   type RunEvents,
   type RunnerDeps,
@@ -30,6 +31,5 @@ export {
 } from './runner.ts'
 export type { RunCounts } from './tally.ts'
 export type { Connection, TransportSettings } from './transport.ts'
-export { type Repaired, type RepairDeps, repairDifferences } from './repair.ts'
 export { type Verified, type VerifyOptions, verifyPeer } from './verify.ts'
 export type { Difference, What } from './walk.ts'
