@@ -9,6 +9,7 @@ import {
   linesHeader,
   linesOfChanges,
   linesTrailer,
+  splitSets,
 } from '../../src/sync/index.ts'
 import { CONTEXT, canonical, change, REFS, refusal, SAMPLE } from '../conformance/codec.ts'
 
@@ -265,4 +266,38 @@ t.test('lines: a payload that does not fit its columns is refused when it is rea
     /the reference in column "name" must be a text/,
   )
   t.strictSame(changesOfLines(EMPTY), [])
+})
+
+t.test('lines: I11: fields without a column travel in sets, and a set that does not fit is refused', async (t) => {
+  const dot = '\t\t\t\tp\t'
+  const batch: LineBatch = {
+    resource: 'city',
+    columns: ['name'],
+    refs: {},
+    origins: [],
+    sets: [['extra'], ['extra', 'price']],
+    text: [`"a"${dot}["A"]`, `"b"${dot}["B","x"]\t0`, `"c"${dot}["C","y","1.50"]\t1`, '"d"\t\t\t\td\t'].join('\n'),
+    count: 4,
+    next: { checkpoint: 'c', more: false },
+    purges: 3,
+  }
+  const read = decodeLines(linesBody(batch), CONTEXT)
+  t.strictSame(read, batch)
+  t.strictSame(
+    splitSets(read).map(({ columns, text, count, next }) => [columns, text, count, next]),
+    [
+      [['name'], `"a"${dot}["A"]\n"d"\t\t\t\td\t`, 2, undefined],
+      [['name', 'extra'], `"b"${dot}["B","x"]`, 1, undefined],
+      [['name', 'extra', 'price'], `"c"${dot}["C","y","1.50"]`, 1, { checkpoint: 'c', more: false }],
+    ],
+  )
+  const refuses = (wrong: Partial<LineBatch>, message: RegExp) =>
+    t.throws(() => decodeLines(linesBody({ ...batch, ...wrong }), CONTEXT), { message })
+  refuses({ sets: [['extra']] }, /set "1" is not among the 1 sets of the header/)
+  refuses({ sets: [['name'], ['price']] }, /names "name", which is among the columns/)
+  refuses({ sets: Array.from({ length: 501 }, (_, n) => [`f${n}`]) }, /names 501 sets, at most 500/)
+  const { sets: _, ...bare } = batch
+  t.throws(() => decodeLines(linesBody(bare), CONTEXT), { message: /a line is id, clock, origin/ })
+  const purged = { ...bare, columns: [], purged: true as const, text: '"-12"\t\t\t\td\t', count: 1 }
+  t.strictSame(decodeLines(linesBody(purged), CONTEXT), purged)
 })
