@@ -1,4 +1,5 @@
 /** The databases of simulated sites: one PostgreSQL cluster, a template for each site, copies for each seed. */
+import { setTimeout as pause } from 'node:timers/promises'
 import pg from 'pg'
 import {
   attach,
@@ -99,11 +100,11 @@ export async function startDatabases(t: Owner): Promise<Databases> {
     url: cluster.url,
     copy: async (name, from) => void (await ask(`create database "${name}" template "${from}"`)),
     drop: async (name) => void (await ask(`drop database if exists "${name}" with (force)`)),
-    endSessions: async (database, application) =>
-      void (await ask(
-        'select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = $1 and application_name = $2',
-        [database, application],
-      )),
+    endSessions: async (database, application) => {
+      const theirs = 'pg_stat_activity where datname = $1 and application_name = $2'
+      await ask(`select pg_terminate_backend(pid) from ${theirs}`, [database, application])
+      while ((await ask(`select from ${theirs}`, [database, application])).length > 0) await pause(1)
+    },
   }
 }
 

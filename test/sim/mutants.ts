@@ -54,6 +54,11 @@ export const MUTANTS: readonly Mutant[] = [
         find: "    when (case when p.origin = l.origin then p.clock else (p.seen ->> l.origin::text)::int8 end) >= l.clock then 'f'",
         put: "    when (case when p.origin = l.origin then p.clock else (p.seen ->> l.origin::text)::int8 end) > l.clock then 'f'",
       },
+      {
+        file: 'src/sync/version.ts',
+        find: 'return seenOf(version, dot.origin) >= dot.clock',
+        put: 'return seenOf(version, dot.origin) > dot.clock',
+      },
     ],
   },
   {
