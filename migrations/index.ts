@@ -6,8 +6,8 @@ import * as clock from './20261121T0930-clock.ts'
 import * as proof from './20261122T0905-proof.ts'
 import * as undo from './20261122T0915-undo.ts'
 import * as brakes from './20261122T0930-brakes.ts'
-import * as merge from './20261122T0945-merge.ts'
 import * as alarms from './20261122T0940-alarms.ts'
+import * as merge from './20261122T0945-merge.ts'
 import * as skew from './20261122T0950-skew.ts'
 
 /** Every migration by name, in order. A migration is frozen once it has been released: change the schema with a new one. */

@@ -262,11 +262,7 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
     },
 
     /** Tells the peer our columns of a resource. */
-    async tellSchema(
-      resource: string,
-      schema: Readonly<Record<string, unknown>>,
-      signal?: AbortSignal,
-    ): Promise<void> {
+    async tellSchema(resource: string, schema: Readonly<Record<string, unknown>>, signal?: AbortSignal): Promise<void> {
       await transport.exchange({
         method: 'PUT',
         path: `/schemas/${encodeURIComponent(resource)}`,
@@ -336,7 +332,13 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
       readonly signal?: AbortSignal | undefined
     }): Promise<readonly LineBatch[]> {
       const { resource, ids, filter, columns, signal } = query
-      const asked = { resource, ids: JSON.stringify(ids), deleted: 'true', filter: filter ?? undefined, columns: columns?.join(',') }
+      const asked = {
+        resource,
+        ids: JSON.stringify(ids),
+        deleted: 'true',
+        filter: filter ?? undefined,
+        columns: columns?.join(','),
+      }
       const headers = { accept: LINES_MEDIA_TYPE }
       const answer = await transport.exchange({ method: 'GET', path: '/changes', query: asked, headers, signal })
       return decodeAnswer(answer, resource, {}, limits(ids.length))

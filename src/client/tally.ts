@@ -23,7 +23,17 @@ export type RunCounts = {
 
 export function emptyCounts(): RunCounts {
   const pulled = { pulled: 0, applied: 0, merged: 0, known: 0, conflicts: 0, quarantined: 0, refused: 0, bytesIn: 0 }
-  return { ...pulled, pushed: 0, pushApplied: 0, pushConflicts: 0, pushQuarantined: 0, pushRefused: 0, bytesOut: 0, compared: 0, different: 0 }
+  return {
+    ...pulled,
+    pushed: 0,
+    pushApplied: 0,
+    pushConflicts: 0,
+    pushQuarantined: 0,
+    pushRefused: 0,
+    bytesOut: 0,
+    compared: 0,
+    different: 0,
+  }
 }
 
 export function countPulled(counts: RunCounts, report: BatchReport, changes: number, bytes: number): void {

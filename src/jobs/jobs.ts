@@ -117,7 +117,13 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
     stop: async (timeoutMs) => {
       clearInterval(polling)
       scheduler.stop()
-      await Promise.all([runs.stop(timeoutMs), queue?.stop(timeoutMs), live?.stop(), endHousekeeping?.(), endDetector?.()])
+      await Promise.all([
+        runs.stop(timeoutMs),
+        queue?.stop(timeoutMs),
+        live?.stop(),
+        endHousekeeping?.(),
+        endDetector?.(),
+      ])
     },
   }
 }

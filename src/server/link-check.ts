@@ -1,4 +1,11 @@
-import { checkFieldsOf, compileFilter, findResource, type GrantOffer, type LinkRuleSettings, type Store } from '../store/index.ts'
+import {
+  checkFieldsOf,
+  compileFilter,
+  findResource,
+  type GrantOffer,
+  type LinkRuleSettings,
+  type Store,
+} from '../store/index.ts'
 import { type PolicyName, parseFilter, SynclineError } from '../sync/index.ts'
 
 /**

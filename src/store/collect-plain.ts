@@ -9,7 +9,7 @@ import type { Database } from './schema.ts'
 /** Rows whose texts have at most so many bytes are plain: below it PostgreSQL stores every value as it is, so its size is known. */
 const PLAIN_BYTES = 2_000
 /** Bytes of a row where the table was never counted, and of a version on its way. */
-const ROW_BYTES = 400
+const ROW_BYTES = 100
 const ENVELOPE_BYTES = 80
 
 /** Types of which every value has the same few bytes. */

@@ -19,10 +19,10 @@ import { explain } from './explain.ts'
 import { mergeRulesOf } from './field-marks.ts'
 import { type Guard, receiveBrake } from './guard.ts'
 import { tidyAfter } from './housekeeping.ts'
-import { relayParked, SETS_MAX } from './relay.ts'
 import { namePurged, passPurged, purgedSince, servePurged } from './purged.ts'
 import { touchRefiltered } from './refilter.ts'
 import { findGrant, findTaskFor, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
+import { relayParked, SETS_MAX } from './relay.ts'
 import { findResource, loadResources, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { checkDisclosure, compileFilter, joinFilters, narrow, scopeMark, startOf } from './scope.ts'
@@ -132,8 +132,7 @@ async function collectScoped(
   }).catch((error: unknown) => {
     throw explain(error)
   })
-  const relayed =
-    request.heads === true ? batch : await relayParked(store.db, resource, request.columns, batch)
+  const relayed = request.heads === true ? batch : await relayParked(store.db, resource, request.columns, batch)
   if (relayed === null) return collectScoped(store, link, resource, { ...request, limit: SETS_MAX }, limits)
   return missed === null ? relayed : passPurged(relayed, missed)
 }

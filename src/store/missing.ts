@@ -78,9 +78,11 @@ export async function serveChosen(
   const filter = text === null ? undefined : await compileFilter(store, resource, text)
   const bytesMax = limits.batchBytesMax
   const deleted = request.deleted === true && filter === undefined
-  const batch = await readChosen(store.db, { resource, columns, filter, ids, bytesMax, deleted }).catch((error: unknown) => {
-    throw explain(error)
-  })
+  const batch = await readChosen(store.db, { resource, columns, filter, ids, bytesMax, deleted }).catch(
+    (error: unknown) => {
+      throw explain(error)
+    },
+  )
   // The peer hears when one of these leaves its filter.
   if (filter !== undefined && batch.count > 0) await noteShared(store.db, peer.id, resource.id, batch)
   return batch

@@ -59,7 +59,10 @@ t.test('an old Node gives way to the one of the checkout', async (t) => {
     ['serve', '--port', '1'],
     `${join(root, 'old')}:${SYSTEM_PATH}`,
   )
-  t.equal(stdout, `v24.21.0 --max-semi-space-size=8 --initial-old-space-size=96 ${join(root, 'src/cli/main.ts')} serve --port 1`)
+  t.equal(
+    stdout,
+    `v24.21.0 --max-semi-space-size=8 --initial-old-space-size=96 ${join(root, 'src/cli/main.ts')} serve --port 1`,
+  )
 })
 
 t.test('only an old Node is a clear error', async (t) => {

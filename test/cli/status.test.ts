@@ -50,7 +50,7 @@ const task: Task = {
   master: null,
   fields: {},
   onLeft: 'keep',
-      mapping: { rename: {}, constant: {}, omit: [] },
+  mapping: { rename: {}, constant: {}, omit: [] },
   maxDeletes: null,
   maxChanges: null,
   emptyGuard: true,

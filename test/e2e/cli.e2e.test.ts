@@ -201,7 +201,10 @@ t.test('tasks are added, listed and run; both sites then hold the same', async (
   )
   t.same(rows, [{ name: 'Maribor', population: 96000, country: 'SI' }])
   t.match(await field.run(['verify', 'hub']), { code: 0, stdout: /city +21 +equal/ })
-  t.match(await field.run(['status']), { code: 0, stdout: /^green +hub +city +both .* equal at \d\d:\d\d:\d\d, 21 records/m })
+  t.match(await field.run(['status']), {
+    code: 0,
+    stdout: /^green +hub +city +both .* equal at \d\d:\d\d:\d\d, 21 records/m,
+  })
   t.match(await hub.json('record', 'get', 'city', ID), {
     data: { name: 'Maribor' },
   })

@@ -18,7 +18,7 @@ with recursive base as (
   union all
   select b.attname, b.attnum, t.typbasetype from base b join pg_type t on t.oid = b.typid where t.typtype = 'd'
 )
-select a.attname as name, t.typname as "typeName", format('%I.%I', n.nspname, t.typname) as type, bt.typname as "baseType",
+select a.attname as name, t.typname as "typeName", format_type(a.atttypid, a.atttypmod) as declared, format('%I.%I', n.nspname, t.typname) as type, bt.typname as "baseType",
        a.attnotnull or t.typnotnull as "notNull", a.attgenerated <> '' as generated, a.attidentity::text as identity,
        a.atthasdef as "hasDefault",
        a.attidentity <> '' or coalesce((select pg_get_expr(d.adbin, d.adrelid) like 'nextval(%' from pg_attrdef d
@@ -46,9 +46,11 @@ select set_config('lock_timeout', $1, true);
 select attname as name from pg_attribute
  where attrelid = $1::oid and attnum > 0 and not attisdropped and col_description(attrelid, attnum) = $2;
 
+insert into syncline.digest (resource_id) select id from syncline.resource where name = $1 on conflict do nothing;
+
 create or replace function syncline."capture_1"() returns trigger
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set enable_hashagg = off set extra_float_digits = 1
+set search_path = pg_catalog, pg_temp set enable_hashagg = off set enable_seqscan = off set jit = off set extra_float_digits = 1
 as $capture$
 declare
   child record;
@@ -65,13 +67,41 @@ begin
       xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
         when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
         else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
       origin = excluded.origin, source = null, deleted = false;
+    if exists (select from syncline.purged where resource_id = 1) then
+      with met as (
+        delete from syncline.purged g using new_rows n where g.resource_id = 1 and g.id_hash = hashtextextended(n."uuid"::text collate "C", 0)
+        returning n."uuid"::text collate "C" as record_id, g.origin, g.clock, g.seen
+      )
+      update syncline.record r set clock = syncline.next_clock(met.origin, met.clock, met.seen, self.site_id, now_us),
+             seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
+        from met, syncline.self where r.resource_id = 1 and r.record_id = met.record_id;
+    end if;
+    if exists (select from syncline.parked_field where resource_id = 1) then
+      delete from syncline.parked k using new_rows n where k.resource_id = 1 and k.record_id = n."uuid"::text collate "C";
+    end if;
   elsif tg_op = 'UPDATE' then
+    -- One row that keeps its identity is what most statements change: one plan settles it. Anything else is left for below.
+    update syncline.record r set xact = pg_current_xact_id(), clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, now_us)
+        when r.origin = self.site_id then greatest(now_us, r.clock + 1)
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
+      seen = case
+        when r.origin = self.site_id then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, self.site_id) end,
+      origin = self.site_id, source = null, deleted = false
+      from (select * from new_rows limit 1) n, (select * from old_rows limit 1) o, syncline.self
+     where r.resource_id = 1 and r.record_id = n."uuid"::text collate "C" and o."uuid"::text collate "C" = n."uuid"::text collate "C" and n.* *<> o.*
+       and not exists (select from new_rows offset 1);
+    if found then
+      return null;
+    end if;
     insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
     select 1, s.record_id, pg_current_xact_id(), self.site_id, now_us, false
       from (select d.record_id from (select n."uuid"::text collate "C" as record_id, (n.*)::text collate "C" as row from new_rows n except select o."uuid"::text collate "C" as record_id, (o.*)::text collate "C" as row from old_rows o) d) s, syncline.self order by s.record_id
@@ -79,7 +109,7 @@ begin
       xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
         when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
@@ -94,14 +124,26 @@ begin
       xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
         when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
         else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
       origin = excluded.origin, source = null, deleted = true;
+    if exists (select from syncline.purged where resource_id = 1) then
+      with met as (
+        delete from syncline.purged g using new_rows n where g.resource_id = 1 and g.id_hash = hashtextextended(n."uuid"::text collate "C", 0)
+        returning n."uuid"::text collate "C" as record_id, g.origin, g.clock, g.seen
+      )
+      update syncline.record r set clock = syncline.next_clock(met.origin, met.clock, met.seen, self.site_id, now_us),
+             seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
+        from met, syncline.self where r.resource_id = 1 and r.record_id = met.record_id;
+    end if;
+    if exists (select from syncline.parked_field where resource_id = 1) then
+      delete from syncline.parked k using new_rows n where k.resource_id = 1 and k.record_id = n."uuid"::text collate "C";
+    end if;
     for child in
-      select s.id, s.key_column, f.conrelid::regclass::text as name, ca.attname as reference, pa.attname as target
+      select s.id, s.key_column, s.marks is not null as marked, f.conrelid::regclass::text as name, ca.attname as reference, pa.attname as target
         from pg_constraint f join syncline.resource s on s.table_oid = f.conrelid
         join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = f.conkey[1]
         join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = f.confkey[1]
@@ -117,13 +159,16 @@ begin
           xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, $1)
         when r.origin = excluded.origin then greatest($1, r.clock + 1)
-        else greatest($1, least(r.clock + 1, $1 + 300000000)) end,
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, fields = case when %L then syncline.next_fields(r.fields, r.origin, r.clock, excluded.origin, case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, $1)
+        when r.origin = excluded.origin then greatest($1, r.clock + 1)
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, jsonb_build_object(%L, null)) end,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
         else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
       origin = excluded.origin, source = null, deleted = false$children$,
-        child.id, child.key_column, child.name, child.reference, child.target, 'uuid', 'uuid') using now_us;
+        child.id, child.key_column, child.name, child.reference, child.target, 'uuid', 'uuid', child.marked, child.reference) using now_us;
     end loop;
     end if;
   elsif tg_op = 'DELETE' then
@@ -134,7 +179,7 @@ begin
       xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
         when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
@@ -147,7 +192,7 @@ begin
       xact = pg_current_xact_id(), clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, $1)
         when r.origin = self.site_id then greatest($1, r.clock + 1)
-        else greatest($1, least(r.clock + 1, $1 + 300000000)) end,
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, fields = null,
       seen = case
         when r.origin = self.site_id then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
@@ -161,7 +206,7 @@ begin
       xact = pg_current_xact_id(), clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, now_us)
         when r.origin = self.site_id then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = self.site_id then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
@@ -212,9 +257,15 @@ select distinct jsonb_object_keys(fields) as name from syncline.parked where res
 
 delete from syncline.parked where resource_id = $1 and fields = '{}';
 
+delete from syncline.parked_field f where f.resource_id = $1
+   and not exists (select from syncline.parked k where k.resource_id = f.resource_id and k.fields ? f.name);
+
+update syncline.quarantine set retry_at = now()
+ where resource_id = $1 and ($2::int4 is null or peer_id = $3);
+
 create or replace function syncline."capture_2"() returns trigger
 language plpgsql security definer
-set search_path = pg_catalog, pg_temp set enable_hashagg = off set extra_float_digits = 1
+set search_path = pg_catalog, pg_temp set enable_hashagg = off set enable_seqscan = off set jit = off set extra_float_digits = 1
 as $capture$
 declare
   child record;
@@ -231,13 +282,41 @@ begin
       xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
         when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
         else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
       origin = excluded.origin, source = null, deleted = false;
+    if exists (select from syncline.purged where resource_id = 2) then
+      with met as (
+        delete from syncline.purged g using new_rows n where g.resource_id = 2 and g.id_hash = hashtextextended(n."id"::text collate "C", 0)
+        returning n."id"::text collate "C" as record_id, g.origin, g.clock, g.seen
+      )
+      update syncline.record r set clock = syncline.next_clock(met.origin, met.clock, met.seen, self.site_id, now_us),
+             seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
+        from met, syncline.self where r.resource_id = 2 and r.record_id = met.record_id;
+    end if;
+    if exists (select from syncline.parked_field where resource_id = 2) then
+      delete from syncline.parked k using new_rows n where k.resource_id = 2 and k.record_id = n."id"::text collate "C";
+    end if;
   elsif tg_op = 'UPDATE' then
+    -- One row that keeps its identity is what most statements change: one plan settles it. Anything else is left for below.
+    update syncline.record r set xact = pg_current_xact_id(), clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, now_us)
+        when r.origin = self.site_id then greatest(now_us, r.clock + 1)
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
+      seen = case
+        when r.origin = self.site_id then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, self.site_id) end,
+      origin = self.site_id, source = null, deleted = false
+      from (select * from new_rows limit 1) n, (select * from old_rows limit 1) o, syncline.self
+     where r.resource_id = 2 and r.record_id = n."id"::text collate "C" and o."id"::text collate "C" = n."id"::text collate "C" and n.* *<> o.*
+       and not exists (select from new_rows offset 1);
+    if found then
+      return null;
+    end if;
     insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
     select 2, s.record_id, pg_current_xact_id(), self.site_id, now_us, false
       from (select d.record_id from (select n."id"::text collate "C" as record_id, (n.*)::text collate "C" as row from new_rows n except select o."id"::text collate "C" as record_id, (o.*)::text collate "C" as row from old_rows o) d) s, syncline.self order by s.record_id
@@ -245,7 +324,7 @@ begin
       xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
         when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
@@ -260,14 +339,26 @@ begin
       xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
         when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
         else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
       origin = excluded.origin, source = null, deleted = true;
+    if exists (select from syncline.purged where resource_id = 2) then
+      with met as (
+        delete from syncline.purged g using new_rows n where g.resource_id = 2 and g.id_hash = hashtextextended(n."id"::text collate "C", 0)
+        returning n."id"::text collate "C" as record_id, g.origin, g.clock, g.seen
+      )
+      update syncline.record r set clock = syncline.next_clock(met.origin, met.clock, met.seen, self.site_id, now_us),
+             seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
+        from met, syncline.self where r.resource_id = 2 and r.record_id = met.record_id;
+    end if;
+    if exists (select from syncline.parked_field where resource_id = 2) then
+      delete from syncline.parked k using new_rows n where k.resource_id = 2 and k.record_id = n."id"::text collate "C";
+    end if;
     for child in
-      select s.id, s.key_column, f.conrelid::regclass::text as name, ca.attname as reference, pa.attname as target
+      select s.id, s.key_column, s.marks is not null as marked, f.conrelid::regclass::text as name, ca.attname as reference, pa.attname as target
         from pg_constraint f join syncline.resource s on s.table_oid = f.conrelid
         join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = f.conkey[1]
         join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = f.confkey[1]
@@ -283,13 +374,16 @@ begin
           xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, $1)
         when r.origin = excluded.origin then greatest($1, r.clock + 1)
-        else greatest($1, least(r.clock + 1, $1 + 300000000)) end,
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, fields = case when %L then syncline.next_fields(r.fields, r.origin, r.clock, excluded.origin, case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, $1)
+        when r.origin = excluded.origin then greatest($1, r.clock + 1)
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, jsonb_build_object(%L, null)) end,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
         else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
       origin = excluded.origin, source = null, deleted = false$children$,
-        child.id, child.key_column, child.name, child.reference, child.target, 'id', 'id') using now_us;
+        child.id, child.key_column, child.name, child.reference, child.target, 'id', 'id', child.marked, child.reference) using now_us;
     end loop;
     end if;
   elsif tg_op = 'DELETE' then
@@ -300,7 +394,7 @@ begin
       xact = excluded.xact, clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
         when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = excluded.origin then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
@@ -313,7 +407,7 @@ begin
       xact = pg_current_xact_id(), clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, $1)
         when r.origin = self.site_id then greatest($1, r.clock + 1)
-        else greatest($1, least(r.clock + 1, $1 + 300000000)) end,
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, fields = null,
       seen = case
         when r.origin = self.site_id then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
@@ -327,7 +421,7 @@ begin
       xact = pg_current_xact_id(), clock = case
         when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, now_us)
         when r.origin = self.site_id then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end,
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
       seen = case
         when r.origin = self.site_id then r.seen
         when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
@@ -363,79 +457,104 @@ alter table public.city enable always trigger zz_syncline_truncate;
 
 select greatest(reltuples, 0)::int8 as estimate from pg_class where oid = $1::oid;
 
-with page as materialized (select t."uuid" as key from "public"."country" t  order by t."uuid" limit $1),
-made as (
-  insert into syncline.record (resource_id, record_id, xact, origin, clock)
-  select $2, page.key::text collate "C", pg_current_xact_id(), (select site_id from syncline.self),
-         (extract(epoch from clock_timestamp()) * 1000000)::int8
-    from page order by 2
-  on conflict (resource_id, record_id) do nothing
-)
+with page as materialized (select t."uuid" as key from "public"."country" t  order by t."uuid" limit $1)
 select (select key::text from page order by page.key desc limit 1) as last, count(*)::int as rows from page;
+
+with made as (insert into syncline.record (resource_id, record_id, xact, origin, clock, counted)
+      select $1, r.record_id, pg_current_xact_id(), r.origin, r.clock, hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock), 0)
+        from (
+          select t.key::text collate "C" as record_id, self.site_id as origin, (extract(epoch from clock_timestamp()) * 1000000)::int8 as clock
+            from (select t."uuid" as key from "public"."country" t  where t."uuid" <= $2::text::pg_catalog.uuid) t, syncline.self
+           offset 0
+        ) r join syncline.site o on o.id = r.origin order by r.record_id
+      on conflict (resource_id, record_id) do nothing returning counted), total as (
+  select count(*)::int as records, count(counted) as living, coalesce(sum(counted), 0) as sum from made
+), added as (
+  update syncline.digest d set living = d.living + total.living, sum = d.sum + total.sum,
+         whole = case when exists (select from syncline.record r where r.resource_id = 1 and r.xact = pg_current_xact_id())
+                 then d.whole else array_append(d.whole, pg_current_xact_id()) end
+    from total where d.resource_id = $3
+) select records from total;
 
 analyze syncline.record;
 
-with page as materialized (select t."id" as key from "public"."city" t  order by t."id" limit $1),
-made as (
-  insert into syncline.record (resource_id, record_id, xact, origin, clock)
-  select $2, page.key::text collate "C", pg_current_xact_id(), (select site_id from syncline.self),
-         (extract(epoch from clock_timestamp()) * 1000000)::int8
-    from page order by 2
-  on conflict (resource_id, record_id) do nothing
-)
+with page as materialized (select t."id" as key from "public"."city" t  order by t."id" limit $1)
 select (select key::text from page order by page.key desc limit 1) as last, count(*)::int as rows from page;
+
+with made as (insert into syncline.record (resource_id, record_id, xact, origin, clock, counted)
+      select $1, r.record_id, pg_current_xact_id(), r.origin, r.clock, hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock), 0)
+        from (
+          select t.key::text collate "C" as record_id, self.site_id as origin, (extract(epoch from clock_timestamp()) * 1000000)::int8 as clock
+            from (select t."id" as key from "public"."city" t  where t."id" <= $2::text::pg_catalog.uuid) t, syncline.self
+           offset 0
+        ) r join syncline.site o on o.id = r.origin order by r.record_id
+      on conflict (resource_id, record_id) do nothing returning counted), total as (
+  select count(*)::int as records, count(counted) as living, coalesce(sum(counted), 0) as sum from made
+), added as (
+  update syncline.digest d set living = d.living + total.living, sum = d.sum + total.sum,
+         whole = case when exists (select from syncline.record r where r.resource_id = 2 and r.xact = pg_current_xact_id())
+                 then d.whole else array_append(d.whole, pg_current_xact_id()) end
+    from total where d.resource_id = $3
+) select records from total;
 
 -- collect a batch
 
-with scan as materialized (
-  select r.record_id, r.xact, r.origin, r.clock, r.seen, r.deleted, r.source
+select steps, xact::text, record_id from syncline.purge where resource_id = $1 and true;
+
+select to_regproc('pg_catalog.pg_column_compression') is not null as tells;
+
+with room as materialized (
+  select least($1, greatest(1, floor($2 / (80 + case
+           when c.relpages > 0 and c.reltuples > 0 then c.relpages * 8192.0 / c.reltuples else 100 end))))::int as rows,
+         c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
+    from pg_class c where c.oid = 17010::oid
+), scan as materialized (
+  select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted, r.source,
+         row_number() over (order by r.xact, r.record_id) as n
     from syncline.record r
-   where r.resource_id = 2 and (r.xact, r.record_id) > ($1::xid8, $2 collate "C")
-     and r.xact < pg_snapshot_xmin(pg_current_snapshot())
-   order by r.xact, r.record_id limit $3
-), sized as materialized (
-  select s.*, live.live_key, live.matches, coalesce(live.bytes, 0) as bytes,
-         row_number() over w as n, sum(coalesce(live.bytes, 0) + 80) over w as total
-    from scan s left join lateral (
-      select t."id" as live_key, greatest(pg_column_size(t.*), coalesce(octet_length(t."name"::text), 0)) as bytes, true as matches
-        from "public"."city" t
-       where t."id" = s.record_id::pg_catalog.uuid and not s.deleted and s.source is distinct from $4 offset 0
-    ) live on true
-  window w as (order by s.xact, s.record_id)
-), kept as materialized (
-  select s.*,
-         case when s.source is not distinct from $5 then null
-              when octet_length(s.record_id) not between 1 and 512 then null
-              when s.deleted then 'd'
-              when s.live_key is null then null
-              when s.matches then 'p'
-              when false then 'l' end as kind
-    from sized s where s.n = 1 or s.total <= $6
+   where r.resource_id = 2 and (r.xact, r.record_id) > ($3::xid8, $4 collate "C")
+     and r.xact < pg_snapshot_xmin(pg_current_snapshot()) and (select usable from room)
+   order by r.xact, r.record_id limit (select rows from room)
 ), origins as materialized (
-  select array_agg(site order by site) as list from (
-    select origin as site from kept where kind is not null
-    union select key::int4 from kept, jsonb_object_keys(kept.seen) key where kind is not null and seen is not null
-  ) o
-)
-select (select string_agg(
-          to_json(k.record_id)::text || e'\t' || k.clock || e'\t' || array_position(o.list, k.origin) - 1 || e'\t'
-          || case when k.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)) end
-          || e'\t' || k.kind || e'\t' || coalesce(
-            (select json_build_array((select p."uuid"::text from "public"."country" p
+  select array(select distinct site from (
+    select distinct origin as site from scan where source is distinct from $5
+    union all select distinct key::int4 from scan, jsonb_object_keys(seen) key where seen is not null and source is distinct from $6
+    union all select syncline.field_origins(fields) from scan where fields is not null and source is distinct from $7
+  ) o order by site) as list
+), made as (
+  -- The order of the scan, which nothing depends on.
+  select string_agg(line, e'\n') as text, count(line)::int as lines, count(*)::int as scanned, coalesce(bool_or(wide), false) as wide
+    from (
+      select '"' || s.record_id || '"' || e'\t' || s.clock || e'\t' || array_position(o.list, s.origin) - 1 || e'\t'
+             || case when s.fields is not null
+             then (coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(s.seen)), '{}') || jsonb_build_object('fields', syncline.place_fields(s.fields, o.list)))::text
+             when s.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(s.seen))::text end
+             || case when s.deleted then e'\td\t' else e'\tp\t' || live.payload end as line, live.wide
+        from scan s cross join origins o left join lateral (
+          select case when coalesce(octet_length(t."name"::text), 0) + coalesce(octet_length(t."source"::text), 0) <= 2000 and pg_column_compression(t."tags") is null and pg_column_compression(t."facts") is null then json_build_array((select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id"), coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
-        and f.record_id = t."id"::text and f.column_name = 'twin')), t."name"::text, t."people"::text, case when array_lower(t."tags", 1) <> 1 or array_lower(t."tags", 2) <> 1 then to_json(t."tags"::text) else to_json(t."tags") end, t."facts", translate(t."source"::text, e'\n\r\t', '   ')::json)::text from "public"."city" t
-              where k.kind = 'p' and t."id" = k.live_key offset 0), ''),
-          e'\n' order by k.n) from kept k cross join origins o where k.kind is not null) as text,
-       (select count(*) from kept where kind is not null)::int as lines,
-       (select count(*) from scan)::int as scanned,
+        and f.record_id = t."id"::text and f.column_name = 'twin')), t."name"::text, t."people"::text, case when array_lower(t."tags", 1) <> 1 or array_lower(t."tags", 2) <> 1 then to_json(t."tags"::text) else to_json(t."tags") end, case jsonb_typeof(t."facts") when 'null' then '{"$json":null}'::jsonb
+  when 'object' then case when (t."facts") ? '$json' and (t."facts") - '$json' = '{}'::jsonb then jsonb_build_object('$json', t."facts") else t."facts" end else t."facts" end, case when json_typeof(t."source") = 'null' then '{"$json":null}'::json
+  when strpos(t."source"::text, '"$json"') > 0 and json_typeof(t."source") = 'object'
+  then case when (t."source"::jsonb) ? '$json' and (t."source"::jsonb) - '$json' = '{}'::jsonb then json_build_object('$json', translate(t."source"::text, e'\n\r\t', '   ')::json) else translate(t."source"::text, e'\n\r\t', '   ')::json end
+  else translate(t."source"::text, e'\n\r\t', '   ')::json end)::text end as payload, not (coalesce(octet_length(t."name"::text), 0) + coalesce(octet_length(t."source"::text), 0) <= 2000 and pg_column_compression(t."tags") is null and pg_column_compression(t."facts") is null) as wide
+            from "public"."city" t
+           where t."id" = s.record_id::pg_catalog.uuid and not s.deleted offset 0
+        ) live on true
+       where s.source is distinct from $8
+    ) l
+), last as (
+  select xact, record_id from scan order by n desc limit 1
+)
+select made.text, made.lines, (select count(*) from scan)::int as scanned, (select count(*) from scan)::int as kept,
+       room.usable and not made.wide as usable, room.rows as limit,
        exists (select from syncline.record r where r.resource_id = 2
                  and r.xact >= pg_snapshot_xmin(pg_current_snapshot())) as held,
-       (select count(*) from kept)::int as kept,
-       (select xact::text from kept order by n desc limit 1) as last_xact,
-       (select record_id from kept order by n desc limit 1) as last_id,
-       (select list from origins) as origins,
-       null::text[] as left_ids,
-       null::text[] as sent_ids;
+       (select xact::text from last) as last_xact, (select record_id from last) as last_id, (select list from origins) as origins,
+       null::text[] as left_ids, null::text[] as sent_ids
+  from made, room;
+
+select name from syncline.parked_field where resource_id = $1 order by name;
 
 -- collect a batch under a filter across a reference
 
@@ -445,7 +564,7 @@ select max(xact)::text as head from (
     from unnest($1::int4[]) p(id)) heads;
 
 with scan as materialized (
-  select r.record_id, r.xact, r.origin, r.clock, r.seen, r.deleted, r.source
+  select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted, r.source
     from syncline.record r
    where r.resource_id = 2 and (r.xact, r.record_id) > ($1::xid8, $2 collate "C")
      and r.xact < pg_snapshot_xmin(pg_current_snapshot())
@@ -463,28 +582,35 @@ with scan as materialized (
   select s.*,
          case when s.source is not distinct from $6 then null
               when octet_length(s.record_id) not between 1 and 512 then null
-              when s.deleted then case when exists (select from syncline.shared h where h.peer_id = $7 and h.resource_id = $8 and h.record_id = s.record_id) then 'd' end
+              when s.deleted then case when exists (select from syncline.shared h where h.peer_id = $7 and h.resource_id = $8 and h.record_id = s.record_id) or s.seen ? $9 then 'd' end
               when s.live_key is null then null
               when s.matches then 'p'
-              when exists (select from syncline.shared h where h.peer_id = $9 and h.resource_id = $10 and h.record_id = s.record_id) then 'l' end as kind
-    from sized s where s.n = 1 or s.total <= $11
+              when exists (select from syncline.shared h where h.peer_id = $10 and h.resource_id = $11 and h.record_id = s.record_id) then 'l' end as kind
+    from sized s where s.n = 1 or s.total <= $12
 ), origins as materialized (
   select array_agg(site order by site) as list from (
     select origin as site from kept where kind is not null
     union select key::int4 from kept, jsonb_object_keys(kept.seen) key where kind is not null and seen is not null
+    union select syncline.field_origins(kept.fields) from kept where kind is not null and kept.fields is not null
   ) o
 )
 select (select string_agg(
           to_json(k.record_id)::text || e'\t' || k.clock || e'\t' || array_position(o.list, k.origin) - 1 || e'\t'
-          || case when k.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value)::text from jsonb_each(k.seen)) end
+          || case when k.fields is not null
+             then (coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(k.seen)), '{}') || jsonb_build_object('fields', syncline.place_fields(k.fields, o.list)))::text
+             when k.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(k.seen))::text end
           || e'\t' || k.kind || e'\t' || coalesce(
             (select json_build_array((select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id"), coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
-        and f.record_id = t."id"::text and f.column_name = 'twin')), t."name"::text, t."people"::text, case when array_lower(t."tags", 1) <> 1 or array_lower(t."tags", 2) <> 1 then to_json(t."tags"::text) else to_json(t."tags") end, t."facts", translate(t."source"::text, e'\n\r\t', '   ')::json)::text from "public"."city" t
+        and f.record_id = t."id"::text and f.column_name = 'twin')), t."name"::text, t."people"::text, case when array_lower(t."tags", 1) <> 1 or array_lower(t."tags", 2) <> 1 then to_json(t."tags"::text) else to_json(t."tags") end, case jsonb_typeof(t."facts") when 'null' then '{"$json":null}'::jsonb
+  when 'object' then case when (t."facts") ? '$json' and (t."facts") - '$json' = '{}'::jsonb then jsonb_build_object('$json', t."facts") else t."facts" end else t."facts" end, case when json_typeof(t."source") = 'null' then '{"$json":null}'::json
+  when strpos(t."source"::text, '"$json"') > 0 and json_typeof(t."source") = 'object'
+  then case when (t."source"::jsonb) ? '$json' and (t."source"::jsonb) - '$json' = '{}'::jsonb then json_build_object('$json', translate(t."source"::text, e'\n\r\t', '   ')::json) else translate(t."source"::text, e'\n\r\t', '   ')::json end
+  else translate(t."source"::text, e'\n\r\t', '   ')::json end)::text from "public"."city" t
               where k.kind = 'p' and t."id" = k.live_key offset 0), ''),
           e'\n' order by k.n) from kept k cross join origins o where k.kind is not null) as text,
        (select count(*) from kept where kind is not null)::int as lines,
-       (select count(*) from scan)::int as scanned,
+       (select count(*) from scan)::int as scanned, $13::int as limit,
        exists (select from syncline.record r where r.resource_id = 2
                  and r.xact >= pg_snapshot_xmin(pg_current_snapshot())) as held,
        (select count(*) from kept)::int as kept,
@@ -492,7 +618,7 @@ select (select string_agg(
        (select record_id from kept order by n desc limit 1) as last_id,
        (select list from origins) as origins,
        (select array_agg(record_id) from kept where kind in ('l', 'd')) as left_ids,
-       (select array_agg(record_id) from kept where kind = 'p' or kind is null and matches and source = $12) as sent_ids;
+       (select array_agg(record_id) from kept where kind = 'p' or kind is null and matches and source = $14) as sent_ids;
 
 -- apply records that are new
 
@@ -504,7 +630,7 @@ select set_config('max_parallel_workers_per_gather', '0', true), set_config('loc
 
 create temporary table if not exists syncline_stage (
   n int not null, class "char" not null, kind "char" not null, id text collate "C" not null,
-  clock int8, origin int4, seen jsonb, payload text,
+  clock int8, origin int4, seen jsonb, fields jsonb, payload text,
   l_clock int8, l_origin int4, l_seen jsonb, l_deleted bool, announce bool not null default false, in_clock int8, in_origin int4,
   w_resource int4, w_id text, code text, reason text
 ) on commit delete rows;
@@ -513,7 +639,7 @@ delete from pg_temp.syncline_stage;
 
 savepoint syncline_batch;
 
-insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, seen, payload, l_clock, l_origin, l_seen, l_deleted)
+insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, seen, fields, payload, l_clock, l_origin, l_seen, l_deleted)
     select p.n, case
   when p.kind = 'l' then 'l'
   when l.origin is null then 'n'
@@ -525,16 +651,15 @@ insert into pg_temp.syncline_stage (n, class, kind, id, clock, origin, seen, pay
     when (case when p.origin = l.origin then p.clock else (p.seen ->> l.origin::text)::int8 end) >= l.clock then 'f'
     else 'c'
   end
-end::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.payload, l.clock, l.origin, l.seen, l.deleted
+end::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.fields, p.payload, l.clock, l.origin, l.seen, l.deleted
       from (
-        select n, id, nullif(split_part(line, e'\t', 2), '')::int8 as clock, coalesce(($1::int4[])[nullif(split_part(line, e'\t', 3), '')::int4 + 1], $2) as origin,
-               case when split_part(line, e'\t', 4) = '' then null else (
-                 select jsonb_object_agg(($3::int4[])[key::int4 + 1], value::int8)
-                   from jsonb_each_text((split_part(line, e'\t', 4))::jsonb)) end as seen,
+        select n, id, nullif(split_part(line, e'\t', 2), '')::int8 as clock, coalesce(($1::int4[])[nullif(split_part(line, e'\t', 3), '')::int4 + 1], $2::int4) as origin, case when split_part(line, e'\t', 4) = '' then null else (
+    select jsonb_object_agg(($3::int4[])[key::int4 + 1], value::int8) from jsonb_each_text((split_part(line, e'\t', 4))::jsonb) where key <> 'fields') end as seen, case when strpos(split_part(line, e'\t', 4), '"fields"') > 0 then syncline.map_fields((split_part(line, e'\t', 4))::jsonb -> 'fields', $4::int4[]) end as fields,
                (split_part(line, e'\t', 5))::"char" as kind, payload
           from (
-    select n, (case when strpos(split_part(line, e'\t', 1), '\') = 0 then substr(split_part(line, e'\t', 1), 2, length(split_part(line, e'\t', 1)) - 2) else ('[' || split_part(line, e'\t', 1) || ']')::jsonb ->> 0 end)::uuid::text collate "C" as id, split_part(line, e'\t', 6) as payload, line
-      from unnest(string_to_array($4, e'\n')) with ordinality as u(line, n) where line <> '') staged offset 0
+    select n, (case when strpos(first, '\') = 0 then substr(first, 2, length(first) - 2) else ('[' || first || ']')::jsonb ->> 0 end)::uuid::text collate "C" as id, split_part(line, e'\t', 6) as payload, line
+      from (select n, split_part(line, e'\t', 1) as first, line
+              from unnest(string_to_array($5, e'\n')) with ordinality as u(line, n) offset 0) u where line <> '') staged offset 0
       ) p
       left join lateral (
         select r.clock, r.origin, r.seen, r.deleted from syncline.record r
@@ -545,6 +670,8 @@ end::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.payload, l.clock, l.orig
 update pg_temp.syncline_stage s set class = 'o', code = 'SYNC_RECORD_INVALID', reason = 'the batch names this record again, spelled differently; the last one counts'
   from (select id, max(n) as last from pg_temp.syncline_stage group by id having count(*) > 1) d
  where s.id = d.id and s.n < d.last;
+
+select from syncline.purged where resource_id = 2 limit 1;
 
 update pg_temp.syncline_stage set clock = (extract(epoch from clock_timestamp()) * 1000000)::int8 where clock is null and class = 'n';
 
@@ -573,15 +700,26 @@ select count(*) from pg_temp.syncline_stage s where s.kind = 'p' and (s.class = 
 
 insert into "public"."city" ("id", "country_id", "twin", "name", "people", "tags", "facts", "source") select s.key, (select p."id" from "public"."country" p
   where p."uuid" = (s.v ->> 0)::pg_catalog.uuid), (select p."id" from "public"."city" p
-  where p."id" = (s.v ->> 1)::pg_catalog.uuid), (s.v ->> 2)::pg_catalog."varchar", (s.v ->> 3)::pg_catalog.int8, (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", nullif((s.v -> 5), 'null'::jsonb)::pg_catalog.jsonb, nullif((s.payload::json -> 6)::text, 'null')::pg_catalog.json from (
-  select s.id::pg_catalog.uuid as key, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s
-   where s.kind = 'p' and (s.class = 'n' or s.class = 'f' and s.l_deleted) and s.n between $1 and $2 order by s.id offset 0) s;
+  where p."id" = (s.v ->> 1)::pg_catalog.uuid), (s.v ->> 2)::pg_catalog."varchar", (s.v ->> 3)::pg_catalog.int8, (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", (case when jsonb_typeof((s.v -> 5)) = 'object'
+then case when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, (case when jsonb_typeof((s.v -> 6)) = 'object'
+then case when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
+select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then x.v else syncline.misfit(x.v, 7) end as v from (
+  select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.kind = 'p' and (s.class = 'n' or s.class = 'f' and s.l_deleted) and s.n between $1 and $2 order by s.id offset 0) x) s;
 
 select set_config('syncline.apply', '', true);
 
-insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, deleted, source)
-select $1, s.id, pg_current_xact_id(), s.origin, s.clock, s.seen, s.kind = 'd', $2::int4
-  from pg_temp.syncline_stage s where s.class = 'n' and s.n between $3 and $4 order by s.id;
+with made as (insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, fields, deleted, source, counted)
+    select $1, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, r.fields, r.deleted, $2::int4, case when r.deleted then null else hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock), 0) end
+      from (select s.id as record_id, s.origin, s.clock, s.seen, s.fields, s.kind = 'd' as deleted from pg_temp.syncline_stage s
+             where s.class = 'n' and s.n between $3 and $4 offset 0) r
+      join syncline.site o on o.id = r.origin order by r.record_id returning counted), total as (
+  select count(*)::int as records, count(counted) as living, coalesce(sum(counted), 0) as sum from made
+), added as (
+  update syncline.digest d set living = d.living + total.living, sum = d.sum + total.sum,
+         whole = case when exists (select from syncline.record r where r.resource_id = 2 and r.xact = pg_current_xact_id())
+                 then d.whole else array_append(d.whole, pg_current_xact_id()) end
+    from total where d.resource_id = $5
+) select records from total;
 
 delete from syncline.pending_ref f where f.resource_id = $1 and f.column_name = $2 and f.record_id = any (array(
   select s.id from pg_temp.syncline_stage s where s.class in ('n', 'f') and s.n between $3 and $4));
@@ -605,6 +743,9 @@ select from syncline.conflict where resource_id = $1 and resolved_at is null lim
 
 select from pg_temp.syncline_stage where class in ('w', 'b', 'q', 'o') limit 1;
 
+delete from syncline.kept k using pg_temp.syncline_stage s
+ where k.peer_id = $1 and k.resource_id = $2 and k.record_id = s.id and s.kind = 'p';
+
 select class::text, announce, count(*)::int from pg_temp.syncline_stage group by 1, 2;
 
 -- apply what supersedes, what is deleted and a conflict
@@ -612,8 +753,8 @@ select class::text, announce, count(*)::int from pg_temp.syncline_stage group by
 select from (select s.id::pg_catalog.uuid as key from pg_temp.syncline_stage s where s.class in ('f', 'c', 'u', 'l') order by s.id offset 0) s
 join "public"."city" t on t."id" = s.key for no key update of t;
 
-select from syncline.record r where r.resource_id = $1 and r.record_id in (
-  select s.id from pg_temp.syncline_stage s where s.l_deleted and s.class in ('f', 'c', 'u', 'l'))
+select from syncline.record r where r.resource_id = $1 and r.record_id = any (array(
+  select s.id from pg_temp.syncline_stage s where s.l_deleted and s.class in ('f', 'c', 'u', 'l')))
 order by r.record_id for update;
 
 update pg_temp.syncline_stage s set class = now.class, l_clock = now.clock, l_origin = now.origin, l_seen = now.seen, l_deleted = now.deleted
@@ -638,51 +779,96 @@ end)::"char" as class, l.* from pg_temp.syncline_stage p
       ) now
      where s.n = now.n;
 
-select s.n, s.id, s.kind::text, s.class::text, s.clock, (select o.origin from syncline.site o where o.id = s.origin) as origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.seen) e join syncline.site o on o.id = e.key::int4) as seen,
-       s.l_clock, (select o.origin from syncline.site o where o.id = s.l_origin) as l_origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.l_seen) e join syncline.site o on o.id = e.key::int4) as l_seen, s.l_deleted,
+select s.n, s.id, s.kind::text, s.class::text, s.clock, (select o.origin from syncline.site o where o.id = s.origin) as origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.seen) e join syncline.site o on o.id = e.key::int4) as seen, s.fields,
+       s.l_clock, (select o.origin from syncline.site o where o.id = s.l_origin) as l_origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.l_seen) e join syncline.site o on o.id = e.key::int4) as l_seen, r.fields as l_fields, s.l_deleted,
+       case when s.fields is null and r.fields is null then null else (select jsonb_object_agg(o.id, o.origin) from syncline.site o where o.id in (
+         select syncline.field_origins(s.fields) union select syncline.field_origins(r.fields))) end as sites,
        case when s.l_deleted then s.kind = 'd' when s.kind = 'd' then false when s.class = 'u' then (select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id") is not distinct from (s.v ->> 0) and coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
-        and f.record_id = t."id"::text and f.column_name = 'twin')) is not distinct from (s.v ->> 1) and t."name" is not distinct from ((s.v ->> 2)::pg_catalog."varchar") and t."people" is not distinct from ((s.v ->> 3)::pg_catalog.int8) and t."tags" is not distinct from ((jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags") and t."facts" is not distinct from (nullif((s.v -> 5), 'null'::jsonb)::pg_catalog.jsonb) and t."source"::text is not distinct from (nullif((s.payload::json -> 6)::text, 'null')::pg_catalog.json)::text else (select p."uuid"::text from "public"."country" p
+        and f.record_id = t."id"::text and f.column_name = 'twin')) is not distinct from (s.v ->> 1) and t."name" is not distinct from ((s.v ->> 2)::pg_catalog."varchar") and t."people" is not distinct from ((s.v ->> 3)::pg_catalog.int8) and t."tags" is not distinct from ((jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags") and t."facts" is not distinct from ((case when jsonb_typeof((s.v -> 5)) = 'object'
+then case when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb) and t."source"::text is not distinct from ((case when jsonb_typeof((s.v -> 6)) = 'object'
+then case when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json)::text else (select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id") is not distinct from (s.v ->> 0) and coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
-        and f.record_id = t."id"::text and f.column_name = 'twin')) is not distinct from (s.v ->> 1) and t."name"::text is not distinct from ((s.v ->> 2)::pg_catalog."varchar")::text and t."people"::text is not distinct from ((s.v ->> 3)::pg_catalog.int8)::text and t."tags"::text is not distinct from ((jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags")::text and t."facts"::text is not distinct from (nullif((s.v -> 5), 'null'::jsonb)::pg_catalog.jsonb)::text and t."source"::text is not distinct from (nullif((s.payload::json -> 6)::text, 'null')::pg_catalog.json)::text end as equal,
+        and f.record_id = t."id"::text and f.column_name = 'twin')) is not distinct from (s.v ->> 1) and t."name"::text is not distinct from ((s.v ->> 2)::pg_catalog."varchar")::text and t."people"::text is not distinct from ((s.v ->> 3)::pg_catalog.int8)::text and t."tags"::text is not distinct from ((jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags")::text and t."facts"::text is not distinct from ((case when jsonb_typeof((s.v -> 5)) = 'object'
+then case when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb)::text and t."source"::text is not distinct from ((case when jsonb_typeof((s.v -> 6)) = 'object'
+then case when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json)::text end as equal,
+       null::bool[] as alike,
        case when s.l_deleted then null else json_build_array((select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id"), coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
-        and f.record_id = t."id"::text and f.column_name = 'twin')), t."name"::text, t."people"::text, case when array_lower(t."tags", 1) <> 1 or array_lower(t."tags", 2) <> 1 then to_json(t."tags"::text) else to_json(t."tags") end, t."facts", translate(t."source"::text, e'\n\r\t', '   ')::json)::text end as ours, nullif(s.payload, '') as theirs,
+        and f.record_id = t."id"::text and f.column_name = 'twin')), t."name"::text, t."people"::text, case when array_lower(t."tags", 1) <> 1 or array_lower(t."tags", 2) <> 1 then to_json(t."tags"::text) else to_json(t."tags") end, case jsonb_typeof(t."facts") when 'null' then '{"$json":null}'::jsonb
+  when 'object' then case when (t."facts") ? '$json' and (t."facts") - '$json' = '{}'::jsonb then jsonb_build_object('$json', t."facts") else t."facts" end else t."facts" end, case when json_typeof(t."source") = 'null' then '{"$json":null}'::json
+  when strpos(t."source"::text, '"$json"') > 0 and json_typeof(t."source") = 'object'
+  then case when (t."source"::jsonb) ? '$json' and (t."source"::jsonb) - '$json' = '{}'::jsonb then json_build_object('$json', translate(t."source"::text, e'\n\r\t', '   ')::json) else translate(t."source"::text, e'\n\r\t', '   ')::json end
+  else translate(t."source"::text, e'\n\r\t', '   ')::json end)::text end as ours, nullif(s.payload, '') as theirs,
        (extract(epoch from clock_timestamp()) * 1000000)::int8 as now_us
   from (select x.*, nullif(x.payload, '')::jsonb as v from pg_temp.syncline_stage x where x.class in ('c', 'u') and x.n > $1 order by x.n limit $2) s
+  join lateral (
+    select r.fields from syncline.record r where r.resource_id = 2 and r.record_id = s.id offset 0) r on true
   left join "public"."city" t on t."id" = s.id::pg_catalog.uuid
  order by s.n;
 
-insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
-select $1, s.id, $2::int8, 'lost a conflict', s.origin, s.clock, s.seen, s.kind = 'd',
-       (select json_object_agg(name, nullif(s.payload, '')::jsonb -> (at - 1)::int4) from unnest($3::text[]) with ordinality c(name, at))
-  from pg_temp.syncline_stage s where s.n = $4;
+insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, source, rule, data)
+select $1, s.id, $2::int8, 'lost a conflict', s.origin, s.clock, s.seen, s.kind = 'd', $3::int4, $4,
+       (select json_object_agg(name, s.v -> (at - 1)::int4) from unnest($5::text[]) with ordinality c(name, at))
+  from (select x.*, nullif(x.payload, '')::jsonb as v from unnest($6::int4[]) l(n) join pg_temp.syncline_stage x on x.n = l.n offset 0) s order by s.n;
 
-update pg_temp.syncline_stage set class = $1::"char", announce = $2, in_clock = clock, in_origin = origin,
-       clock = coalesce($3::int8, clock), origin = coalesce($4::int4, origin),
-       seen = case when $5 then $6::jsonb else seen end
- where n = $7;
+update pg_temp.syncline_stage s set class = v.class::"char", announce = v.announce, in_clock = s.clock, in_origin = s.origin,
+       clock = coalesce(v.clock, s.clock), origin = coalesce(v.origin, s.origin), seen = case when v.decided then v.seen else s.seen end,
+       fields = case when v.decided then v.fields else s.fields end, payload = coalesce(v.payload, s.payload)
+  from jsonb_to_recordset($1::jsonb)
+       v(n int4, class text, announce bool, decided bool, clock int8, origin int4, seen jsonb, fields jsonb, payload text)
+ where s.n = v.n;
 
 select format('%I.%I', n.nspname, c.relname) as child, c.oid as child_oid, f.confdeltype::text as action,
+       exists (select from pg_index i where i.indrelid = f.conrelid and i.indisvalid and i.indpred is null and i.indkey[0] = any (f.conkey)) as indexed,
        array(select a.attname::text from unnest(f.conkey) with ordinality k(num, at) join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.num order by k.at) as child_columns,
        array(select a.attname::text from unnest(f.confkey) with ordinality k(num, at) join pg_attribute a on a.attrelid = f.confrelid and a.attnum = k.num order by k.at) as columns
   from pg_constraint f join pg_class c on c.oid = f.conrelid join pg_namespace n on n.oid = c.relnamespace
  where f.confrelid = $1::oid and f.contype = 'f' and f.conparentid = 0;
 
-update pg_temp.syncline_stage s set class = 'b', code = 'SYNC_RECORD_STILL_REFERENCED',
-       reason = format('rows of %s still refer to it by %s', $1::text, $2::text)
-  from "public"."city" t
- where (s.kind = 'd' and s.class = 'f' and not s.l_deleted or s.class = 'r') and (s.class = 'r' or not true) and t."id" = s.id::pg_catalog.uuid
-   and exists (select from public.city c where c."twin" = t."id" and c."id"::text not in (select d.id from pg_temp.syncline_stage d where (d.kind = 'd' and d.class = 'f' and not d.l_deleted or d.class = 'r')));
+select count(*)::int as count from pg_temp.syncline_stage s where (s.kind = 'd' and s.class = 'f' and not s.l_deleted or s.class = 'r');
 
-insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data)
+create temporary table if not exists syncline_block (n int not null, child int, why text not null) on commit delete rows;
+
+delete from pg_temp.syncline_block;
+
+select set_config('enable_hashjoin', 'on', true);
+
+insert into pg_temp.syncline_block (n, child, why)
+with going as materialized (
+  select s.n, t.* from pg_temp.syncline_stage s
+    cross join lateral (select t."id" as k0 from "public"."city" t where t."id" = s.id::pg_catalog.uuid offset 0) t
+   where (s.kind = 'd' and s.class = 'f' and not s.l_deleted or s.class = 'r') and s.class = 'r'
+)
+select distinct g.n, d.n, $1::text from going g join (select c.*, c."id"::text collate "C" as referring from public.city c) c on c."twin" = g.k0
+  left join (select n, id from pg_temp.syncline_stage s where (s.kind = 'd' and s.class = 'f' and not s.l_deleted or s.class = 'r')) d on d.id = c.referring;
+
+with recursive blocked as (
+  select n from pg_temp.syncline_block where child is null
+  union select b.n from pg_temp.syncline_block b join blocked k on b.child = k.n
+)
+update pg_temp.syncline_stage s set class = 'b', code = 'SYNC_RECORD_STILL_REFERENCED', reason = w.why
+  from (select b.n, min(b.why) as why from pg_temp.syncline_block b join blocked k on k.n = b.n group by b.n) w where w.n = s.n;
+
+select set_config('enable_hashjoin', 'off', true);
+
+insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data, refs, xact, source, by_origin, by_clock, rule)
 select $1, s.id, $2::int8, case s.kind when 'd' then 'deleted' else 'replaced' end,
-       s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t.*)
-  from pg_temp.syncline_stage s left join "public"."city" t on t."id" = s.id::pg_catalog.uuid
- where s.class = 'f' and s.n between $3 and $4;
+       s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t.*), jsonb_build_object('country_id', (select p."uuid"::text from "public"."country" p
+     where p."id" = t."country_id"), 'twin', coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
+        and f.record_id = t."id"::text and f.column_name = 'twin'))), r.xact, r.source,
+       s.origin, s.clock, case when s.announce then $3 end
+  from pg_temp.syncline_stage s
+  left join lateral (
+    select r.xact, r.source from syncline.record r where r.resource_id = 2 and r.record_id = s.id offset 0) r on true
+  left join "public"."city" t on t."id" = s.id::pg_catalog.uuid
+ where s.class = 'f' and s.n between $4 and $5;
 
-update "public"."city" c set "twin" = null from "public"."city" t join pg_temp.syncline_stage s on t."id" = s.id::pg_catalog.uuid
- where s.class = 'f' and s.kind = 'd' and not s.l_deleted and s.n between $1 and $2 and c."twin" = t."id"
+update "public"."city" c set "twin" = null
+  from (select t.* from pg_temp.syncline_stage s
+          cross join lateral (select t."id" as k0 from "public"."city" t where t."id" = s.id::pg_catalog.uuid offset 0) t
+         where s.class = 'f' and s.kind = 'd' and not s.l_deleted and s.n between $1 and $2) t
+ where c."twin" = t.k0
    and c."id"::text not in (select o.id from pg_temp.syncline_stage o where o.class in ('n', 'f'));
 
 delete from "public"."city" t using pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'd' and not s.l_deleted and s.n between $1 and $2
@@ -693,28 +879,41 @@ and t."id" = s.id::pg_catalog.uuid limit 1;
 
 update "public"."city" t set "country_id" = (select p."id" from "public"."country" p
   where p."uuid" = (s.v ->> 0)::pg_catalog.uuid), "twin" = (select p."id" from "public"."city" p
-  where p."id" = (s.v ->> 1)::pg_catalog.uuid), "name" = (s.v ->> 2)::pg_catalog."varchar", "people" = (s.v ->> 3)::pg_catalog.int8, "tags" = (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", "facts" = nullif((s.v -> 5), 'null'::jsonb)::pg_catalog.jsonb, "source" = nullif((s.payload::json -> 6)::text, 'null')::pg_catalog.json from (select s.id::pg_catalog.uuid as key, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s
-where s.class = 'f' and s.kind = 'p' and not s.l_deleted and s.n between $1 and $2 order by s.id offset 0) s where t."id" = s.key;
+  where p."id" = (s.v ->> 1)::pg_catalog.uuid), "name" = (s.v ->> 2)::pg_catalog."varchar", "people" = (s.v ->> 3)::pg_catalog.int8, "tags" = (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", "facts" = (case when jsonb_typeof((s.v -> 5)) = 'object'
+then case when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, "source" = (case when jsonb_typeof((s.v -> 6)) = 'object'
+then case when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
+select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then x.v else syncline.misfit(x.v, 7) end as v from (
+  select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and s.n between $1 and $2 order by s.id offset 0) x) s where t."id" = s.key;
 
 select count(*) from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and s.n between $1 and $2;
 
 update syncline.record r set xact = pg_current_xact_id(), origin = s.origin, clock = s.clock,
        seen = case when s.l_seen is null then s.seen
               else syncline.join_seen(s.origin, s.seen, s.origin, s.clock, s.l_seen, s.l_origin, s.l_clock) end,
-       deleted = case s.class when 'v' then r.deleted else s.kind = 'd' end,
+       fields = s.fields, deleted = case s.class when 'v' then r.deleted else s.kind = 'd' end,
        source = case when s.announce then null else $1::int4 end
   from (select * from pg_temp.syncline_stage s where s.class in ('f', 'v') and s.n between $2 and $3 order by s.id offset 0) s
  where r.resource_id = 2 and r.record_id = s.id;
+
+update syncline.digest set whole = array_remove(whole, pg_current_xact_id())
+ where resource_id = $1 and pg_current_xact_id() = any(whole);
+
+delete from syncline.parked k using pg_temp.syncline_stage s
+ where k.resource_id = $1 and k.record_id = s.id and (s.class = 'f' and (s.kind = 'd' or s.l_deleted) or s.class = 'r') and s.n between $2 and $3
+   and exists (select from syncline.parked_field where resource_id = $4);
 
 select id, class::text, code, reason, announce from pg_temp.syncline_stage
  where class not in ('n', 's') and (class <> 'f' or announce) order by n limit $1;
 
 -- take a push by hand within a grant
 
+update pg_temp.syncline_stage set class = 'o', code = 'SYNC_RECORD_OUTSIDE_GRANT', reason = 'there is no such record here, and this peer may delete only what matches the filter of its grant'
+ where class = 'n' and kind = 'd';
+
 insert into "public"."city" ("id", "country_id", "people") select s.key, (select p."id" from "public"."country" p
   where p."uuid" = (s.v ->> 0)::pg_catalog.uuid), (s.v ->> 1)::pg_catalog.int8 from (
-  select s.id::pg_catalog.uuid as key, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s
-   where s.kind = 'p' and (s.class = 'n' or s.class = 'f' and s.l_deleted) and s.n between $1 and $2 order by s.id offset 0) s;
+select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 2 then x.v else syncline.misfit(x.v, 2) end as v from (
+  select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.kind = 'p' and (s.class = 'n' or s.class = 'f' and s.l_deleted) and s.n between $1 and $2 order by s.id offset 0) x) s;
 
 select s.n from pg_temp.syncline_stage s join "public"."city" t on t."id" = s.id::pg_catalog.uuid
  where s.class in ('n', 'f') and s.kind = 'p' and s.n between $1 and $2 and not coalesce((("t"."people" < $3::int8) is true), false);
@@ -725,8 +924,11 @@ select $1, $2, s.id, $3, coalesce(s.in_origin, s.origin), coalesce(s.in_clock, s
   from pg_temp.syncline_stage s
   join unnest(string_to_array($6, e'\n')) with ordinality l(line, n) on l.n = s.n
  -- What was refused is not kept here, unless it waited already: then the reason is another now.
- where s.class in ('w', 'b', 'q') or s.class = 'o' and exists (
-   select from syncline.quarantine e where e.peer_id = $7 and e.resource_id = $8 and e.record_id = s.id)
+ -- Nor a version that a person here has given up.
+ where (s.class in ('w', 'b', 'q') or s.class = 'o' and exists (
+   select from syncline.quarantine e where e.peer_id = $7 and e.resource_id = $8 and e.record_id = s.id))
+   and not exists (select from syncline.discard d where d.peer_id = $9 and d.resource_id = $10 and d.record_id = s.id
+     and d.origin = coalesce(s.in_origin, s.origin) and d.clock >= coalesce(s.in_clock, s.clock, 0))
 on conflict (peer_id, resource_id, record_id) do update set
   via = excluded.via, origin = excluded.origin, clock = excluded.clock, run_id = excluded.run_id, line = excluded.line, header = excluded.header,
   code = excluded.code, reason = excluded.reason, waits_resource_id = excluded.waits_resource_id, waits_record_id = excluded.waits_record_id,
@@ -738,12 +940,17 @@ update pg_temp.syncline_stage s set class = 'o', code = 'SYNC_RECORD_OUTSIDE_GRA
  where s.class in ('f', 'c', 'u') and t."id" = s.id::pg_catalog.uuid
    and not coalesce((("t"."people" < $1::int8) is true), false);
 
-select s.n, s.id, s.kind::text, s.class::text, s.clock, (select o.origin from syncline.site o where o.id = s.origin) as origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.seen) e join syncline.site o on o.id = e.key::int4) as seen,
-       s.l_clock, (select o.origin from syncline.site o where o.id = s.l_origin) as l_origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.l_seen) e join syncline.site o on o.id = e.key::int4) as l_seen, s.l_deleted,
+select s.n, s.id, s.kind::text, s.class::text, s.clock, (select o.origin from syncline.site o where o.id = s.origin) as origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.seen) e join syncline.site o on o.id = e.key::int4) as seen, s.fields,
+       s.l_clock, (select o.origin from syncline.site o where o.id = s.l_origin) as l_origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.l_seen) e join syncline.site o on o.id = e.key::int4) as l_seen, r.fields as l_fields, s.l_deleted,
+       case when s.fields is null and r.fields is null then null else (select jsonb_object_agg(o.id, o.origin) from syncline.site o where o.id in (
+         select syncline.field_origins(s.fields) union select syncline.field_origins(r.fields))) end as sites,
        case when s.l_deleted then s.kind = 'd' when s.kind = 'd' then false when s.class = 'u' then t."people" is not distinct from ((s.v ->> 0)::pg_catalog.int8) else t."people"::text is not distinct from ((s.v ->> 0)::pg_catalog.int8)::text end as equal,
+       null::bool[] as alike,
        case when s.l_deleted then null else json_build_array(t."people"::text)::text end as ours, nullif(s.payload, '') as theirs,
        (extract(epoch from clock_timestamp()) * 1000000)::int8 as now_us
   from (select x.*, nullif(x.payload, '')::jsonb as v from pg_temp.syncline_stage x where x.class in ('c', 'u') and x.n > $1 order by x.n limit $2) s
+  join lateral (
+    select r.fields from syncline.record r where r.resource_id = 2 and r.record_id = s.id offset 0) r on true
   left join "public"."city" t on t."id" = s.id::pg_catalog.uuid
  order by s.n;
 
@@ -759,20 +966,21 @@ delete from syncline.quarantine where ctid = any (array(
 -- try quarantine again
 
 select q.id, p.name as peer, r.name as resource, q.record_id as "recordId", q.via, q.code, q.reason, w.name as "waitsResource", q.waits_record_id as "waitsId",
-       q.attempts, q.first_at as "firstAt", q.last_at as "lastAt", q.retry_at as "retryAt", q.line, q.header
+       q.attempts, q.first_at as "firstAt", q.last_at as "lastAt", q.retry_at as "retryAt", 0 as dependants, q.line, q.header
   from syncline.quarantine q join syncline.peer p on p.id = q.peer_id join syncline.resource r on r.id = q.resource_id
   left join syncline.resource w on w.id = q.waits_resource_id
   where q.id > $1::int8 and not p.paused and (
       q.retry_at <= now() or q.code = 'SYNC_RECORD_STILL_REFERENCED'
+      or q.code = 'SYNC_RECORD_IN_USE' and ($2::int8 is null or q.run_id is distinct from $3::int8)
       or exists (select from syncline.record p where p.resource_id = q.waits_resource_id and p.record_id = q.waits_record_id and not p.deleted))
-    order by q.id limit $2;
+    order by q.id limit $4;
 
 -- compare
 
 with hashed as (
   select record_id, hash, ntile($1::int4) over (order by record_id) as bucket from (
-select r.record_id, hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock, r.deleted), 0)::numeric as hash
+select r.record_id, hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock), 0) as hash
   from syncline.record r join syncline.site o on o.id = r.origin
- where r.resource_id = $2   ) records
+ where r.resource_id = $2 and not r.deleted    ) records
 )
 select max(record_id) as last, count(*)::int as count, sum(hash)::text as sum from hashed group by bucket order by bucket;

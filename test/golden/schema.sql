@@ -2,6 +2,12 @@
 
 CREATE SCHEMA syncline;
 
+CREATE FUNCTION syncline.field_origins(fields jsonb) RETURNS SETOF integer
+    LANGUAGE sql IMMUTABLE
+    AS $$
+      select distinct e.key::int4 from jsonb_each(fields) f, jsonb_each(f.value) p, jsonb_each(p.value) e
+    $$;
+
 CREATE FUNCTION syncline.join_seen(origin integer, a jsonb, a_origin integer, a_clock bigint, b jsonb, b_origin integer, b_clock bigint) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -12,6 +18,27 @@ CREATE FUNCTION syncline.join_seen(origin integer, a jsonb, a_origin integer, a_
           union all select a_origin::text, a_clock union all select b_origin::text, b_clock
         ) every_dot where site <> origin::text group by site
       ) highest
+    $$;
+
+CREATE FUNCTION syncline.map_fields(fields jsonb, origins integer[]) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    AS $$
+      select jsonb_object_agg(f.key, (
+        select jsonb_object_agg(p.key, (
+          select jsonb_object_agg(origins[e.key::int4 + 1]::text, e.value) from jsonb_each(p.value) e))
+          from jsonb_each(f.value) p))
+        from jsonb_each(fields) f
+    $$;
+
+COMMENT ON FUNCTION syncline.map_fields(fields jsonb, origins integer[]) IS 'The origins in the writes behind fields, from places in a list to its members.';
+
+CREATE FUNCTION syncline.misfit(given jsonb, columns integer) RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+    begin
+      raise exception using errcode = '22023',
+        message = format('the record has %s values where the batch announces %s columns', jsonb_array_length(given), columns);
+    end
     $$;
 
 CREATE FUNCTION syncline.next_clock(origin integer, clock bigint, seen jsonb, me integer, now_us bigint) RETURNS bigint
@@ -28,6 +55,36 @@ CREATE FUNCTION syncline.next_clock(origin integer, clock bigint, seen jsonb, me
       end
     $$;
 
+CREATE FUNCTION syncline.next_fields(fields jsonb, origin integer, clock bigint, me integer, now bigint, changed jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+    declare
+      rest jsonb := coalesce(fields -> '*', jsonb_build_object('dots', jsonb_build_object(origin::text, clock)));
+      plain jsonb := jsonb_build_object('dots', jsonb_build_object(me::text, now));
+      made jsonb := jsonb_build_object('*', rest) || coalesce(fields, '{}');
+      field text;
+      delta text;
+      mark jsonb;
+    begin
+      for field, delta in select * from jsonb_each_text(changed) loop
+        mark := coalesce(fields -> field, rest);
+        if delta is null or mark ? 'values' then
+          mark := plain;
+        elsif mark ? 'base' then
+          mark := mark || jsonb_build_object(
+            'dots', mark -> 'dots' || jsonb_build_object(me::text, now),
+            'sums', mark -> 'sums' || jsonb_build_object(me::text, (coalesce((mark -> 'sums' ->> me::text)::numeric, 0) + delta::numeric)::text));
+        elsif (select count(*) from jsonb_object_keys(mark -> 'dots')) = 1 then
+          mark := jsonb_build_object('base', mark -> 'dots', 'dots', jsonb_build_object(me::text, now), 'sums', jsonb_build_object(me::text, delta));
+        else
+          mark := plain;
+        end if;
+        made := made || jsonb_build_object(field, mark);
+      end loop;
+      return made;
+    end
+    $$;
+
 CREATE FUNCTION syncline.next_seen(origin integer, clock bigint, seen jsonb, me integer) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -37,6 +94,175 @@ CREATE FUNCTION syncline.next_seen(origin integer, clock bigint, seen jsonb, me 
         else (seen || jsonb_build_object(origin::text, clock)) - me::text
       end
     $$;
+
+CREATE FUNCTION syncline.place_fields(fields jsonb, origins integer[]) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    AS $$
+      select jsonb_object_agg(f.key, (
+        select jsonb_object_agg(p.key, (
+          select jsonb_object_agg((array_position(origins, e.key::int4) - 1)::text, e.value) from jsonb_each(p.value) e))
+          from jsonb_each(f.value) p))
+        from jsonb_each(fields) f
+    $$;
+
+COMMENT ON FUNCTION syncline.place_fields(fields jsonb, origins integer[]) IS 'The other way round: from members of the list to their places.';
+
+CREATE FUNCTION syncline.uncount() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+    begin
+      update syncline.digest d set living = d.living - o.records, sum = d.sum - o.sum
+        from (select resource_id, count(*) as records, sum(counted) as sum from old_rows where counted is not null group by 1) o
+       where d.resource_id = o.resource_id;
+      return null;
+    end
+    $$;
+
+CREATE FUNCTION syncline.whole_digest(resource integer, OUT records bigint, OUT sum numeric, OUT head text, OUT behind bigint) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+    declare
+      last text := repeat(chr(1114111), 4);
+    begin
+      select d.living + coalesce(b.records, 0), d.sum + coalesce(b.sum, 0), coalesce(b.behind, 0),
+             (select r.xact::text from syncline.record r where r.resource_id = resource order by r.xact desc, r.record_id desc limit 1)
+        into records, sum, behind, head
+        from syncline.digest d left join lateral (
+          select sum(g.behind) as behind, sum(g.records) as records, sum(g.sum) as sum
+            from (select array(select w from unnest(d.whole) w order by w) as whole) w
+            cross join lateral (
+              select coalesce(g.low, d.folded) as low, case when g.low is null then d.folded_id else last end collate "C" as low_id, g.high
+                from unnest(array_prepend(null::xid8, w.whole), array_append(w.whole, '18446744073709551615'::xid8)) as g(low, high) offset 0
+            ) gap
+            cross join lateral (
+              select count(*) as behind, count(*) filter (where not r.deleted) - count(r.counted) as records,
+                     coalesce(sum(case when r.deleted then null else hashtextextended(concat_ws(e'
+', r.record_id, o.origin, r.clock), 0) end), 0)
+                       - coalesce(sum(r.counted), 0) as sum
+                from syncline.record r join syncline.site o on o.id = r.origin
+               where r.resource_id = resource and (r.xact, r.record_id) > (gap.low, gap.low_id) and r.xact < gap.high
+            ) g
+        ) b on true
+       where d.resource_id = resource;
+    end
+    $$;
+
+CREATE TABLE syncline.agreement (
+    peer_id integer NOT NULL,
+    resource_id integer NOT NULL,
+    verdict text NOT NULL,
+    reason text,
+    compared_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    records bigint,
+    differing integer,
+    agreed_at timestamp with time zone,
+    agreed_records bigint,
+    head text,
+    scope text DEFAULT ''::text NOT NULL,
+    took_ms real DEFAULT 0 NOT NULL,
+    CONSTRAINT agreement_verdict_check CHECK ((verdict = ANY (ARRAY['equal'::text, 'waiting'::text, 'different'::text, 'unknown'::text])))
+);
+
+COMMENT ON TABLE syncline.agreement IS 'What the last comparison with a peer found, and when both sites were last found equal.';
+
+CREATE TABLE syncline.alarm (
+    id bigint NOT NULL,
+    code text NOT NULL,
+    level text NOT NULL,
+    peer text DEFAULT ''::text NOT NULL,
+    resource text DEFAULT ''::text NOT NULL,
+    text text NOT NULL,
+    mend text NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended timestamp with time zone,
+    CONSTRAINT alarm_level_check CHECK ((level = ANY (ARRAY['info'::text, 'warning'::text, 'critical'::text])))
+);
+
+COMMENT ON TABLE syncline.alarm IS 'Episodes: from when a rule of the stall detector began to hold until it no longer did.';
+
+ALTER TABLE syncline.alarm ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.alarm_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.alarm_notice (
+    id bigint NOT NULL,
+    alarm_id bigint NOT NULL,
+    moment text NOT NULL,
+    channel text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    next_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    sent_at timestamp with time zone,
+    given_up boolean DEFAULT false NOT NULL,
+    error text,
+    CONSTRAINT alarm_notice_channel_check CHECK ((channel = ANY (ARRAY['mail'::text, 'webhook'::text]))),
+    CONSTRAINT alarm_notice_moment_check CHECK ((moment = ANY (ARRAY['begin'::text, 'end'::text])))
+);
+
+COMMENT ON TABLE syncline.alarm_notice IS 'What is to be told of an episode, once at its begin and once at its end, by each channel.';
+
+ALTER TABLE syncline.alarm_notice ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.alarm_notice_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.brake (
+    id bigint NOT NULL,
+    token text NOT NULL COLLATE pg_catalog."C",
+    peer_id integer NOT NULL,
+    resource_id integer,
+    direction text NOT NULL,
+    rules text[] NOT NULL,
+    reason text NOT NULL,
+    facts jsonb NOT NULL,
+    run_id bigint,
+    opened_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    times integer DEFAULT 1 NOT NULL,
+    released_at timestamp with time zone,
+    released_by text,
+    comment text,
+    used_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    ending text,
+    CONSTRAINT brake_direction_check CHECK ((direction = ANY (ARRAY['pull'::text, 'push'::text, 'receive'::text, 'peer'::text]))),
+    CONSTRAINT brake_ending_check CHECK ((ending = ANY (ARRAY['used'::text, 'changed'::text, 'cleared'::text, 'expired'::text])))
+);
+
+COMMENT ON TABLE syncline.brake IS 'Runs that were stopped before they wrote, and who let them go on. One open entry for a peer, a resource and a direction.';
+
+COMMENT ON COLUMN syncline.brake.used_at IS 'When what was released first went on.';
+
+ALTER TABLE syncline.brake ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.brake_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.brake_meter (
+    peer_id integer NOT NULL,
+    resource_id integer NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    deletes bigint DEFAULT 0 NOT NULL,
+    changes bigint DEFAULT 0 NOT NULL
+);
+
+COMMENT ON TABLE syncline.brake_meter IS 'What a peer that pushes has deleted and changed here since an instant: its batches count together.';
 
 CREATE TABLE syncline.checkpoint (
     peer_id integer NOT NULL,
@@ -55,10 +281,13 @@ CREATE TABLE syncline.conflict (
     resource_id integer NOT NULL,
     record_id text NOT NULL COLLATE pg_catalog."C",
     run_id bigint,
+    base jsonb,
+    base_version jsonb,
     ours jsonb,
     ours_version jsonb NOT NULL,
     theirs jsonb,
     theirs_version jsonb NOT NULL,
+    fields text[],
     header jsonb NOT NULL,
     line text NOT NULL,
     opened_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -69,8 +298,82 @@ CREATE TABLE syncline.conflict (
     comment text
 );
 
+COMMENT ON COLUMN syncline.conflict.fields IS 'The fields that need a person; null for all that differ.';
+
 ALTER TABLE syncline.conflict ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME syncline.conflict_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.digest (
+    resource_id integer NOT NULL,
+    living bigint DEFAULT 0 NOT NULL,
+    sum numeric DEFAULT 0 NOT NULL,
+    folded xid8 DEFAULT '0'::xid8 NOT NULL,
+    folded_id text DEFAULT ''::text NOT NULL COLLATE pg_catalog."C",
+    whole xid8[] DEFAULT '{}'::xid8[] NOT NULL
+);
+
+COMMENT ON TABLE syncline.digest IS 'For each resource the number of living records and the sum of their hashes, as far as syncline.record.counted says. Records behind the place (folded, folded_id) in the change order may have changed since, those of the transactions in whole excepted.';
+
+CREATE TABLE syncline.discard (
+    id bigint NOT NULL,
+    peer_id integer NOT NULL,
+    resource_id integer NOT NULL,
+    record_id text NOT NULL COLLATE pg_catalog."C",
+    origin integer NOT NULL,
+    clock bigint NOT NULL,
+    code text NOT NULL,
+    reason text NOT NULL,
+    decided_by text NOT NULL,
+    because text,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE syncline.discard IS 'Records of peers that a person here gave up while they waited, by version: a later version comes like any other.';
+
+ALTER TABLE syncline.discard ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.discard_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.elsewhere (
+    id bigint NOT NULL,
+    peer_id integer NOT NULL,
+    resource_id integer NOT NULL,
+    record_id text NOT NULL COLLATE pg_catalog."C",
+    outcome text NOT NULL,
+    origin text,
+    clock bigint,
+    code text NOT NULL,
+    reason text NOT NULL,
+    waits_resource text,
+    waits_id text,
+    dependants integer DEFAULT 0 NOT NULL,
+    attempts integer DEFAULT 1 NOT NULL,
+    first_at timestamp with time zone DEFAULT now() NOT NULL,
+    last_at timestamp with time zone DEFAULT now() NOT NULL,
+    retry_at timestamp with time zone,
+    decided_by text,
+    because text,
+    terms text,
+    CONSTRAINT elsewhere_outcome_check CHECK ((outcome = ANY (ARRAY['quarantined'::text, 'refused'::text, 'discarded'::text])))
+);
+
+COMMENT ON TABLE syncline.elsewhere IS 'What waits, was refused or was given up at peers of what this site sent them, as they told.';
+
+COMMENT ON COLUMN syncline.elsewhere.terms IS 'Mark of what the peer let us write when it refused; when that changes, the record is offered again.';
+
+ALTER TABLE syncline.elsewhere ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.elsewhere_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -89,10 +392,26 @@ CREATE TABLE syncline.history (
     clock bigint NOT NULL,
     seen jsonb,
     deleted boolean NOT NULL,
-    data json
+    data json,
+    refs jsonb,
+    xact xid8,
+    source integer,
+    by_origin integer,
+    by_clock bigint,
+    rule text
 );
 
 COMMENT ON TABLE syncline.history IS 'Values that were overwritten, deleted or lost a conflict here, with the run that did it.';
+
+COMMENT ON COLUMN syncline.history.refs IS 'Record ids behind the references of data, where these are numbers of this database.';
+
+COMMENT ON COLUMN syncline.history.xact IS 'The transaction that wrote this version here, by which its run is found; null after a new log.';
+
+COMMENT ON COLUMN syncline.history.source IS 'The site this version came from; null when it was made or settled here.';
+
+COMMENT ON COLUMN syncline.history.by_clock IS 'With by_origin the version that took its place.';
+
+COMMENT ON COLUMN syncline.history.rule IS 'The policy that decided, where the versions were concurrent.';
 
 ALTER TABLE syncline.history ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME syncline.history_id_seq
@@ -123,6 +442,16 @@ ALTER TABLE syncline.invitation ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE syncline.kept (
+    peer_id integer NOT NULL,
+    resource_id integer NOT NULL,
+    record_id text NOT NULL COLLATE pg_catalog."C",
+    origin integer NOT NULL,
+    clock bigint NOT NULL
+);
+
+COMMENT ON TABLE syncline.kept IS 'Records that left the filter of a link at the peer and were kept here; with another version than this one they count again.';
 
 CREATE TABLE syncline.log (
     id bigint NOT NULL,
@@ -175,6 +504,13 @@ CREATE TABLE syncline.parked (
 
 COMMENT ON TABLE syncline.parked IS 'Fields of a record that the local table has no column for; kept with the record, never dropped.';
 
+CREATE TABLE syncline.parked_field (
+    resource_id integer NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C"
+);
+
+COMMENT ON TABLE syncline.parked_field IS 'Names of the fields in syncline.parked, so that a batch need not look through all of it.';
+
 CREATE TABLE syncline.peer (
     id integer NOT NULL,
     name text NOT NULL,
@@ -195,7 +531,8 @@ CREATE TABLE syncline.peer (
     failures integer DEFAULT 0 NOT NULL,
     retry_at timestamp with time zone,
     revision integer DEFAULT 1 NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    paused_at timestamp with time zone
 );
 
 COMMENT ON COLUMN syncline.peer.token IS 'What this site shows at the peer, encrypted with the key of the data folder.';
@@ -208,6 +545,9 @@ CREATE TABLE syncline.peer_grant (
     columns text[],
     on_conflict text DEFAULT 'newer'::text NOT NULL,
     master uuid,
+    fields jsonb DEFAULT '{}'::jsonb NOT NULL,
+    max_deletes text,
+    max_changes text,
     CONSTRAINT peer_grant_direction_check CHECK ((direction = ANY (ARRAY['pull'::text, 'push'::text])))
 );
 
@@ -222,6 +562,25 @@ ALTER TABLE syncline.peer ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE syncline.peer_mark (
+    peer_id integer NOT NULL,
+    mark text NOT NULL COLLATE pg_catalog."C",
+    first_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    superseded_at timestamp with time zone
+);
+
+COMMENT ON TABLE syncline.peer_mark IS 'Marks that a peer has shown, the current one and those before it.';
+
+CREATE TABLE syncline.peer_schema (
+    peer_id integer NOT NULL,
+    resource text NOT NULL,
+    fingerprint text NOT NULL,
+    columns jsonb NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE syncline.peer_schema IS 'The columns of resources at peers, as they last told.';
+
 CREATE TABLE syncline.pending_ref (
     resource_id integer NOT NULL,
     record_id text NOT NULL COLLATE pg_catalog."C",
@@ -231,6 +590,28 @@ CREATE TABLE syncline.pending_ref (
 );
 
 COMMENT ON TABLE syncline.pending_ref IS 'References inside cycles whose target is not here yet; the column is null until it arrives.';
+
+CREATE TABLE syncline.purge (
+    resource_id integer NOT NULL,
+    steps bigint DEFAULT 0 NOT NULL,
+    xact xid8 NOT NULL,
+    record_id text NOT NULL COLLATE pg_catalog."C"
+);
+
+COMMENT ON TABLE syncline.purge IS 'For each resource, how often tombstones were purged and the last position among them.';
+
+CREATE TABLE syncline.purged (
+    id_hash bigint NOT NULL,
+    clock bigint NOT NULL,
+    xact xid8 NOT NULL,
+    resource_id integer NOT NULL,
+    origin integer NOT NULL,
+    seen jsonb
+);
+
+COMMENT ON TABLE syncline.purged IS 'What is left of a purged tombstone: a hash of the record id, and the version of the deletion. Enough to know the record again.';
+
+COMMENT ON COLUMN syncline.purged.xact IS 'Where the tombstone stood in the change order: peers that had not come so far ask for it by this.';
 
 CREATE TABLE syncline.quarantine (
     id bigint NOT NULL,
@@ -251,10 +632,13 @@ CREATE TABLE syncline.quarantine (
     first_at timestamp with time zone DEFAULT now() NOT NULL,
     last_at timestamp with time zone DEFAULT now() NOT NULL,
     retry_at timestamp with time zone,
+    asked_at timestamp with time zone,
     CONSTRAINT quarantine_via_check CHECK ((via = ANY (ARRAY['pull'::text, 'push'::text])))
 );
 
 COMMENT ON TABLE syncline.quarantine IS 'Records of peers that could not be applied, each alone, with the reason and what it waits for.';
+
+COMMENT ON COLUMN syncline.quarantine.asked_at IS 'When the record that it waits for was last asked for by id.';
 
 ALTER TABLE syncline.quarantine ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME syncline.quarantine_id_seq
@@ -268,21 +652,30 @@ ALTER TABLE syncline.quarantine ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
 CREATE TABLE syncline.record (
     xact xid8 NOT NULL,
     clock bigint NOT NULL,
+    born xid8 DEFAULT pg_current_xact_id(),
     resource_id integer NOT NULL,
     origin integer NOT NULL,
     source integer,
     deleted boolean DEFAULT false NOT NULL,
     record_id text NOT NULL COLLATE pg_catalog."C",
-    seen jsonb
+    seen jsonb,
+    fields jsonb,
+    counted bigint
 );
 
 COMMENT ON TABLE syncline.record IS 'One row for every record of every attached resource, living or deleted: version store, tombstone store and change feed at once.';
 
 COMMENT ON COLUMN syncline.record.xact IS 'The transaction that wrote this version here. With record_id it is the position in the change order.';
 
+COMMENT ON COLUMN syncline.record.born IS 'The transaction that first brought the record here, by which an undo finds what a run brought new; null after a new log.';
+
 COMMENT ON COLUMN syncline.record.source IS 'The site this version came from; null when it was made here or settled here.';
 
 COMMENT ON COLUMN syncline.record.seen IS 'Highest clock seen of every other origin; null means none.';
+
+COMMENT ON COLUMN syncline.record.fields IS 'The writes behind single fields, by column; * for the others. Null: the version wrote every field.';
+
+COMMENT ON COLUMN syncline.record.counted IS 'What this record added to the sum of its resource in syncline.digest when it was last looked at; null when it is not in the sum.';
 
 CREATE TABLE syncline.resource (
     id integer NOT NULL,
@@ -298,10 +691,13 @@ CREATE TABLE syncline.resource (
     added_uuid boolean DEFAULT false NOT NULL,
     registered_after text,
     ready boolean DEFAULT false NOT NULL,
+    marks jsonb,
     attached_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
 COMMENT ON COLUMN syncline.resource.registered_after IS 'Last key registered while existing rows are being registered; null before and after.';
+
+COMMENT ON COLUMN syncline.resource.marks IS 'What the triggers keep of single fields: null where nothing merges, else the columns that are counted.';
 
 ALTER TABLE syncline.resource ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME syncline.resource_id_seq
@@ -330,6 +726,22 @@ CREATE TABLE syncline.run (
 
 COMMENT ON COLUMN syncline.run.alive_at IS 'When the process that performs the run last said so; one that stays silent was killed.';
 
+CREATE TABLE syncline.run_batch (
+    run_id bigint NOT NULL,
+    xact xid8,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    resource_id integer NOT NULL,
+    source integer,
+    inserted integer NOT NULL,
+    changed integer NOT NULL
+);
+
+COMMENT ON TABLE syncline.run_batch IS 'One row for each batch that a run applied. Records that it brought new are those whose row was born in its transaction: a baseline costs no history.';
+
+COMMENT ON COLUMN syncline.run_batch.xact IS 'The transaction of the batch; null after a new log, as transaction ids of another cluster mean nothing.';
+
+COMMENT ON COLUMN syncline.run_batch.changed IS 'Records that were replaced, deleted or removed; each has a row in history as long as that is kept.';
+
 ALTER TABLE syncline.run ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME syncline.run_id_seq
     START WITH 1
@@ -349,10 +761,13 @@ CREATE TABLE syncline.self (
     public_key text NOT NULL,
     private_key bytea NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    mark text DEFAULT ''::text NOT NULL,
     CONSTRAINT self_one_check CHECK (one)
 );
 
 COMMENT ON COLUMN syncline.self.log_seen IS 'What identifies the cluster, database and timeline that log_id belongs to; a difference mints a new log_id.';
+
+COMMENT ON COLUMN syncline.self.mark IS 'Made anew at every start and never shown again once it was replaced: a peer that meets a former one has met a copy.';
 
 CREATE TABLE syncline.setting (
     name text NOT NULL,
@@ -395,16 +810,28 @@ CREATE TABLE syncline.task (
     columns text[],
     on_conflict text DEFAULT 'newer'::text NOT NULL,
     master uuid,
+    fields jsonb DEFAULT '{}'::jsonb NOT NULL,
     on_left text DEFAULT 'keep'::text NOT NULL,
     schedule text,
     enabled boolean DEFAULT true NOT NULL,
     revision integer DEFAULT 1 NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    max_deletes text,
+    max_changes text,
+    empty_guard boolean DEFAULT true NOT NULL,
+    canary text COLLATE pg_catalog."C",
+    mapping jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT task_mode_check CHECK ((mode = ANY (ARRAY['pull'::text, 'push'::text, 'both'::text]))),
     CONSTRAINT task_on_left_check CHECK ((on_left = ANY (ARRAY['keep'::text, 'remove'::text])))
 );
 
 COMMENT ON COLUMN syncline.task.schedule IS 'cron:<5 or 6 fields>, every:<seconds>, live, or null for by hand only.';
+
+COMMENT ON COLUMN syncline.task.max_deletes IS 'Most records that one run deletes without a person: a number, a share, both, or none; null for the usual limit.';
+
+COMMENT ON COLUMN syncline.task.canary IS 'Id of a record that must live at the peer; without it a run does not begin to write.';
+
+COMMENT ON COLUMN syncline.task.mapping IS 'How columns here and at the peer belong together: rename, constant, omit.';
 
 ALTER TABLE syncline.task ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME syncline.task_id_seq
@@ -439,11 +866,47 @@ ALTER TABLE syncline.token ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+ALTER TABLE ONLY syncline.agreement
+    ADD CONSTRAINT agreement_pkey PRIMARY KEY (peer_id, resource_id);
+
+ALTER TABLE ONLY syncline.alarm_notice
+    ADD CONSTRAINT alarm_notice_alarm_id_moment_channel_key UNIQUE (alarm_id, moment, channel);
+
+ALTER TABLE ONLY syncline.alarm_notice
+    ADD CONSTRAINT alarm_notice_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.alarm
+    ADD CONSTRAINT alarm_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.brake_meter
+    ADD CONSTRAINT brake_meter_pkey PRIMARY KEY (peer_id, resource_id);
+
+ALTER TABLE ONLY syncline.brake
+    ADD CONSTRAINT brake_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.brake
+    ADD CONSTRAINT brake_token_key UNIQUE (token);
+
 ALTER TABLE ONLY syncline.checkpoint
     ADD CONSTRAINT checkpoint_pkey PRIMARY KEY (peer_id, resource_id, direction);
 
 ALTER TABLE ONLY syncline.conflict
     ADD CONSTRAINT conflict_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.digest
+    ADD CONSTRAINT digest_pkey PRIMARY KEY (resource_id);
+
+ALTER TABLE ONLY syncline.discard
+    ADD CONSTRAINT discard_peer_id_resource_id_record_id_key UNIQUE (peer_id, resource_id, record_id);
+
+ALTER TABLE ONLY syncline.discard
+    ADD CONSTRAINT discard_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.elsewhere
+    ADD CONSTRAINT elsewhere_peer_id_resource_id_record_id_key UNIQUE (peer_id, resource_id, record_id);
+
+ALTER TABLE ONLY syncline.elsewhere
+    ADD CONSTRAINT elsewhere_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY syncline.history
     ADD CONSTRAINT history_pkey PRIMARY KEY (id);
@@ -457,6 +920,9 @@ ALTER TABLE ONLY syncline.invitation
 ALTER TABLE ONLY syncline.invitation
     ADD CONSTRAINT invitation_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY syncline.kept
+    ADD CONSTRAINT kept_pkey PRIMARY KEY (peer_id, resource_id, record_id);
+
 ALTER TABLE ONLY syncline.log
     ADD CONSTRAINT log_pkey PRIMARY KEY (id);
 
@@ -466,11 +932,17 @@ ALTER TABLE ONLY syncline.migration_lock
 ALTER TABLE ONLY syncline.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY syncline.parked_field
+    ADD CONSTRAINT parked_field_pkey PRIMARY KEY (resource_id, name);
+
 ALTER TABLE ONLY syncline.parked
     ADD CONSTRAINT parked_pkey PRIMARY KEY (resource_id, record_id);
 
 ALTER TABLE ONLY syncline.peer_grant
     ADD CONSTRAINT peer_grant_pkey PRIMARY KEY (peer_id, resource_id, direction);
+
+ALTER TABLE ONLY syncline.peer_mark
+    ADD CONSTRAINT peer_mark_pkey PRIMARY KEY (peer_id, mark);
 
 ALTER TABLE ONLY syncline.peer
     ADD CONSTRAINT peer_name_key UNIQUE (name);
@@ -478,11 +950,20 @@ ALTER TABLE ONLY syncline.peer
 ALTER TABLE ONLY syncline.peer
     ADD CONSTRAINT peer_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY syncline.peer_schema
+    ADD CONSTRAINT peer_schema_pkey PRIMARY KEY (peer_id, resource);
+
 ALTER TABLE ONLY syncline.peer
     ADD CONSTRAINT peer_uuid_key UNIQUE (uuid);
 
 ALTER TABLE ONLY syncline.pending_ref
     ADD CONSTRAINT pending_ref_pkey PRIMARY KEY (resource_id, record_id, column_name);
+
+ALTER TABLE ONLY syncline.purge
+    ADD CONSTRAINT purge_pkey PRIMARY KEY (resource_id);
+
+ALTER TABLE ONLY syncline.purged
+    ADD CONSTRAINT purged_pkey PRIMARY KEY (resource_id, id_hash);
 
 ALTER TABLE ONLY syncline.quarantine
     ADD CONSTRAINT quarantine_peer_id_resource_id_record_id_key UNIQUE (peer_id, resource_id, record_id);
@@ -532,11 +1013,21 @@ ALTER TABLE ONLY syncline.token
 ALTER TABLE ONLY syncline.token
     ADD CONSTRAINT token_pkey PRIMARY KEY (id);
 
-CREATE UNIQUE INDEX conflict_open ON syncline.conflict USING btree (resource_id, record_id) WHERE (resolved_at IS NULL);
+CREATE INDEX alarm_ended ON syncline.alarm USING btree (ended);
+
+CREATE INDEX alarm_notice_open ON syncline.alarm_notice USING btree (id) WHERE ((sent_at IS NULL) AND (NOT given_up));
+
+CREATE UNIQUE INDEX alarm_open ON syncline.alarm USING btree (code, peer, resource) WHERE (ended IS NULL);
+
+CREATE UNIQUE INDEX brake_open ON syncline.brake USING btree (peer_id, COALESCE(resource_id, 0), direction) WHERE (ended_at IS NULL);
+
+CREATE INDEX conflict_open ON syncline.conflict USING btree (resource_id, record_id) WHERE (resolved_at IS NULL);
 
 CREATE INDEX history_at ON syncline.history USING btree (at);
 
 CREATE INDEX history_record ON syncline.history USING btree (resource_id, record_id, id);
+
+CREATE INDEX history_run ON syncline.history USING btree (run_id) WHERE (run_id IS NOT NULL);
 
 CREATE INDEX log_at ON syncline.log USING btree (at);
 
@@ -554,9 +1045,40 @@ CREATE INDEX quarantine_waits ON syncline.quarantine USING btree (waits_resource
 
 CREATE INDEX record_feed ON syncline.record USING btree (resource_id, xact, record_id);
 
+CREATE INDEX record_tombstones ON syncline.record USING btree (resource_id, xact, record_id) WHERE deleted;
+
+CREATE INDEX run_batch_run ON syncline.run_batch USING btree (run_id);
+
+CREATE INDEX run_batch_xact ON syncline.run_batch USING btree (xact);
+
 CREATE INDEX run_open ON syncline.run USING btree (id) WHERE (finished_at IS NULL);
 
 CREATE INDEX run_peer ON syncline.run USING btree (peer_id, id DESC);
+
+CREATE TRIGGER uncount AFTER DELETE ON syncline.record REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION syncline.uncount();
+
+ALTER TABLE syncline.record ENABLE ALWAYS TRIGGER uncount;
+
+ALTER TABLE ONLY syncline.agreement
+    ADD CONSTRAINT agreement_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.agreement
+    ADD CONSTRAINT agreement_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.alarm_notice
+    ADD CONSTRAINT alarm_notice_alarm_id_fkey FOREIGN KEY (alarm_id) REFERENCES syncline.alarm(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.brake_meter
+    ADD CONSTRAINT brake_meter_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.brake_meter
+    ADD CONSTRAINT brake_meter_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.brake
+    ADD CONSTRAINT brake_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.brake
+    ADD CONSTRAINT brake_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY syncline.checkpoint
     ADD CONSTRAINT checkpoint_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
@@ -570,8 +1092,32 @@ ALTER TABLE ONLY syncline.conflict
 ALTER TABLE ONLY syncline.conflict
     ADD CONSTRAINT conflict_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY syncline.digest
+    ADD CONSTRAINT digest_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.discard
+    ADD CONSTRAINT discard_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.discard
+    ADD CONSTRAINT discard_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.elsewhere
+    ADD CONSTRAINT elsewhere_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.elsewhere
+    ADD CONSTRAINT elsewhere_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.kept
+    ADD CONSTRAINT kept_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.kept
+    ADD CONSTRAINT kept_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY syncline.log
     ADD CONSTRAINT log_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY syncline.parked_field
+    ADD CONSTRAINT parked_field_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY syncline.parked
     ADD CONSTRAINT parked_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
@@ -582,6 +1128,12 @@ ALTER TABLE ONLY syncline.peer_grant
 ALTER TABLE ONLY syncline.peer_grant
     ADD CONSTRAINT peer_grant_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY syncline.peer_mark
+    ADD CONSTRAINT peer_mark_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.peer_schema
+    ADD CONSTRAINT peer_schema_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY syncline.peer
     ADD CONSTRAINT peer_site_id_fkey FOREIGN KEY (site_id) REFERENCES syncline.site(id);
 
@@ -590,6 +1142,12 @@ ALTER TABLE ONLY syncline.pending_ref
 
 ALTER TABLE ONLY syncline.pending_ref
     ADD CONSTRAINT pending_ref_target_resource_id_fkey FOREIGN KEY (target_resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.purge
+    ADD CONSTRAINT purge_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.purged
+    ADD CONSTRAINT purged_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY syncline.quarantine
     ADD CONSTRAINT quarantine_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;

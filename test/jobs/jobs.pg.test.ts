@@ -349,7 +349,15 @@ t.test('a round of housekeeping closes dead runs, tells of what would go unseen 
   const told: object[] = []
   const tell = (event: object) => told.push(event)
   const events = { horizonOld: tell, captureBroken: tell, tombstonesPurged: tell }
-  const deps = { store, self: async () => self, limits: LIMITS, logDays: 90, historyDays: 90, tombstoneDays: 90, events }
+  const deps = {
+    store,
+    self: async () => self,
+    limits: LIMITS,
+    logDays: 90,
+    historyDays: 90,
+    tombstoneDays: 90,
+    events,
+  }
 
   const writer = await store.pool.connect()
   await writer.query('begin; insert into area values (gen_random_uuid())')
@@ -367,6 +375,10 @@ t.test('a round of housekeeping closes dead runs, tells of what would go unseen 
   await store.pool.query('insert into area values (gen_random_uuid()); delete from area')
   told.length = 0
   await keepHouse(deps, { prune: true, horizonOldSeconds: 300 })
-  t.match(told, [{ resource: 'city' }, { resource: 'area', count: Number }], 'a deletion that no peer waits for is purged')
+  t.match(
+    told,
+    [{ resource: 'city' }, { resource: 'area', count: Number }],
+    'a deletion that no peer waits for is purged',
+  )
   t.equal((await listLog(store.db)).items.length, 0)
 })

@@ -292,7 +292,10 @@ const verified = closed(
           }),
           differences: Type.Array(
             closed(
-              { id: Type.String(), what: text('missing, another version, other values or a row behind the triggers; and where.') },
+              {
+                id: Type.String(),
+                what: text('missing, another version, other values or a row behind the triggers; and where.'),
+              },
               { title: 'RecordDifference', description: 'A record that differs.' },
             ),
           ),
