@@ -659,6 +659,6 @@ t.test('a column that the application drops, renames or adds never makes its own
   }
   await t.rejects(serveAll(a, b, 'item'), { code: 'SYNC_RESOURCE_OUTDATED' }, 'the peer is told why it gets nothing')
   await attach(a.store, [{ table: 'item' }])
-  t.same(await checkResources(a.store.db), [{ resource: 'item', faults: [] }])
+  t.match(await checkResources(a.store.db), [{ resource: 'item', faults: [] }])
   t.ok((await serveAll(a, b, 'item')).ids.includes(id(1)))
 })
