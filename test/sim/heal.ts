@@ -21,7 +21,8 @@ import {
 } from './world.ts'
 
 const ROUNDS_MAX = 25
-const HELPS_MAX = 12
+const HELPS_MAX = 40
+const DECISIONS_MAX = 30
 const BELIEVED_MS = 300_000
 const DAY_MICROS = 86_400_000_000
 
@@ -101,11 +102,14 @@ async function syncUntilQuiet(world: World): Promise<number> {
 /** What waits for a person gets one. True when there was something to do. */
 async function helpOnce(world: World): Promise<boolean> {
   for (const site of world.sites) {
-    const said = await resolveOne(world, site, site.index)
-    if (said !== null) {
+    // All that stands on the desk of one site, before anybody hears of it.
+    let decided = 0
+    for (; decided < DECISIONS_MAX; decided++) {
+      const said = await resolveOne(world, site, site.index)
+      if (said === null) break
       world.tell(`  a person at ${site.name} decides: ${said}`)
-      return true
     }
+    if (decided > 0) return true
   }
   for (const site of world.sites) {
     for (const waiting of await waitingAt(site)) {

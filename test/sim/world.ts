@@ -341,20 +341,21 @@ export async function resolveOne(world: World, site: SimSite, n: number): Promis
   const conflict = (await conflictsAt(site)).find(({ open }) => open)
   if (conflict === undefined || site.program === null) return null
   const { resource, recordId: id, theirs, theirLabel, theyDeleted } = conflict
-  const choice = n % 2 === 0 ? 'ours' : 'theirs'
   const find = async () => (await recordsOf(site.app)).find((each) => each.resource === resource && each.id === id)
   const before = await find()
   const { store, runner } = site.program
-  start(world, site, `resolve ${resource} ${shorten(id)}`, async () => {
-    const { resolvedAt } = await resolveConflict(
-      store,
-      await runner.self(),
-      { id: conflict.id, choice, by: 'somebody' },
-      { ...LIMITS, batchRowsMax: 100 },
-    )
-    return `${choice} ${resolvedAt === null ? 'not done' : 'done'}`
-  })
-  await drain(world)
+  let done = false
+  // What the database refuses, such as a unique value of theirs that another row here has, is decided the other way.
+  for (const choice of n % 2 === 0 ? (['ours'] as const) : (['theirs', 'ours'] as const)) {
+    if (done) break
+    start(world, site, `resolve ${resource} ${shorten(id)}`, async () => {
+      const decision = { id: conflict.id, choice, by: 'somebody' }
+      await resolveConflict(store, await runner.self(), decision, { ...LIMITS, batchRowsMax: 100 })
+      done = true
+      return choice
+    })
+    await drain(world)
+  }
   const after = await find()
   if (after !== undefined && (after.origin !== before?.origin || after.clock !== before.clock)) {
     const other = {
