@@ -49,8 +49,8 @@ export type Proof = Agreement & {
   readonly tookMs: number
 }
 
-/** Records behind the counted place from which on a comparison first brings the sum up to date. */
-const BEHIND_MAX = 100_000
+/** Records behind the counted place from which on a comparison has the sum brought up to date beside it, before housekeeping does. */
+const BEHIND_MAX = 2_000
 /** A comparison that has to read every record gives up after this time. */
 const SCAN_MS = 15_000
 
@@ -60,7 +60,7 @@ export type Compared = Total & { readonly head: string | null }
 export async function totalOf(store: Store, scope: DigestScope): Promise<Compared> {
   if (scope.filter === undefined) {
     const digest = await wholeDigest(store.db, scope.resource.id)
-    if (digest.behind > BEHIND_MAX) await foldDigest(store.db, scope.resource.id)
+    if (digest.behind > BEHIND_MAX) foldBeside(store, scope.resource.id)
     return digest
   }
   const whole = { from: null, to: null }
@@ -70,6 +70,19 @@ export async function totalOf(store: Store, scope: DigestScope): Promise<Compare
     return digestOf(trx, scope, whole)
   })
   return { records: digests[0]?.count ?? 0, sum: digests[0]?.sum ?? '0', head }
+}
+
+const folding = new WeakMap<Store, Set<number>>()
+
+/** Nobody waits for it, and what goes wrong is left to housekeeping. */
+function foldBeside(store: Store, resourceId: number): void {
+  const busy = folding.get(store) ?? new Set()
+  folding.set(store, busy)
+  if (busy.has(resourceId)) return
+  busy.add(resourceId)
+  foldDigest(store.db, resourceId)
+    .catch(() => false)
+    .finally(() => busy.delete(resourceId))
 }
 
 /**
