@@ -101,16 +101,7 @@ async function syncUntilQuiet(world: World): Promise<number> {
 
 /** What waits for a person gets one. True when there was something to do. */
 async function helpOnce(world: World): Promise<boolean> {
-  for (const site of world.sites) {
-    // All that stands on the desk of one site, before anybody hears of it.
-    let decided = 0
-    for (; decided < DECISIONS_MAX; decided++) {
-      const said = await resolveOne(world, site, site.index)
-      if (said === null) break
-      world.tell(`  a person at ${site.name} decides: ${said}`)
-    }
-    if (decided > 0) return true
-  }
+  // First what the database refuses: a decision that cannot be written at the other site is none there.
   for (const site of world.sites) {
     for (const waiting of await waitingAt(site)) {
       const cure = await cureOf(site, waiting)
@@ -122,6 +113,16 @@ async function helpOnce(world: World): Promise<boolean> {
       await tomorrow(world)
       return true
     }
+  }
+  for (const site of world.sites) {
+    // All that stands on the desk of one site, before anybody hears of it.
+    let decided = 0
+    for (; decided < DECISIONS_MAX; decided++) {
+      const said = await resolveOne(world, site, site.index)
+      if (said === null) break
+      world.tell(`  a person at ${site.name} decides: ${said}`)
+    }
+    if (decided > 0) return true
   }
   const rest = await needs(world)
   if (rest !== '') throw new Finding(`stuck: ${rest}`)
