@@ -318,7 +318,10 @@ t.test('I5: a checkpoint counts only in the log and scope that it was made in', 
   for (const wrong of ['x', `${checkpoint}x`, 'AAAA'])
     await t.rejects(serve(wrong), { code: 'SYNC_CHECKPOINT_INVALID' })
   const { position, logId } = parseCheckpoint(checkpoint)
-  await t.rejects(serve(formatCheckpoint({ logId: `${logId.startsWith('x') ? 'y' : 'x'}${logId.slice(1)}`, position })), { code: 'SYNC_CHECKPOINT_GONE' })
+  await t.rejects(
+    serve(formatCheckpoint({ logId: `${logId.startsWith('x') ? 'y' : 'x'}${logId.slice(1)}`, position })),
+    { code: 'SYNC_CHECKPOINT_GONE' },
+  )
   const future = formatCheckpoint({ logId, position: { ...position, xact: String(BigInt(position.xact) + 100_000n) } })
   await t.rejects(serve(future), { code: 'SYNC_CHECKPOINT_GONE', message: /put back to an earlier state/ })
   t.not((await readSelf(a.store.db)).logId, logId, 'a checkpoint from the future begins a new log')
