@@ -49,6 +49,7 @@ const contexts = new AsyncLocalStorage<Context>()
 let parked: Parked[] = []
 let flights: Flight[] = []
 let connecting = 0
+let line: Promise<unknown> = Promise.resolve()
 let serial = 0
 let released = 0
 let lastActor = ''
@@ -128,8 +129,11 @@ export const machine = {
 
   async connecting<T>(work: () => Promise<T>): Promise<T> {
     connecting++
+    // One after the other: two at once would come back in either order.
+    const mine = line.then(work)
+    line = mine.catch(() => {})
     try {
-      return await work()
+      return await mine
     } finally {
       connecting--
     }
