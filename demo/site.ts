@@ -21,6 +21,7 @@ export type Site = {
   readonly logFile: string
   /** One request below /api/v1. Throws with what the site said when it did not succeed. */
   readonly call: <T>(method: string, path: string, body?: unknown) => Promise<T>
+  readonly change: (path: string, body: unknown) => Promise<void>
   /** A body of its own media type, such as NDJSON. */
   readonly send: <T>(path: string, type: string, body: string) => Promise<T>
   /** Lines of an answer in NDJSON, as they come. */
@@ -88,6 +89,12 @@ export async function startSite(home: string, name: string, signal: AbortSignal)
     const { body } = await open('GET', path, { accept: 'application/x-ndjson' })
     if (body !== null) yield* createInterface({ input: Readable.fromWeb(body) })
   }
+  /** Changes a thing as it is now: whoever changed it in between is not overruled. */
+  async function change(path: string, body: unknown): Promise<void> {
+    const now = await open('GET', path, {})
+    const headers = { 'content-type': 'application/json', 'if-match': now.headers.get('etag') ?? '*' }
+    await open('PATCH', path, headers, JSON.stringify(body))
+  }
   const json = (body: unknown) => (body === undefined ? [] : ['application/json', JSON.stringify(body)])
   return {
     name,
@@ -98,6 +105,7 @@ export async function startSite(home: string, name: string, signal: AbortSignal)
     logFile,
     call: (method, path, body) => request(method, path, ...json(body)),
     send: (path, type, body) => request('POST', path, type, body),
+    change,
     lines,
     stop,
     release: () => child.unref(),

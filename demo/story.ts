@@ -172,14 +172,21 @@ async function missingParent(hub: Site, field: Site): Promise<void> {
   const country = { id: countryId('XX'), data: { code: 'XX', name: 'A new country', continent: 'EU' } }
   const refs = { country: { resource: 'country', id: country.id } }
   const place = { id: stableId('place XX'), data: { name: 'Its first town', latitude: 0, longitude: 0 }, refs }
-  await step('A place arrives before its country', async (progress) => {
+  // A parent that is only late is fetched by its id. This one the field does not take for a while.
+  const { items: tasks } = await field.call<{ items: { id: string }[] }>('GET', '/tasks?resource=country')
+  const taking = (enabled: boolean) => field.change(`/tasks/${tasks[0]?.id}`, { enabled })
+  await step('A place arrives while countries are not taken', async (progress) => {
+    await taking(false)
     await write(hub, 'country', [country])
     await write(hub, 'place', [place])
     return syncStep(field, progress, { resources: ['place'], result: 'warning' })
   })
   const before = await field.call<Waiting>('GET', '/quarantine?resource=place')
   tell(`in quarantine at the field: ${before.items.map(({ reason }) => reason).join('; ')}`)
-  await step('Its country follows', (progress) => syncStep(field, progress, { resources: ['country'] }))
+  await step('Its country follows', async (progress) => {
+    await taking(true)
+    return syncStep(field, progress, { resources: ['country'] })
+  })
   const after = await field.call<Waiting>('GET', '/quarantine?resource=place')
   const here = await shown(field, place.id)
   tell(`"${here.data?.name}" was applied by itself; ${after.items.length} records in quarantine`)
