@@ -139,21 +139,16 @@ export const machine = {
     }
   },
 
-  /** Waits until nothing moves any more by itself. */
+  /** Waits until nothing moves any more by itself. What ended may have let go of a lock, so who waits is looked at again. */
   async settle(): Promise<void> {
-    for (const flight of flights.filter((each) => each.blocked && !each.done)) {
-      if (!(await control?.isBlocked(flight.pid))) flight.blocked = await landed(flight)
-    }
-    for (let calm = 0; calm < CALM_TURNS; ) {
-      const flying = flights.filter((each) => !each.blocked)
-      const before = serial
-      if (flying.length > 0 || connecting > 0) {
-        await waitFor(flying)
-        calm = 0
-        continue
+    for (let freed = true; freed; ) {
+      await calmDown()
+      freed = false
+      for (const flight of flights.filter((each) => each.blocked)) {
+        if (flight.done || (await control?.isBlocked(flight.pid)) === true) continue
+        await landed(flight)
+        freed = true
       }
-      await turn()
-      calm = serial === before && flights.every((each) => each.blocked) && connecting === 0 ? calm + 1 : 0
     }
   },
 
@@ -193,6 +188,20 @@ export const machine = {
   },
 }
 
+async function calmDown(): Promise<void> {
+  for (let calm = 0; calm < CALM_TURNS; ) {
+    const flying = flights.filter((each) => !each.blocked)
+    const before = serial
+    if (flying.length > 0 || connecting > 0) {
+      await waitFor(flying)
+      calm = 0
+      continue
+    }
+    await turn()
+    calm = serial === before && flights.every((each) => each.blocked) && connecting === 0 ? calm + 1 : 0
+  }
+}
+
 async function waitFor(flying: readonly Flight[]): Promise<void> {
   const since = performance.now()
   await Promise.race([...flying.map((each) => each.ended), pause(LOOK_AFTER_MS)])
@@ -203,10 +212,10 @@ async function waitFor(flying: readonly Flight[]): Promise<void> {
 }
 
 /** What was blocked and is so no longer ends soon. It stays marked, so that its answer waits for its turn. */
-async function landed(flight: Flight): Promise<true> {
+async function landed(flight: Flight): Promise<void> {
   for (;;) {
     await Promise.race([flight.ended, pause(LOOK_AFTER_MS)])
-    if (flight.done || (await control?.isBlocked(flight.pid)) === true) return true
+    if (flight.done || (await control?.isBlocked(flight.pid)) === true) return
   }
 }
 
