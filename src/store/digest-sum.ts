@@ -99,15 +99,19 @@ async function foldStep(trx: Transaction<Database>, resourceId: number): Promise
       ) s
     ), free as materialized (
       -- Whoever writes a record takes its lock; it will be behind the place again in any case.
-      select r.record_id from syncline.record r join page p on p.record_id = r.record_id and p.xact = r.xact
-       where r.resource_id = ${sql.lit(resourceId)} and p.counted is distinct from p.now for update of r skip locked
+      select p.n from page p cross join lateral (
+        select from syncline.record r where r.resource_id = ${sql.lit(resourceId)} and r.record_id = p.record_id and r.xact = p.xact
+        offset 0 for update skip locked
+      ) mine where p.counted is distinct from p.now
     ), held as (
-      select min(p.n) as n from page p where p.counted is distinct from p.now and p.record_id not in (select record_id from free)
+      select min(p.n) as n from page p where p.counted is distinct from p.now and p.n not in (select n from free)
     ), done as materialized (
       select p.* from page p, held where held.n is null or p.n < held.n
     ), counted as (
-      update syncline.record r set counted = p.now from done p
-       where r.resource_id = ${sql.lit(resourceId)} and r.record_id = p.record_id and p.counted is distinct from p.now
+      -- Each row is there and held: this finds it by its key, whatever is known of the table.
+      insert into syncline.record as r (resource_id, record_id, xact, origin, clock, born, counted)
+      select ${resourceId}, p.record_id, p.xact, 0, 0, null, p.now from done p where p.counted is distinct from p.now
+      on conflict (resource_id, record_id) do update set counted = excluded.counted
     ), last as (
       select xact, record_id as id from done order by n desc limit 1
     )

@@ -171,7 +171,7 @@ for (const ground of all) {
       const uuid = randomUUID()
       t.same(await redeemInvitation(db, secret, uuid.toUpperCase()), {
         name: 'field',
-        pull: [{ resource: 'place', filter: 'open', columns: null, onConflict: 'newer', master: null }],
+        pull: [{ resource: 'place', filter: 'open', columns: null, onConflict: 'newer', master: null, fields: {} }],
         push: [],
       })
       await t.rejects(redeemInvitation(db, secret, uuid), { code: 'SYNC_AUTH_PAIRING_INVALID' })
