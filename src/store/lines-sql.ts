@@ -91,8 +91,9 @@ const isWrapped = (object: string) => `(${object}) ? '$json' and (${object}) - '
 /** The document that stands as `wire` (of type `baseType`) in a payload; `parsed` is the same as jsonb. Null is none, unless there has to be one. */
 export function jsonFromWireSql(wire: string, parsed: string, baseType: string, notNull: boolean): string {
   const bare = baseType === 'json' ? `nullif(${wire}::text, 'null')::json` : `nullif(${wire}, 'null'::jsonb)`
-  return `case when jsonb_typeof(${parsed}) = 'object'
-    then case when ${isWrapped(parsed)} then ${wire} -> '$json' else ${wire} end else ${notNull ? wire : bare} end`
+  const plain = notNull ? wire : bare
+  return `case when ${parsed} ? '$json' then case when jsonb_typeof(${parsed}) <> 'object' then ${plain}
+    when ${isWrapped(parsed)} then ${wire} -> '$json' else ${wire} end else ${plain} end`
 }
 
 /** Local keys never travel: a reference is the record id of its target. Inside cycles it may still wait in pending_ref. */
