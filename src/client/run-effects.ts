@@ -94,6 +94,9 @@ export type PushState = {
 /** What was pulled from the place `after`. */
 type Fetched = { readonly pulled: Pulled; readonly after: string | null; readonly fetchMs: number }
 
+/** A batch of so many records is short. */
+const FIRST_ROWS = 2_000
+
 /** Performs one effect of the run machine and gives its answer. `finish` is the runner's own. */
 export async function perform(run: RunSession, effect: Exclude<Effect, { do: 'finish' }>): Promise<RunEvent> {
   switch (effect.do) {
@@ -126,10 +129,12 @@ async function pull(run: RunSession, { resource, after, weigh }: Extract<Effect,
     (run.resources.get(resource)?.references ?? []).map((each) => [each.column.name, each.resource]),
   )
   const began = performance.now()
-  const pulled = await fewerRows(run, `pull ${resource}`, run.limits.batchRowsMax, (limit) =>
-    retrying(run, run.signal, () =>
-      run.peer.client.pull({ resource, after, limit, filter, columns, refs, weigh, canary, signal: run.signal }),
-    ),
+  const pulled = await fewerRows(run, `pull ${resource}`, run.limits.batchRowsMax, (most) =>
+    retrying(run, run.signal, () => {
+      // The first batch of a first copy is short: applying begins sooner, and the next batch comes meanwhile.
+      const limit = weigh && after === null ? Math.max(Math.min(most, FIRST_ROWS), Math.ceil(most / 4)) : most
+      return run.peer.client.pull({ resource, after, limit, filter, columns, refs, weigh, canary, signal: run.signal })
+    }),
   )
   if (weigh) run.firsts.set(resource, { told: pulled.told, after })
   if (pulled.count === 0 && pulled.checkpoint === after && !pulled.more) return { type: 'pullEnded' }

@@ -1,4 +1,4 @@
-import { sql, type Transaction } from 'kysely'
+import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { type BatchReport, type LineBatch, SynclineError } from '../sync/index.ts'
 import type { ApplyContext } from './apply.ts'
 import { addedToSum, RECORD_HASH } from './digest-sum.ts'
@@ -98,13 +98,13 @@ async function writeLines(
   if (context.peer === null) throw new SynclineError('SYNC_INTERNAL', 'records written by hand are staged')
   const limit = sql`(extract(epoch from clock_timestamp()) * 1000000)::int8 + ${context.clockAheadMaxMicros}::int8`
   const written = writtenColumns(write)
+  const width = sql.lit(batch.columns.length)
   const names = [resource.keyColumn, ...written.map(({ column }) => column.name)].map((name) => sql.id(name))
   const values = written.map((each) => sql.raw(incomingSql(write, each)))
-  // Only columns of type json are read from the text itself.
-  const payload = write.columns.some(({ column }) => column.baseType.endsWith('json')) ? sql`payload` : sql`null::text`
+  const parsed = sql`(select id, payload, payload::jsonb as v from line offset 0)`
   const { rows } = await sql<{ versions: number; living: number; plain: boolean | null }>`
     with line as materialized (
-      select id, clock, origin, seen, fields, ${payload} as payload, payload::jsonb as v,
+      select id, clock, origin, seen, fields, payload,
              coalesce(kind = 'p' and clock <= limit_us and octet_length(payload) <= ${context.recordBytesMax}::int8
                and (seen is null or not exists (select from jsonb_each_text(seen) e where e.value::int8 > limit_us)) ${known}, false) as plain
         from (
@@ -119,24 +119,24 @@ async function writeLines(
       returning counted
     ), ${addedToSum(resource.id)}, living as (
       insert into ${sql.raw(liveTable(resource))} (${sql.join(names)})
-      select ${sql.join([sql`s.id::${sql.raw(resource.keyType)}`, ...values])} from line s returning 1
+      select ${sql.join([sql`s.id::${sql.raw(resource.keyType)}`, ...values])}
+        from (select id, payload, case when jsonb_array_length(v) = ${width} then v else syncline.misfit(v, ${width}) end as v from ${parsed} p offset 0) s
+      returning 1
     )
     select (select records from total) as versions, (select count(*) from living)::int as living,
-           (select bool_and(plain and jsonb_array_length(s.v) = ${batch.columns.length}) ${parentsFound(write)} from line s) as plain`.execute(
-    trx,
-  )
+           (select bool_and(plain) from line) ${parentsFound(write, parsed)} as plain`.execute(trx)
   const [row] = rows
   return row !== undefined && row.plain === true && row.versions === batch.count && row.living === batch.count
 }
 
 /** A reference by local key is null where its target is missing, which the database does not refuse. */
-function parentsFound(write: WriteContext) {
+function parentsFound(write: WriteContext, parsed: RawBuilder<unknown>) {
   const tests = write.resource.references.flatMap((reference) => {
     const at = write.columns.find(({ column }) => column.name === reference.column.name)?.at
     if (at === undefined || reference.direct) return []
     return [
-      sql`and bool_and(s.v ->> ${sql.lit(at)} is null or exists (select from ${targetTable(reference)} p
-            where p.${sql.id(reference.targetKey)} = (s.v ->> ${sql.lit(at)})::${sql.raw(reference.targetKeyType)}))`,
+      sql`and not exists (select from ${parsed} s where s.v ->> ${sql.lit(at)} is not null and not exists (
+            select from ${targetTable(reference)} p where p.${sql.id(reference.targetKey)} = (s.v ->> ${sql.lit(at)})::${sql.raw(reference.targetKeyType)}))`,
     ]
   })
   return tests.length === 0 ? sql`` : sql.join(tests, sql` `)

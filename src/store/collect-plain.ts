@@ -42,17 +42,19 @@ export function plainQuery(
              c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
         from pg_class c where c.oid = ${sql.lit(resource.tableOid)}::oid
     ), scan as materialized (
-      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted, r.source,
+      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted,
              row_number() over (order by r.xact, r.record_id) as n
         from syncline.record r
        where r.resource_id = ${sql.lit(resource.id)} and (r.xact, r.record_id) > (${after.xact}::xid8, ${after.recordId} collate "C")
          and r.xact < pg_snapshot_xmin(pg_current_snapshot()) and (select usable from room)
+         -- What came from the peer is not sent back (I4), and need not be stepped through either.
+         and r.source is distinct from ${peer.siteId}
        order by r.xact, r.record_id limit (select rows from room)
     ), origins as materialized (
       select array(select distinct site from (
-        select distinct origin as site from scan where source is distinct from ${peer.siteId}
-        union all select distinct key::int4 from scan, jsonb_object_keys(seen) key where seen is not null and source is distinct from ${peer.siteId}
-        union all select syncline.field_origins(fields) from scan where fields is not null and source is distinct from ${peer.siteId}
+        select distinct origin as site from scan
+        union all select distinct key::int4 from scan, jsonb_object_keys(seen) key where seen is not null
+        union all select syncline.field_origins(fields) from scan where fields is not null
       ) o order by site) as list
     ), made as (
       -- The order of the scan, which nothing depends on.
@@ -66,10 +68,18 @@ export function plainQuery(
                 from ${sql.raw(liveTable(resource))} t
                where t.${sql.id(resource.keyColumn)} = s.record_id::${sql.raw(resource.keyType)} and not s.deleted offset 0
             ) live on true
-           where s.source is distinct from ${peer.siteId} ${travels}
+           where true ${travels}
         ) l
     ), last as (
-      select xact, record_id from scan order by n desc limit 1
+      -- When the scan came to the end, everything below the horizon was looked at.
+      select xact, record_id from (
+        (select xact, record_id from scan order by n desc limit 1)
+        union all
+        (select r.xact, r.record_id from syncline.record r, room
+          where room.usable and (select count(*) from scan) < room.rows and r.resource_id = ${sql.lit(resource.id)}
+            and (r.xact, r.record_id) > (${after.xact}::xid8, ${after.recordId} collate "C") and r.xact < pg_snapshot_xmin(pg_current_snapshot())
+          order by r.xact desc, r.record_id desc limit 1)
+      ) p order by xact desc, record_id desc limit 1
     )
     select made.text, made.lines, (select count(*) from scan)::int as scanned, (select count(*) from scan)::int as kept,
            room.usable and not made.wide as usable, room.rows as limit,

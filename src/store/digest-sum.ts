@@ -16,7 +16,7 @@ export type WholeDigest = {
  * Hash of a living record `r` of site `o`: its id and its dot. What a version has seen may differ between sites that agree, so it is left out.
  * Deleted records add nothing: sites may forget them at different times, and a record that lives on one side only differs by that side.
  */
-export const RECORD_HASH = `hashtextextended(concat_ws(e'\\n', r.record_id, o.origin, r.clock), 0)`
+export const RECORD_HASH = 'hashtextextended(r.record_id, hashtextextended(o.origin, r.clock))'
 
 /** What a record `r` of site `o` adds to the sum of its resource; null for nothing. */
 export const COUNTED = `case when r.deleted then null else ${RECORD_HASH} end`

@@ -33,12 +33,10 @@ export async function prepareStage(trx: Transaction<Database>): Promise<void> {
 
 /** Planner settings for this transaction: on fresh or unanalysed tables anything but index look-ups can cost fifteen times as much. */
 export async function steadyPlans(trx: Transaction<Database>, lockWaitMs: number): Promise<void> {
-  await sql`select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name`.execute(
-    trx,
-  )
-  await sql`select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', ${`${lockWaitMs}ms`}, true)`.execute(
-    trx,
-  )
+  await sql`
+    select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name
+    union all select set_config('max_parallel_workers_per_gather', '0', true)
+    union all select set_config('lock_timeout', ${`${lockWaitMs}ms`}, true)`.execute(trx)
 }
 
 /** Classes of what is known of a record here, `l`, against a staged version, `p`. The dot look-ups of src/sync/version.ts, as one expression. */

@@ -115,7 +115,7 @@ async function fullComparison({
 async function kept(t: Test, site: Site): Promise<void> {
   const { id } = await findResource(site.store.db, 'place')
   const [full] = await site.sql(
-    `select count(*)::int as records, coalesce(sum(hashtextextended(concat_ws(e'\\n', r.record_id, o.origin, r.clock), 0)), 0)::text as sum
+    `select count(*)::int as records, coalesce(sum(hashtextextended(r.record_id, hashtextextended(o.origin, r.clock))), 0)::text as sum
        from syncline.record r join syncline.site o on o.id = r.origin where not r.deleted`,
   )
   t.match(await wholeDigest(site.store.db, id), full as Row, `${site.name} keeps the sum of all its records`)

@@ -461,7 +461,7 @@ with page as materialized (select t."uuid" as key from "public"."country" t  ord
 select (select key::text from page order by page.key desc limit 1) as last, count(*)::int as rows from page;
 
 with made as (insert into syncline.record (resource_id, record_id, xact, origin, clock, counted)
-      select $1, r.record_id, pg_current_xact_id(), r.origin, r.clock, hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock), 0)
+      select $1, r.record_id, pg_current_xact_id(), r.origin, r.clock, hashtextextended(r.record_id, hashtextextended(o.origin, r.clock))
         from (
           select t.key::text collate "C" as record_id, self.site_id as origin, (extract(epoch from clock_timestamp()) * 1000000)::int8 as clock
             from (select t."uuid" as key from "public"."country" t  where t."uuid" <= $2::text::pg_catalog.uuid) t, syncline.self
@@ -482,7 +482,7 @@ with page as materialized (select t."id" as key from "public"."city" t  order by
 select (select key::text from page order by page.key desc limit 1) as last, count(*)::int as rows from page;
 
 with made as (insert into syncline.record (resource_id, record_id, xact, origin, clock, counted)
-      select $1, r.record_id, pg_current_xact_id(), r.origin, r.clock, hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock), 0)
+      select $1, r.record_id, pg_current_xact_id(), r.origin, r.clock, hashtextextended(r.record_id, hashtextextended(o.origin, r.clock))
         from (
           select t.key::text collate "C" as record_id, self.site_id as origin, (extract(epoch from clock_timestamp()) * 1000000)::int8 as clock
             from (select t."id" as key from "public"."city" t  where t."id" <= $2::text::pg_catalog.uuid) t, syncline.self
@@ -509,17 +509,19 @@ with room as materialized (
          c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
     from pg_class c where c.oid = 17010::oid
 ), scan as materialized (
-  select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted, r.source,
+  select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted,
          row_number() over (order by r.xact, r.record_id) as n
     from syncline.record r
    where r.resource_id = 2 and (r.xact, r.record_id) > ($3::xid8, $4 collate "C")
      and r.xact < pg_snapshot_xmin(pg_current_snapshot()) and (select usable from room)
+     -- What came from the peer is not sent back (I4), and need not be stepped through either.
+     and r.source is distinct from $5
    order by r.xact, r.record_id limit (select rows from room)
 ), origins as materialized (
   select array(select distinct site from (
-    select distinct origin as site from scan where source is distinct from $5
-    union all select distinct key::int4 from scan, jsonb_object_keys(seen) key where seen is not null and source is distinct from $6
-    union all select syncline.field_origins(fields) from scan where fields is not null and source is distinct from $7
+    select distinct origin as site from scan
+    union all select distinct key::int4 from scan, jsonb_object_keys(seen) key where seen is not null
+    union all select syncline.field_origins(fields) from scan where fields is not null
   ) o order by site) as list
 ), made as (
   -- The order of the scan, which nothing depends on.
@@ -541,10 +543,18 @@ with room as materialized (
             from "public"."city" t
            where t."id" = s.record_id::pg_catalog.uuid and not s.deleted offset 0
         ) live on true
-       where s.source is distinct from $8
+       where true
     ) l
 ), last as (
-  select xact, record_id from scan order by n desc limit 1
+  -- When the scan came to the end, everything below the horizon was looked at.
+  select xact, record_id from (
+    (select xact, record_id from scan order by n desc limit 1)
+    union all
+    (select r.xact, r.record_id from syncline.record r, room
+      where room.usable and (select count(*) from scan) < room.rows and r.resource_id = 2
+        and (r.xact, r.record_id) > ($6::xid8, $7 collate "C") and r.xact < pg_snapshot_xmin(pg_current_snapshot())
+      order by r.xact desc, r.record_id desc limit 1)
+  ) p order by xact desc, record_id desc limit 1
 )
 select made.text, made.lines, (select count(*) from scan)::int as scanned, (select count(*) from scan)::int as kept,
        room.usable and not made.wide as usable, room.rows as limit,
@@ -624,9 +634,9 @@ select (select string_agg(
 
 select pg_advisory_xact_lock(hashtextextended('syncline.apply', $1));
 
-select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name;
-
-select set_config('max_parallel_workers_per_gather', '0', true), set_config('lock_timeout', $1, true);
+select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name
+union all select set_config('max_parallel_workers_per_gather', '0', true)
+union all select set_config('lock_timeout', $1, true);
 
 create temporary table if not exists syncline_stage (
   n int not null, class "char" not null, kind "char" not null, id text collate "C" not null,
@@ -700,16 +710,16 @@ select count(*) from pg_temp.syncline_stage s where s.kind = 'p' and (s.class = 
 
 insert into "public"."city" ("id", "country_id", "twin", "name", "people", "tags", "facts", "source") select s.key, (select p."id" from "public"."country" p
   where p."uuid" = (s.v ->> 0)::pg_catalog.uuid), (select p."id" from "public"."city" p
-  where p."id" = (s.v ->> 1)::pg_catalog.uuid), (s.v ->> 2)::pg_catalog."varchar", (s.v ->> 3)::pg_catalog.int8, (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", (case when jsonb_typeof((s.v -> 5)) = 'object'
-then case when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, (case when jsonb_typeof((s.v -> 6)) = 'object'
-then case when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
+  where p."id" = (s.v ->> 1)::pg_catalog.uuid), (s.v ->> 2)::pg_catalog."varchar", (s.v ->> 3)::pg_catalog.int8, (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", (case when (s.v -> 5) ? '$json' then case when jsonb_typeof((s.v -> 5)) <> 'object' then nullif((s.v -> 5), 'null'::jsonb)
+when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, (case when (s.v -> 6) ? '$json' then case when jsonb_typeof((s.v -> 6)) <> 'object' then nullif((s.payload::json -> 6)::text, 'null')::json
+when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
 select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then x.v else syncline.misfit(x.v, 7) end as v from (
   select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.kind = 'p' and (s.class = 'n' or s.class = 'f' and s.l_deleted) and s.n between $1 and $2 order by s.id offset 0) x) s;
 
 select set_config('syncline.apply', '', true);
 
 with made as (insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, fields, deleted, source, counted)
-    select $1, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, r.fields, r.deleted, $2::int4, case when r.deleted then null else hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock), 0) end
+    select $1, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, r.fields, r.deleted, $2::int4, case when r.deleted then null else hashtextextended(r.record_id, hashtextextended(o.origin, r.clock)) end
       from (select s.id as record_id, s.origin, s.clock, s.seen, s.fields, s.kind = 'd' as deleted from pg_temp.syncline_stage s
              where s.class = 'n' and s.n between $3 and $4 offset 0) r
       join syncline.site o on o.id = r.origin order by r.record_id returning counted), total as (
@@ -785,13 +795,13 @@ select s.n, s.id, s.kind::text, s.class::text, s.clock, (select o.origin from sy
          select syncline.field_origins(s.fields) union select syncline.field_origins(r.fields))) end as sites,
        case when s.l_deleted then s.kind = 'd' when s.kind = 'd' then false when s.class = 'u' then (select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id") is not distinct from (s.v ->> 0) and coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
-        and f.record_id = t."id"::text and f.column_name = 'twin')) is not distinct from (s.v ->> 1) and t."name" is not distinct from ((s.v ->> 2)::pg_catalog."varchar") and t."people" is not distinct from ((s.v ->> 3)::pg_catalog.int8) and t."tags" is not distinct from ((jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags") and t."facts" is not distinct from ((case when jsonb_typeof((s.v -> 5)) = 'object'
-then case when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb) and t."source"::text is not distinct from ((case when jsonb_typeof((s.v -> 6)) = 'object'
-then case when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json)::text else (select p."uuid"::text from "public"."country" p
+        and f.record_id = t."id"::text and f.column_name = 'twin')) is not distinct from (s.v ->> 1) and t."name" is not distinct from ((s.v ->> 2)::pg_catalog."varchar") and t."people" is not distinct from ((s.v ->> 3)::pg_catalog.int8) and t."tags" is not distinct from ((jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags") and t."facts" is not distinct from ((case when (s.v -> 5) ? '$json' then case when jsonb_typeof((s.v -> 5)) <> 'object' then nullif((s.v -> 5), 'null'::jsonb)
+when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb) and t."source"::text is not distinct from ((case when (s.v -> 6) ? '$json' then case when jsonb_typeof((s.v -> 6)) <> 'object' then nullif((s.payload::json -> 6)::text, 'null')::json
+when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json)::text else (select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id") is not distinct from (s.v ->> 0) and coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
-        and f.record_id = t."id"::text and f.column_name = 'twin')) is not distinct from (s.v ->> 1) and t."name"::text is not distinct from ((s.v ->> 2)::pg_catalog."varchar")::text and t."people"::text is not distinct from ((s.v ->> 3)::pg_catalog.int8)::text and t."tags"::text is not distinct from ((jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags")::text and t."facts"::text is not distinct from ((case when jsonb_typeof((s.v -> 5)) = 'object'
-then case when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb)::text and t."source"::text is not distinct from ((case when jsonb_typeof((s.v -> 6)) = 'object'
-then case when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json)::text end as equal,
+        and f.record_id = t."id"::text and f.column_name = 'twin')) is not distinct from (s.v ->> 1) and t."name"::text is not distinct from ((s.v ->> 2)::pg_catalog."varchar")::text and t."people"::text is not distinct from ((s.v ->> 3)::pg_catalog.int8)::text and t."tags"::text is not distinct from ((jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags")::text and t."facts"::text is not distinct from ((case when (s.v -> 5) ? '$json' then case when jsonb_typeof((s.v -> 5)) <> 'object' then nullif((s.v -> 5), 'null'::jsonb)
+when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb)::text and t."source"::text is not distinct from ((case when (s.v -> 6) ? '$json' then case when jsonb_typeof((s.v -> 6)) <> 'object' then nullif((s.payload::json -> 6)::text, 'null')::json
+when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json)::text end as equal,
        null::bool[] as alike,
        case when s.l_deleted then null else json_build_array((select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id"), coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
@@ -879,9 +889,9 @@ and t."id" = s.id::pg_catalog.uuid limit 1;
 
 update "public"."city" t set "country_id" = (select p."id" from "public"."country" p
   where p."uuid" = (s.v ->> 0)::pg_catalog.uuid), "twin" = (select p."id" from "public"."city" p
-  where p."id" = (s.v ->> 1)::pg_catalog.uuid), "name" = (s.v ->> 2)::pg_catalog."varchar", "people" = (s.v ->> 3)::pg_catalog.int8, "tags" = (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", "facts" = (case when jsonb_typeof((s.v -> 5)) = 'object'
-then case when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, "source" = (case when jsonb_typeof((s.v -> 6)) = 'object'
-then case when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
+  where p."id" = (s.v ->> 1)::pg_catalog.uuid), "name" = (s.v ->> 2)::pg_catalog."varchar", "people" = (s.v ->> 3)::pg_catalog.int8, "tags" = (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", "facts" = (case when (s.v -> 5) ? '$json' then case when jsonb_typeof((s.v -> 5)) <> 'object' then nullif((s.v -> 5), 'null'::jsonb)
+when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, "source" = (case when (s.v -> 6) ? '$json' then case when jsonb_typeof((s.v -> 6)) <> 'object' then nullif((s.payload::json -> 6)::text, 'null')::json
+when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
 select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then x.v else syncline.misfit(x.v, 7) end as v from (
   select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and s.n between $1 and $2 order by s.id offset 0) x) s where t."id" = s.key;
 
@@ -979,7 +989,7 @@ select q.id, p.name as peer, r.name as resource, q.record_id as "recordId", q.vi
 
 with hashed as (
   select record_id, hash, ntile($1::int4) over (order by record_id) as bucket from (
-select r.record_id, hashtextextended(concat_ws(e'\n', r.record_id, o.origin, r.clock), 0) as hash
+select r.record_id, hashtextextended(r.record_id, hashtextextended(o.origin, r.clock)) as hash
   from syncline.record r join syncline.site o on o.id = r.origin
  where r.resource_id = $2 and not r.deleted    ) records
 )

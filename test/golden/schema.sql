@@ -139,8 +139,7 @@ CREATE FUNCTION syncline.whole_digest(resource integer, OUT records bigint, OUT 
             ) gap
             cross join lateral (
               select count(*) as behind, count(*) filter (where not r.deleted) - count(r.counted) as records,
-                     coalesce(sum(case when r.deleted then null else hashtextextended(concat_ws(e'
-', r.record_id, o.origin, r.clock), 0) end), 0)
+                     coalesce(sum(case when r.deleted then null else hashtextextended(r.record_id, hashtextextended(o.origin, r.clock)) end), 0)
                        - coalesce(sum(r.counted), 0) as sum
                 from syncline.record r join syncline.site o on o.id = r.origin
                where r.resource_id = resource and (r.xact, r.record_id) > (gap.low, gap.low_id) and r.xact < gap.high

@@ -103,12 +103,19 @@ export const peerSiteRoutes =
       response: { 200: answer(seenByPeer) },
     }
     app.get('/site', { schema, config: { access: 'peer' } }, async (request, reply) => {
-      const { uuid, name, logId, mark, publicKey } = await readSelf(store.db)
-      const grants = await listGrants(store.db, peerOf(request).id)
-      const told = await peerSchemas(store.db, peerOf(request).id)
+      const { id: peerId } = peerOf(request)
+      const [{ uuid, name, logId, mark, publicKey }, grants, told, attached, waiting, { ageSeconds }] =
+        await Promise.all([
+          readSelf(store.db),
+          listGrants(store.db, peerId),
+          peerSchemas(store.db, peerId),
+          loadResources(store.db),
+          countTold(store.db, peerId),
+          horizon(store.db),
+        ])
       const may = (resource: string, direction: string) =>
         grants.some((grant) => grant.resource === resource && grant.direction === direction)
-      const resources = (await loadResources(store.db))
+      const resources = attached
         .map((resource) => ({
           name: resource.name,
           fingerprint: resource.fingerprint,
@@ -124,7 +131,7 @@ export const peerSiteRoutes =
       const settled = await Promise.all(
         resources.map(async (each) => ({
           ...each,
-          policy: await policyWith(store, peerOf(request).id, each.name, grants),
+          policy: await policyWith(store, peerId, each.name, grants),
         })),
       )
       // Codings that a push may come in (RFC 9110, 12.5.3).
@@ -137,8 +144,8 @@ export const peerSiteRoutes =
           batchRowsMax: limits.batchRowsMax,
         },
         resources: settled,
-        waiting: await countTold(store.db, peerOf(request).id),
-        heldMs: (await horizon(store.db)).ageSeconds * 1000,
+        waiting,
+        heldMs: ageSeconds * 1000,
       }
     })
   }
