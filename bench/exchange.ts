@@ -8,6 +8,7 @@ import { createItem, fillItem, ITEM_COLUMNS } from './table.ts'
 
 const COPY_ROUNDS = 3
 const IDLE_RUNS = 20
+const SETTLE_MS = 10_000
 const MEMORY_SAMPLE_MS = 100
 /** Pauses between two looks at a run: short for one that has nothing to do. */
 const POLL_MIN_MS = 3
@@ -190,6 +191,8 @@ async function mixedFigure(pair: Pair, rows: number): Promise<Figure> {
 
 async function idleFigure(pair: Pair): Promise<Figure> {
   await run(pair.field)
+  // What the changes before set off beside the runs comes to its end first.
+  await sleep(SETTLE_MS)
   const times: number[] = []
   for (let each = 0; each < IDLE_RUNS; each++) times.push((await run(pair.field)) * 1000)
   const time = median(times)

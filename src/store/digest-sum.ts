@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Kysely, type RawBuilder, sql, type Transaction } from 'kysely'
 import type { Database } from './schema.ts'
 
@@ -24,8 +25,12 @@ const XACT_MAX = `'18446744073709551615'::xid8`
 /** Sorts behind every record id. */
 const LAST_ID = '\u{10ffff}'.repeat(4)
 
-/** Records read in one step of folding. */
-const FOLD_ROWS = 5_000
+/** Records read in one step of folding. A step writes, and while it does, it holds back what this site sends: so it is short. */
+const FOLD_ROWS = 1_000
+/** A pause after each step, as a multiple of the time that it took: folding is in no hurry. */
+const FOLD_PAUSE = 2
+/** Steps for each resource in a round of housekeeping, which has other things to do. */
+const ROUND_STEPS = 100
 
 /**
  * The digest of a whole resource as it is in this snapshot: the sum that is kept, corrected by the records that were written since. Its cost grows
@@ -72,16 +77,18 @@ export async function foldDigest(
   stepsMax = Number.MAX_SAFE_INTEGER,
 ): Promise<boolean> {
   for (let step = 0; step < stepsMax; step++) {
+    const began = performance.now()
     const state = await db.transaction().execute((trx) => foldStep(trx, resourceId))
     if (state !== 'more') return state === 'done'
+    await sleep((performance.now() - began) * FOLD_PAUSE)
   }
   return false
 }
 
-/** Brings the sum of every resource up to date. */
+/** Brings the sum of every resource up to date, or nearer to it. */
 export async function foldDigests(db: Kysely<Database>): Promise<void> {
   const rows = await db.selectFrom('syncline.digest').select('resource_id').orderBy('resource_id').execute()
-  for (const { resource_id: id } of rows) await foldDigest(db, id)
+  for (const { resource_id: id } of rows) await foldDigest(db, id, ROUND_STEPS)
 }
 
 async function foldStep(trx: Transaction<Database>, resourceId: number): Promise<'more' | 'done' | 'held'> {
