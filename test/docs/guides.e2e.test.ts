@@ -68,9 +68,11 @@ t.test('a conflict and a record that waits are shown and settled as the guide sa
   await t.rejects(at('tablet', 'syncline sync'), { message: /exit code 3/ })
   const { items } = JSON.parse(await at('tablet', 'syncline conflict list --json')) as { items: { id: string }[] }
   t.equal(items.length, 1)
-  const [block = ''] = await shellBlocks('docs/guides/conflicts-and-quarantine.md', 'Conflicts')
-  const said = await at('tablet', block.replaceAll(' 12', ` ${items[0]?.id}`))
-  t.match(said, /\* +name +Graz-West +Graz-Ost/)
+  const [show = '', decide = ''] = await shellBlocks('docs/guides/conflicts.md', 'When a person is asked')
+  const ours = (text: string) => text.replaceAll(' 12', ` ${items[0]?.id}`).replaceAll('item', 'city')
+  const said = await at('tablet', ours(show))
+  t.match(said, /name.*Graz-West.*Graz-Ost/)
+  await at('tablet', ours(decide.split('\n')[0] ?? ''))
   await at('tablet', 'syncline sync')
   for (const site of ['hub', 'tablet'] as const) {
     t.match(await at(site, 'syncline record get city 0198c0de-0000-7000-8000-00000000000a'), /Graz-Ost/)
