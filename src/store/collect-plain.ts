@@ -40,7 +40,7 @@ export function plainQuery(
       select least(${request.rowsMax}, greatest(1, floor(${request.bytesMax} / (${sql.lit(ENVELOPE_BYTES)} + case
                when c.relpages > 0 and c.reltuples > 0 then c.relpages * 8192.0 / c.reltuples else ${sql.lit(ROW_BYTES)} end))))::int as rows,
              c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
-        from pg_class c where c.oid = ${sql.lit(resource.tableOid)}::oid
+        from pg_class c where c.oid = ${resource.tableOid}::oid
     ), scan as materialized (
       select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted,
              row_number() over (order by r.xact, r.record_id) as n

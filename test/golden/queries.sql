@@ -507,15 +507,15 @@ with room as materialized (
   select least($1, greatest(1, floor($2 / (80 + case
            when c.relpages > 0 and c.reltuples > 0 then c.relpages * 8192.0 / c.reltuples else 100 end))))::int as rows,
          c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
-    from pg_class c where c.oid = 17010::oid
+    from pg_class c where c.oid = $3::oid
 ), scan as materialized (
   select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted,
          row_number() over (order by r.xact, r.record_id) as n
     from syncline.record r
-   where r.resource_id = 2 and (r.xact, r.record_id) > ($3::xid8, $4 collate "C")
+   where r.resource_id = 2 and (r.xact, r.record_id) > ($4::xid8, $5 collate "C")
      and r.xact < pg_snapshot_xmin(pg_current_snapshot()) and (select usable from room)
      -- What came from the peer is not sent back (I4), and need not be stepped through either.
-     and r.source is distinct from $5
+     and r.source is distinct from $6
    order by r.xact, r.record_id limit (select rows from room)
 ), origins as materialized (
   select array(select distinct site from (
@@ -552,7 +552,7 @@ with room as materialized (
     union all
     (select r.xact, r.record_id from syncline.record r, room
       where room.usable and (select count(*) from scan) < room.rows and r.resource_id = 2
-        and (r.xact, r.record_id) > ($6::xid8, $7 collate "C") and r.xact < pg_snapshot_xmin(pg_current_snapshot())
+        and (r.xact, r.record_id) > ($7::xid8, $8 collate "C") and r.xact < pg_snapshot_xmin(pg_current_snapshot())
       order by r.xact desc, r.record_id desc limit 1)
   ) p order by xact desc, record_id desc limit 1
 )

@@ -172,8 +172,8 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: 'src/store/digest-sum.ts',
-        find: "concat_ws(e'\\\\n', r.record_id, o.origin, r.clock)",
-        put: "concat_ws(e'\\\\n', o.origin, r.clock)",
+        find: 'hashtextextended(r.record_id, hashtextextended(o.origin, r.clock))',
+        put: 'hashtextextended(o.origin, r.clock)',
       },
       {
         file: 'src/store/digests.ts',
