@@ -213,7 +213,8 @@ async function setAsideLocked(trx: Transaction<Database>, resource: ResourceInfo
 
 /**
  * Sets aside what refers to records that are not here. References inside cycles that may be null are not waited for:
- * they are written as null and filled in when the target arrives (pending_ref).
+ * they are written as null and filled in when the target arrives (pending_ref). A reference by local number (`direct` false) is looked up when the row
+ * is written: so its target is held until then, since a number that is gone by then would become null; one that an application is deleting is waited for.
  */
 export async function markMissingParents(
   trx: Transaction<Database>,
@@ -225,14 +226,23 @@ export async function markMissingParents(
   for (const reference of resource.references) {
     const at = columns.indexOf(reference.column.name)
     if (at < 0 || reference.direct !== direct || (reference.cyclic && !reference.column.notNull)) continue
+    const target = targetTable(reference)
+    const key = sql.id(reference.targetKey)
+    const found = sql`exists (select from ${target} p where p.${key} = v.target::${sql.raw(reference.targetKeyType)})`
+    const reads = sql`select n, payload::jsonb ->> ${sql.lit(at)} as target from pg_temp.syncline_stage where class in ('n', 'f') and kind = 'p' offset 0`
+    const held = direct
+      ? sql`select null::text as target where false`
+      : sql`select w.target from (select distinct target from (${reads}) r where target is not null) w cross join lateral (
+          select from ${target} p where p.${key} = w.target::${sql.raw(reference.targetKeyType)} offset 0 for key share skip locked) h`
     const { numAffectedRows } = await sql`
-      update pg_temp.syncline_stage s set class = 'w', w_resource = ${reference.resourceId}, w_id = v.target,
-             code = 'SYNC_RECORD_PARENT_MISSING', reason = format('%s refers to %s %s, which is not here yet', ${reference.column.name}::text, ${reference.resource}::text, v.target)
-        from (select n, payload::jsonb ->> ${sql.lit(at)} as target from pg_temp.syncline_stage where class in ('n', 'f') and kind = 'p' offset 0) v
-       where v.n = s.n and v.target is not null and not exists (
-         select from ${targetTable(reference)} p where p.${sql.id(reference.targetKey)} = v.target::${sql.raw(reference.targetKeyType)})`.execute(
-      trx,
-    )
+      with held as materialized (${held})
+      update pg_temp.syncline_stage s set class = case when v.here then 'q' else 'w' end::"char",
+             w_resource = case when v.here then null else ${reference.resourceId}::int4 end, w_id = case when v.here then null else v.target end,
+             code = case when v.here then 'SYNC_RECORD_IN_USE' else 'SYNC_RECORD_PARENT_MISSING' end,
+             reason = case when v.here then format('a transaction of the application holds %s %s, which it refers to', ${reference.resource}::text, v.target)
+                      else format('%s refers to %s %s, which is not here yet', ${reference.column.name}::text, ${reference.resource}::text, v.target) end
+        from (select v.n, v.target, ${found} as here from (${reads}) v where v.target is not null and v.target not in (select target from held) offset 0) v
+       where v.n = s.n ${direct ? sql`and not v.here` : sql``}`.execute(trx)
     marked += Number(numAffectedRows ?? 0)
   }
   return marked
