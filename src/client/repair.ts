@@ -2,17 +2,24 @@ import {
   adoptRecords,
   appendLog,
   applyPull,
+  Braked,
+  brakesWith,
   compileFilter,
+  createGuard,
   type ExchangeLimits,
   type ExchangeLink,
   findResource,
   findTaskFor,
+  type Guard,
+  livingCount,
+  passOf,
   type ResourceInfo,
   readForRepair,
   type Store,
   type Task,
+  tombstonesAmong,
 } from '../store/index.ts'
-import type { LineBatch } from '../sync/index.ts'
+import { type BrakeDirection, brakesOf, judgeBrakes, type LineBatch, SynclineError } from '../sync/index.ts'
 import type { PeerClient } from './peer-client.ts'
 import type { Verified } from './verify.ts'
 import type { Difference } from './walk.ts'
@@ -33,7 +40,8 @@ const ADOPT_MAX = 1_000
 
 /**
  * Brings records that differ over the ordinary way: those two sides have in other versions are exchanged by id and applied like any batch, so that versions
- * decide; what was changed behind the triggers of a side becomes a change of that side first. No other record is touched.
+ * decide; what was changed behind the triggers of a side becomes a change of that side first. No other record is touched, and the brakes of the task
+ * hold as in a run (I10). Errors: SYNC_RUN_BRAKED.
  */
 export async function repairDifferences(deps: RepairDeps, verified: Verified): Promise<Repaired> {
   const { store, link, client, signal } = deps
@@ -41,6 +49,7 @@ export async function repairDifferences(deps: RepairDeps, verified: Verified): P
   const task = await findTaskFor(store.db, link.peer.id, resource.name)
   if (task === null || verified.differences.length === 0) return { adopted: 0, applied: 0 }
   const began = performance.now()
+  const guard = await guardOf(deps, resource, task, verified)
   const { here, there } = behindTriggers(verified.differences)
   const ours = await adoptRecords(store, resource, here.ids, here.edited)
   let adopted = ours.inserted + ours.deleted + ours.changed
@@ -48,7 +57,7 @@ export async function repairDifferences(deps: RepairDeps, verified: Verified): P
   let applied = 0
   for (let at = 0; at < verified.differing.length; at += IDS_MAX) {
     const ids = verified.differing.slice(at, at + IDS_MAX)
-    if (task.mode !== 'push') applied += await pull(deps, resource, task, ids)
+    if (task.mode !== 'push') applied += await pull(deps, resource, task, ids, guard)
     if (task.mode !== 'pull') applied += await push(deps, resource, task, ids)
   }
   await appendLog(store.db, {
@@ -64,6 +73,43 @@ export async function repairDifferences(deps: RepairDeps, verified: Verified): P
     ...{ changes: verified.differing.length, applied, durationMs: performance.now() - began },
   })
   return { adopted, applied }
+}
+
+/**
+ * The brakes of a repair. What waits for a release stops it, and so does what would delete too much at the peer; what would be deleted or changed here is
+ * counted by the guard that is given, in the transactions that write it.
+ */
+async function guardOf(
+  { store, link }: RepairDeps,
+  resource: ResourceInfo,
+  task: Task,
+  { differing, differences }: Verified,
+): Promise<Guard> {
+  const brakes = brakesOf(task)
+  const mine = (await brakesWith(store.db, link.peer.id)).filter((each) =>
+    [null, resource.name].includes(each.resource),
+  )
+  const waiting = mine.find(({ releasedAt }) => releasedAt === null)
+  if (waiting !== undefined) {
+    const detail = `brake ${waiting.token} of "${resource.name}" waits for a release: ${waiting.reason}`
+    throw new SynclineError('SYNC_RUN_BRAKED', detail)
+  }
+  const place = (direction: BrakeDirection) => ({ direction, peer: link.peer.name, resource: resource.name })
+  const pass = (direction: BrakeDirection) => passOf(mine.find((each) => each.direction === direction))
+  const gone = differences.filter(({ what }) => what === 'row gone here').length
+  const deletes = task.mode === 'pull' ? 0 : gone + (await tombstonesAmong(store.db, resource.id, differing))
+  const living = (await livingCount(store.db, resource)) + deletes
+  const weight = { deletes, changes: 0, living, empty: false, held: 0, canary: null }
+  const trips = judgeBrakes(weight, { ...brakes, emptyGuard: false, canary: null }, place('push'), pass('push'))
+  if (trips.length > 0) throw new Braked(trips, { deletes, changes: 0, living, samples: [] })
+  let total = { deletes: 0, changes: 0 }
+  const meter = {
+    read: async () => total,
+    add: async (_trx: unknown, now: typeof total) => {
+      total = { deletes: total.deletes + now.deletes, changes: total.changes + now.changes }
+    },
+  }
+  return createGuard(resource, brakes, place('pull'), meter, () => pass('pull'))
 }
 
 type Behind = { readonly ids: readonly string[]; readonly edited: readonly string[] }
@@ -94,7 +140,13 @@ async function adoptThere(client: PeerClient, resource: string, part: Behind, si
 }
 
 /** As many of the records as one answer holds; the rest is asked for again. */
-async function pull(deps: RepairDeps, resource: ResourceInfo, task: Task, ids: readonly string[]): Promise<number> {
+async function pull(
+  deps: RepairDeps,
+  resource: ResourceInfo,
+  task: Task,
+  ids: readonly string[],
+  guard: Guard,
+): Promise<number> {
   const { store, link, client, limits, signal } = deps
   const { filter, columns } = task
   let applied = 0
@@ -102,7 +154,7 @@ async function pull(deps: RepairDeps, resource: ResourceInfo, task: Task, ids: r
     const batches = await client.pullForRepair({ resource: resource.name, ids: left, filter, columns, signal })
     for (const { next: _, ...batch } of batches) {
       if (batch.count === 0) continue
-      const { counts } = await applyPull(store, link, { task, batch, runId: null }, limits)
+      const { counts } = await applyPull(store, link, { task, batch, runId: null, guard }, limits)
       applied += counts.applied + counts.merged
     }
     left = without(left, batches)

@@ -126,6 +126,10 @@ export function toSynclineError(error: unknown): SynclineError | undefined {
 function refusalOf(error: FastifyError, code: string): readonly [ErrorCode, string] | undefined {
   if (error.validation !== undefined) return ['SYNC_REQUEST_INVALID', describeFaults(error)]
   switch (code) {
+    // What PostgreSQL says of the character NUL, in text and in JSON.
+    case '22021':
+    case '22P05':
+      return ['SYNC_REQUEST_INVALID', 'a text of the request holds a character that no text of the database can hold']
     case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
       return ['SYNC_FORMAT_UNSUPPORTED', 'this request takes application/json']
     case 'FST_ERR_CTP_BODY_TOO_LARGE':

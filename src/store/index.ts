@@ -182,7 +182,7 @@ export {
 export { redrive } from './redrive.ts'
 export { type Refreshed, refreshAltered } from './refresh.ts'
 export * from './registry/index.ts'
-export { listExplained, offerAgain, readForRepair } from './repair.ts'
+export { listExplained, offerAgain, readForRepair, tombstonesAmong } from './repair.ts'
 export {
   type Column,
   type ColumnForm,

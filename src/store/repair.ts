@@ -65,3 +65,15 @@ export async function offerAgain(
     update syncline.record set source = null, xact = pg_current_xact_id()
      where resource_id = ${resourceId} and record_id = any(${[...ids]}::text[])`.execute(trx)
 }
+
+/** How many of some records are deleted here. */
+export async function tombstonesAmong(
+  db: Kysely<Database>,
+  resourceId: number,
+  ids: readonly string[],
+): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    select count(*)::int as count from syncline.record r
+     where r.resource_id = ${resourceId} and r.deleted and r.record_id = any(${[...ids]}::text[])`.execute(db)
+  return rows[0]?.count ?? 0
+}

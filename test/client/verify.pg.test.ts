@@ -417,3 +417,24 @@ t.test('a task in one direction is not called different for what the other side 
   await behind(there, `delete from syncline.record where record_id = 'h3'; delete from place where id = 'h3'`)
   t.match(await both.verify(), { equal: false, differing: ['h3'] })
 })
+
+t.test(
+  'I10: a repair deletes no more than the task allows, on either side, and nothing while a brake waits',
+  async (t) => {
+    for (const emptied of ['here', 'there'] as const) {
+      const both = await pair(t, { grant: { maxDeletes: 'none' } })
+      const { here, there } = both
+      await here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 300) n`)
+      await both.run()
+      await both[emptied].sql('delete from place')
+      const found = await both.verify({ namedMax: 1_000 })
+      t.equal(found.equal, false)
+      await t.rejects(both.repair(found), { code: 'SYNC_RUN_BRAKED' })
+      t.match(await both.run(), { code: 'SYNC_RUN_BRAKED' })
+      await t.rejects(both.repair(found), { code: 'SYNC_RUN_BRAKED', message: /waits for a release/ })
+      const other = emptied === 'here' ? there : here
+      const [left] = await other.sql('select count(*)::int as n from place')
+      t.ok(Number(left?.n) >= 200, 'the limit of 100 is the most that goes')
+    }
+  },
+)

@@ -696,11 +696,15 @@ update pg_temp.syncline_stage s set class = 'q', code = 'SYNC_RECORD_CLOCK_AHEAD
 
 select class::text, kind::text, count(*)::int from pg_temp.syncline_stage group by 1, 2;
 
-update pg_temp.syncline_stage s set class = 'w', w_resource = $1, w_id = v.target,
-       code = 'SYNC_RECORD_PARENT_MISSING', reason = format('%s refers to %s %s, which is not here yet', $2::text, $3::text, v.target)
-  from (select n, payload::jsonb ->> 0 as target from pg_temp.syncline_stage where class in ('n', 'f') and kind = 'p' offset 0) v
- where v.n = s.n and v.target is not null and not exists (
-   select from "public"."country" p where p."uuid" = v.target::pg_catalog.uuid);
+with held as materialized (select w.target from (select distinct target from (select n, payload::jsonb ->> 0 as target from pg_temp.syncline_stage where class in ('n', 'f') and kind = 'p' offset 0) r where target is not null) w cross join lateral (
+    select from "public"."country" p where p."uuid" = w.target::pg_catalog.uuid offset 0 for key share skip locked) h)
+update pg_temp.syncline_stage s set class = case when v.here then 'q' else 'w' end::"char",
+       w_resource = case when v.here then null else $1::int4 end, w_id = case when v.here then null else v.target end,
+       code = case when v.here then 'SYNC_RECORD_IN_USE' else 'SYNC_RECORD_PARENT_MISSING' end,
+       reason = case when v.here then format('a transaction of the application holds %s %s, which it refers to', $2::text, v.target)
+                else format('%s refers to %s %s, which is not here yet', $3::text, $4::text, v.target) end
+  from (select v.n, v.target, exists (select from "public"."country" p where p."uuid" = v.target::pg_catalog.uuid) as here from (select n, payload::jsonb ->> 0 as target from pg_temp.syncline_stage where class in ('n', 'f') and kind = 'p' offset 0) v where v.target is not null and v.target not in (select target from held) offset 0) v
+ where v.n = s.n;
 
 savepoint syncline_range;
 

@@ -590,6 +590,22 @@ t.test('I7: an edit that commits while a batch waits for its row is met as what 
   }
 })
 
+t.test('I3: a parent that an application deletes meanwhile never becomes no parent', async (t) => {
+  const tables = `create table area (id serial primary key, uuid uuid not null unique, name text);
+    create table spot (id uuid primary key, area_id int references area, name text)`
+  const [a, b] = await pair(tables, ['area', 'spot'])
+  await a.sql(`insert into area (uuid, name) values ('${id(1)}', 'x')`)
+  await syncOnce(b, a)
+  const [holder, deletion] = [await b.connect(), `delete from area where uuid = '${id(1)}'`]
+  await a.sql(`insert into spot values ('${id(2)}', (select id from area), 'x')`)
+  await holder.query('begin')
+  await holder.query(deletion)
+  t.match(totalOf(await pullAll(b, a)), { applied: 0 })
+  t.match(await b.sql('select code from syncline.quarantine'), [{ code: 'SYNC_RECORD_IN_USE' }])
+  await holder.query('commit')
+  t.same(await b.sql('select * from spot'), [], 'it waits, and has not lost its reference')
+})
+
 t.test('a transaction of the application that stays open keeps only its own rows waiting', async (t) => {
   const [a, b] = await pair()
   await a.sql(`insert into item (id, name) values ('${id(1)}', 'held'), ('${id(2)}', 'free')`)
