@@ -26,6 +26,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       compared_at timestamptz not null default clock_timestamp(),
       records int8,
       differing int,
+      deep_differing int,
       agreed_at timestamptz,
       agreed_records int8,
       head text,
@@ -33,6 +34,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       took_ms real not null default 0,
       primary key (peer_id, resource_id)
     );
+    comment on column syncline.agreement.deep_differing is 'Records that a comparison of values found different, until one finds them equal.';
     comment on table syncline.agreement is 'What the last comparison with a peer found, and when both sites were last found equal.';
 
     create table syncline.kept (

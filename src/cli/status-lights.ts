@@ -162,7 +162,8 @@ function comparisonReasons(
   switch (verdict) {
     case 'different': {
       const many = differing === null ? 'different' : `${plural(differing, 'record')} differ`
-      return [red(`${many}${because}; ${before}; to mend: ${command} --repair`)]
+      const deep = reason?.includes('values') === true ? ' --deep' : ''
+      return [red(`${many}${because}; ${before}; to mend: ${command}${deep} --repair`)]
     }
     case 'waiting':
       return [amber(`differs by what waits${because}; ${before}`)]

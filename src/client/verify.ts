@@ -113,6 +113,7 @@ async function verifyResource(
   await noteComparison(store.db, peer.id, resource.id, {
     ...{ verdict, reason, records: here.records, head: here.head, scope: granted ?? '', tookMs },
     differing: verdict === 'equal' ? null : differing,
+    deep: options.deep === true,
   })
   // The status over there is to know it as well. It was proved here in any case.
   if (verdict === 'equal' && sameTotal(here, there))

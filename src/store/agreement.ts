@@ -203,6 +203,8 @@ export type FoundComparison = {
   readonly scope: string
   readonly tookMs: number
   readonly differing?: number | null
+  /** True for a comparison of values. What it found different stays so until another one finds it equal: versions do not tell. */
+  readonly deep?: boolean
 }
 
 /** Notes what a comparison found. The commit is not waited for on the disk: what a crash loses is found out anew. */
@@ -212,16 +214,22 @@ export async function noteComparison(
   resourceId: number,
   found: FoundComparison,
 ): Promise<void> {
-  const { verdict, reason, records, head, scope, tookMs, differing = null } = found
+  const { verdict, reason, records, head, scope, tookMs, differing = null, deep = false } = found
+  const known = sql`(not ${deep}::bool and a.deep_differing is not null and excluded.verdict = 'equal')`
+  const values = deep && verdict === 'different' ? differing : null
   await sql`
     with quick as materialized (select set_config('synchronous_commit', 'off', true))
-    insert into syncline.agreement as a (peer_id, resource_id, verdict, reason, records, differing, agreed_at, agreed_records, head, scope, took_ms)
-    select ${peerId}, ${resourceId}, ${verdict}, ${reason}, ${records}::int8, ${differing}::int4,
+    insert into syncline.agreement as a (peer_id, resource_id, verdict, reason, records, differing, deep_differing, agreed_at, agreed_records, head, scope, took_ms)
+    select ${peerId}, ${resourceId}, ${verdict}, ${reason}, ${records}::int8, ${differing}::int4, ${values}::int4,
            case when ${verdict} = 'equal' then clock_timestamp() end, case when ${verdict} = 'equal' then ${records}::int8 end, ${head}, ${scope}, ${tookMs}::float4
       from quick
     on conflict (peer_id, resource_id) do update set
-      verdict = excluded.verdict, reason = excluded.reason, records = excluded.records, differing = excluded.differing, compared_at = clock_timestamp(),
-      agreed_at = coalesce(excluded.agreed_at, a.agreed_at), agreed_records = coalesce(excluded.agreed_records, a.agreed_records),
+      verdict = case when ${known} then 'different' else excluded.verdict end,
+      reason = case when ${known} then 'values differ under equal versions, as verify --deep found' else excluded.reason end,
+      records = excluded.records, differing = case when ${known} then a.deep_differing else excluded.differing end, compared_at = clock_timestamp(),
+      deep_differing = case when ${deep}::bool then excluded.deep_differing else a.deep_differing end,
+      agreed_at = case when ${known} then a.agreed_at else coalesce(excluded.agreed_at, a.agreed_at) end,
+      agreed_records = case when ${known} then a.agreed_records else coalesce(excluded.agreed_records, a.agreed_records) end,
       head = excluded.head, scope = excluded.scope, took_ms = excluded.took_ms`.execute(db)
 }
 

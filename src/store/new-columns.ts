@@ -55,7 +55,11 @@ export async function announceNew(
     return `${value} is not null${differs}`
   })
   const id = `t.${quoteIdent(resource.keyColumn)}::text collate "C"`
-  const now = '(extract(epoch from clock_timestamp()) * 1000000)::int8'
+  // One time for all: what stands behind a field is the very write that its version names.
+  const { rows: times } = await sql<{
+    us: string
+  }>`select (extract(epoch from clock_timestamp()) * 1000000)::int8 as us`.execute(trx)
+  const now = `${BigInt(times[0]?.us ?? 0)}::int8`
   const names = JSON.stringify(Object.fromEntries(added.map(({ name }) => [name, null])))
   const changed = resource.marks === null ? 'null' : nextFields(`${quoteLiteral(names)}::jsonb`, 'excluded.origin', now)
   await sql`

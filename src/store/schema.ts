@@ -198,6 +198,7 @@ type AgreementTable = {
   compared_at: DefaultTimestamp
   records: ColumnType<string | null, string | number | null, string | number | null>
   differing: number | null
+  deep_differing: number | null
   agreed_at: ColumnType<string | null, string | null | undefined, string | null>
   agreed_records: ColumnType<string | null, string | number | null, string | number | null>
   head: string | null

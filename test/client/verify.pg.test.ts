@@ -438,3 +438,20 @@ t.test(
     }
   },
 )
+
+t.test('I9: values that were found different stay so until values are found equal', async (t) => {
+  const both = await pair(t)
+  const { here, there } = both
+  await here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 10) n`)
+  await both.run()
+  await behind(there, `update place set name = 'behind' where id = 'p3'`)
+  t.match(await both.verify({ deep: true }), { equal: false, differing: ['p3'] })
+  await both.verify()
+  t.match(await agreement(here), { verdict: 'different', differing: 1, reason: /values differ/ })
+  await here.sql(`update place set name = 'newer' where id = 'p1'`)
+  await both.run()
+  t.match(await agreement(here), { verdict: 'different' }, 'a run does not look at values')
+  await both.repair(await both.verify({ deep: true }))
+  t.match(await both.verify({ deep: true }), { equal: true })
+  t.match(await agreement(here), { verdict: 'equal' })
+})

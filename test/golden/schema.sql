@@ -157,6 +157,7 @@ CREATE TABLE syncline.agreement (
     compared_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     records bigint,
     differing integer,
+    deep_differing integer,
     agreed_at timestamp with time zone,
     agreed_records bigint,
     head text,
@@ -166,6 +167,8 @@ CREATE TABLE syncline.agreement (
 );
 
 COMMENT ON TABLE syncline.agreement IS 'What the last comparison with a peer found, and when both sites were last found equal.';
+
+COMMENT ON COLUMN syncline.agreement.deep_differing IS 'Records that a comparison of values found different, until one finds them equal.';
 
 CREATE TABLE syncline.alarm (
     id bigint NOT NULL,

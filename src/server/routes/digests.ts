@@ -8,6 +8,7 @@ import {
   deepRecords,
   digestOf,
   digestRecords,
+  findGrant,
   fullDigest,
   type GrantedScope,
   grantedDigestScope,
@@ -244,6 +245,14 @@ export const digestRoutes =
       const scope = await grantedDigestScope(store, peer, request.params)
       if (!scope.pulls || scope.filter !== undefined || scope.columns !== null) {
         const detail = `peer "${peer.name}" may not have records of "${scope.resource.name}" looked at: it may not pull all of it`
+        throw new SynclineError('SYNC_AUTH_FORBIDDEN', detail)
+      }
+      // That a row was edited is only the peer's word: it makes a change of a record that may be as it should be.
+      if (
+        (request.body.edited ?? []).length > 0 &&
+        (await findGrant(store.db, peer.id, scope.resource.name, 'push')) === null
+      ) {
+        const detail = `peer "${peer.name}" may not have records of "${scope.resource.name}" made changes: it may not push them`
         throw new SynclineError('SYNC_AUTH_FORBIDDEN', detail)
       }
       return adoptRecords(store, scope.resource, request.body.ids, request.body.edited)
