@@ -177,11 +177,13 @@ async function writeStaged(
 function writeContext(context: ApplyContext, batch: LineBatch): WriteContext {
   const { resource, mapping = NO_MAPPING } = context
   const fixed = Object.keys(mapping.constant)
-  const places = batch.columns.map((name, at) => ({
+  const all = batch.columns.map((name, at) => ({
     name,
     at,
     column: resource.columns.find((column) => column.name === name && column.sent),
   }))
+  // A field that was kept while nobody had a column for it gives way to the column of that name, as a mapping makes one.
+  const places = all.filter(({ name, at }) => batch.columns.indexOf(name) === at)
   const taken = places.filter(({ name }) => !mapping.omit.includes(name) && !fixed.includes(name))
   return {
     resource,

@@ -1,7 +1,17 @@
 import t from 'tap'
-import { receiveChanges } from '../../src/store/index.ts'
+import { applyPull, receiveChanges } from '../../src/store/index.ts'
 import { changesOfLines, linesOfChanges } from '../../src/sync/index.ts'
-import { introduce, LIMITS, linkOf, pullAll, type Site, serveAll, siteFactory, syncOnce } from '../support/sites.ts'
+import {
+  introduce,
+  LIMITS,
+  linkOf,
+  pullAll,
+  type Site,
+  serveAll,
+  siteFactory,
+  syncOnce,
+  TASK,
+} from '../support/sites.ts'
 
 const sites = await siteFactory(t)
 
@@ -107,4 +117,18 @@ t.test('equal documents on both sides are no conflict', async (t) => {
   await syncOnce(a, b)
   t.same(await content(b), await content(a))
   t.same(await a.sql(`select count(*)::int as n from syncline.history where reason = 'lost a conflict'`), [{ n: 0 }])
+})
+
+t.test('I11: a field that was kept gives way to the column that has its name by a mapping', async (t) => {
+  const [a, b] = await pair()
+  await a.sql(`insert into thing (id, doc) values ('${id(1)}', '1')`)
+  await pullAll(b, a)
+  await a.sql(`update thing set doc = '2'`)
+  const { batches } = await serveAll(a, b, 'thing')
+  const batch = batches.at(-1)
+  if (batch === undefined) throw new Error('there is a batch')
+  const text = batch.text.replace(/\]$/, ',"kept"]')
+  const twice = { ...batch, columns: [...batch.columns, 'doc'], text }
+  await applyPull(b.store, linkOf(b, a), { task: TASK, batch: twice, runId: null }, LIMITS)
+  t.same(await b.sql('select doc from thing'), [{ doc: 2 }])
 })
