@@ -7,6 +7,7 @@ import {
   mintVersion,
   parseJson,
   type Seen,
+  sameJson,
   unionSeen,
   type Values,
   type Version,
@@ -115,8 +116,13 @@ function settleOne(row: ConflictRow, context: SettleContext, header: LineHeader)
     }
     case 'merge': {
       const version = withFields(mint(row, context, decision.origin, decision.seen), decision.marks)
-      const payload = JSON.stringify(mergedPayload(row, header, decision.data))
-      return { row, tally: 'rewritten', class: 'f', version, announce: true, loses: true, payload }
+      const loses = row.equal !== true
+      const { data } = decision
+      // What is here may say it all: then only what stands behind the fields changes.
+      if (Object.keys(data).every((column) => sameJson(data[column] ?? null, values?.local[column] ?? null)))
+        return { row, tally: loses ? 'kept' : 'equal', class: 'v', version, announce: true, loses }
+      const payload = JSON.stringify(mergedPayload(row, header, data))
+      return { row, tally: 'rewritten', class: 'f', version, announce: true, loses, payload }
     }
     case 'ask':
       return { row, tally: 'asked', class: 'a', announce: false, ...(decision.fields && { fields: decision.fields }) }

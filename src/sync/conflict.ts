@@ -1,5 +1,5 @@
 import { ruleOf } from './field-rules.ts'
-import { hidesSums, type MergeRules, type MergeSide, mergeFields, type Values } from './merge.ts'
+import { type MergeRules, type MergeSide, mergeFields, type Values } from './merge.ts'
 import type { FieldMark, Json, PolicyName, Version } from './record.ts'
 import { sameJson } from './same-json.ts'
 import { compareVersions, dotOrder, joinSeen, makeVersion, type Seen, seenOfSite, unionSeen } from './version.ts'
@@ -53,7 +53,7 @@ export type Decision =
  * `newer` and `master` are computed alike by both sites from the two versions, so the winner keeps its dot and has seen
  * the loser afterwards; `mine` and `theirs` differ by site, so they are new writes. Concurrent versions with equal
  * content are no conflict under any policy. A delete is a version like any other. `merge` makes what neither side had, each
- * site for itself; that content is equal, so the two new writes are no conflict when they meet.
+ * site for itself; content and marks are equal then, so the two new writes are no conflict when they meet.
  *
  * Why sites converge (I3): both orders agree with causality, a version that has seen another is never the lesser. So a
  * version is the greatest of all it has seen, and an exchange can only move a site up one total order, in any topology.
@@ -70,10 +70,9 @@ export function decide(local: Contender, incoming: Contender, policy: Policy): D
   const order = compareVersions(incoming.version, local.version)
   if (order === 'same' || order === 'stale') return keep()
   if (order === 'newer') return take()
-  if (equal && policy.decided !== true && !uncounted(local, incoming, policy)) return greater()
+  if (policy.name === 'merge') return merged(local, incoming, policy, { equal, keep, take, greater, rewrite })
+  if (equal && policy.decided !== true) return greater()
   switch (policy.name) {
-    case 'merge':
-      return merged(local, incoming, policy, { keep, take, greater, rewrite })
     case 'newer':
       return greater()
     case 'master':
@@ -88,29 +87,30 @@ export function decide(local: Contender, incoming: Contender, policy: Policy): D
 }
 
 type Outcomes = {
+  readonly equal: boolean
   readonly keep: () => Decision
   readonly take: () => Decision
   readonly greater: () => Decision
   readonly rewrite: (content: 'local' | 'incoming') => Decision
 }
 
+/**
+ * Both sites compute the same content and marks. A version that had them already stands for the result only if it is the greater of the two
+ * too: under the lesser dot it would have seen a greater one, and with a third site versions could supersede each other in a circle.
+ */
 function merged(local: Contender, incoming: Contender, policy: Policy, outcomes: Outcomes): Decision {
-  const rules = policy.merge ?? { rules: {}, numbers: new Set<string>() }
+  const { equal, keep, take, greater } = outcomes
   const sides = sidesOf(local, incoming)
-  if (sides === undefined) return deletedOne(local, incoming, policy, outcomes)
+  if (sides === undefined) return equal ? greater() : deletedOne(local, incoming, policy, outcomes)
+  const rules = policy.merge ?? { rules: {}, numbers: new Set<string>() }
   const merge = mergeFields(...sides, rules, policy.master ?? null)
-  switch (merge.kind) {
-    case 'local':
-      return outcomes.keep()
-    case 'incoming':
-      return outcomes.take()
-    case 'ask':
-      return { kind: 'ask', fields: merge.fields }
-    case 'new': {
-      const { data, marks } = merge
-      return { kind: 'merge', data, marks, origin: policy.here, seen: unionSeen(local.version, incoming.version) }
-    }
-  }
+  if (merge.kind === 'ask') return merge
+  const { data, marks, asLocal, asIncoming } = merge
+  if (asLocal && asIncoming) return greater()
+  const order = dotOrder(local.version, incoming.version)
+  if (asLocal && order > 0) return keep()
+  if (asIncoming && order < 0) return take()
+  return { kind: 'merge', data, marks, origin: policy.here, seen: unionSeen(local.version, incoming.version) }
 }
 
 /** A delete has no fields: the rule of all fields decides about the record, and where it is a rule for values, the newer one wins. */
@@ -130,11 +130,6 @@ function deletedOne(local: Contender, incoming: Contender, policy: Policy, outco
     default:
       return outcomes.greater()
   }
-}
-
-function uncounted(local: Contender, incoming: Contender, policy: Policy): boolean {
-  const sides = policy.merge === undefined ? undefined : sidesOf(local, incoming)
-  return sides !== undefined && policy.merge !== undefined && hidesSums(...sides, policy.merge)
 }
 
 function sidesOf(local: Contender, incoming: Contender): readonly [MergeSide, MergeSide] | undefined {

@@ -22,13 +22,18 @@ type Settled = { readonly value: Json; readonly mark: FieldMark | 'own' }
 
 /**
  * What comes of two concurrent versions.
- * - local, incoming: it is what that side has already, values and marks: its dot stands for both.
- * - new: a new write with this content. Fields that say `own` were decided anew here.
+ * - merged: this content. Fields that say `own` were decided anew here. `asLocal`, `asIncoming`: it is what that side has already, values
+ *   and marks.
  * - ask: these fields need a person.
  */
 export type Merge =
-  | { readonly kind: 'local' | 'incoming' }
-  | { readonly kind: 'new'; readonly data: Values; readonly marks: Readonly<Record<string, FieldMark | 'own'>> }
+  | {
+      readonly kind: 'merged'
+      readonly data: Values
+      readonly marks: Readonly<Record<string, FieldMark | 'own'>>
+      readonly asLocal: boolean
+      readonly asIncoming: boolean
+    }
   | { readonly kind: 'ask'; readonly fields: readonly string[] }
 
 const ANY = '*'
@@ -59,8 +64,7 @@ export function mergeFields(
   const data: Record<string, Json> = Object.create(null)
   const marks: Record<string, FieldMark | 'own'> = Object.create(null)
   const asked: string[] = []
-  const asLocal: boolean[] = []
-  const asIncoming: boolean[] = []
+  let [asLocal, asIncoming] = [true, true]
   for (const column of Object.keys(local.data)) {
     const ours = { value: local.data[column] as Json, mark: markOf(local.version, column) }
     if (!Object.hasOwn(incoming.data, column)) {
@@ -87,22 +91,10 @@ export function mergeFields(
     }
     data[column] = settled.value
     marks[column] = settled.mark
-    asLocal.push(sameField(settled, ours))
-    asIncoming.push(sameField(settled, theirs))
+    asLocal &&= sameField(settled, ours)
+    asIncoming &&= sameField(settled, theirs)
   }
-  if (asked.length > 0) return { kind: 'ask', fields: asked }
-  if (asLocal.every(Boolean)) return { kind: 'local' }
-  if (asIncoming.every(Boolean)) return { kind: 'incoming' }
-  return { kind: 'new', data, marks }
-}
-
-/** True when equal values hide additions that one side has not counted: 10 + 3 here and 10 + 3 there are 16, not 13. */
-export function hidesSums(local: MergeSide, incoming: MergeSide, { rules }: MergeRules): boolean {
-  return Object.keys(rules).some((column) => {
-    if (ruleOf(rules, column).name !== 'sum' || !Object.hasOwn(local.data, column)) return false
-    const [a, b] = [counterOf(markOf(local.version, column)), counterOf(markOf(incoming.version, column))]
-    return a !== undefined && b !== undefined && sameJson(a.base, b.base) && canonical(a) !== canonical(b)
-  })
+  return asked.length > 0 ? { kind: 'ask', fields: asked } : { kind: 'merged', data, marks, asLocal, asIncoming }
 }
 
 /**

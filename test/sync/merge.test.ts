@@ -203,6 +203,24 @@ t.test('equal content is no conflict, but equal sums of different additions are 
   t.end()
 })
 
+t.test('I3: equal content keeps both writes behind it, so that a third version finds the one that counts', (t) => {
+  const [a, b, c] = [
+    edit(origin, 'a', 1, { owner: 'q' }),
+    edit(origin, B, 0, { owner: 'q' }),
+    edit(origin, 'c', 9, { owner: 'p' }),
+  ]
+  const policy = merging('z')
+  t.match(decide(a, b, policy), { kind: 'merge', data: { owner: 'q' }, origin: 'z' })
+  t.equal(contentOf(settle(settle(a, b, policy), c, policy)).owner, 'q')
+  t.equal(contentOf(settle(settle(b, c, policy), a, policy)).owner, 'q')
+  t.match(
+    decide(a, edit(origin, B, 0, { owner: 'q' }), merging('z', {})),
+    { kind: 'keep', equal: true },
+    'where the newer counts',
+  )
+  t.end()
+})
+
 t.test('a delete against an edit is decided by the rule of all fields', (t) => {
   const a = edit(origin, 'a', 5, { name: 'a' })
   const gone: Contender = { version: { origin: 'b', clock: 1009, seen: { o: 1 } }, deleted: true, content: null }
@@ -268,15 +286,12 @@ type Write = {
 }
 type Copy = Contender & { readonly knew: ReadonlySet<string> }
 
-const marksOf = (copy: Contender): Json =>
-  Object.keys(contentOf(copy)).map((column) => markOf(copy.version, column) as Json)
+const elements = (list: readonly string[]): readonly string[] => [...new Set(list)].sort()
 const nameOf = (version: Version) => `${version.origin}@${version.clock}`
 
 class Sites {
   readonly copies: Copy[]
   readonly writes: Write[] = []
-  /** Equal content met: the lesser write is forgotten although nobody replaced it, since nobody lost anything. */
-  met = false
   readonly #names: readonly string[]
 
   constructor(names: readonly string[]) {
@@ -301,13 +316,6 @@ class Sites {
     const local = this.copies[at] as Copy
     const next = settle(local, incoming, merging(this.#names[at] as string))
     if (next === local) return false
-    const order = compareVersions(incoming.version, local.version)
-    if (
-      order === 'concurrent' &&
-      sameJson(local.content, incoming.content) &&
-      !sameJson(marksOf(local), marksOf(incoming))
-    )
-      this.met = true
     this.copies[at] = { ...next, knew: new Set([...local.knew, ...incoming.knew]) }
     return nameOf(next.version) !== nameOf(local.version)
   }
@@ -335,6 +343,16 @@ class Sites {
     return own.filter((write) => !own.some((other) => other.knew.has(nameOf(write.dot))))
   }
 }
+
+t.test('I3: three sites come to rest where a merge is what the side with the lesser version had', (t) => {
+  const sites = new Sites(['a', B, 'c'])
+  sites.write(1, 1, { tags: ['t', 'a'] })
+  sites.write(2, 2, { tags: ['b'] })
+  sites.write(0, 0, { tags: ['b'] })
+  t.ok(sites.settle(), 'no site changes any more')
+  t.ok(sites.agree())
+  t.end()
+})
 
 const values = fc.constantFrom<Row>(
   ...['p', 'q', 'r'].flatMap((text) => [{ name: text }, { note: text }, { owner: text }]),
@@ -369,10 +387,9 @@ t.test(
         if (!sites.settle() || !sites.agree()) return false
         const end = contentOf(sites.copies[0] as Copy)
         if (end.stock !== 10 + sites.writes.reduce((sum, { delta }) => sum + delta, 0)) return false
-        return (['name', 'note', 'owner', 'price', 'low'] as const).every((column) => {
+        return (['name', 'note', 'owner', 'price', 'low', 'tags'] as const).every((column) => {
           const last = sites.last(column)
           if (last.length === 0) return sameJson(end[column] as Json, START[column] as Json)
-          if (sites.met && !['name', 'note'].includes(column)) return true
           const [newest] = [...last].sort((x, y) => dotOrder(y.dot, x.dot))
           const word = last.filter(({ dot }) => dot.origin === B)
           const numbers = last.map(({ value }) => Number(value))
@@ -382,13 +399,12 @@ t.test(
             owner: (word[0] ?? newest)?.value,
             price: Math.max(...numbers),
             low: Math.min(...numbers),
+            tags: elements(last.flatMap(({ value }) => value as string[])),
           }[column]
-          return sameJson(end[column] as Json, want as Json)
+          return sameJson(column === 'tags' ? elements(end.tags as string[]) : (end[column] as Json), want as Json)
         })
       }),
       3000,
-      // A known gap lies outside: a union of three concurrent sets, one history in some thousands (seed 134705710), may not come to rest.
-      1,
     )
     t.end()
   },
@@ -438,7 +454,7 @@ t.test('I3: three versions give one content in whatever order they meet', (t) =>
       const meet = (list: readonly number[]) =>
         list.map((at) => copies[at] as Contender).reduce((local, incoming) => settle(local, incoming, merging('z')))
       const [first, second] = [meet([0, 1, 2]), meet(order)]
-      const sorted = (row: Row) => ({ ...row, tags: [...(row.tags as string[])].sort() })
+      const sorted = (row: Row) => ({ ...row, tags: elements(row.tags as string[]) })
       return sameJson(sorted(contentOf(first)), sorted(contentOf(second)))
     }),
     2000,
