@@ -174,6 +174,26 @@ for (const [topology, edges] of Object.entries(TOPOLOGIES)) {
   )
 }
 
+t.test('I3: what both sites wrote alike is no conflict, and a third write meets both of them', async (t) => {
+  const edges = [
+    [0, 1],
+    [1, 2],
+  ] as const
+  const made = (await seeded(edges)) as [Site, Site, Site]
+  const [a, b, c] = made
+  await a.sql(`update item set price = 20`)
+  await b.sql(`update item set price = 20`)
+  await c.sql(`update item set price = 15`)
+  const first = totalOf(await syncOnce(a, b, { task: TASK }))
+  t.match(first, { merged: 1, conflict: 0 })
+  t.same(await a.sql(`select from syncline.history where reason = 'lost a conflict'`), [], 'nothing is lost')
+  // b's write alone is replaced; a's never was.
+  await c.sql(`update item set note = 'later'`)
+  t.ok((await quiet(made, edges)) >= 0, 'it comes to rest')
+  for (const site of made) t.match(await rowsOf(site), [{ price: '20.00', note: 'later' }], site.name)
+  t.same(await versionsOf(a), await versionsOf(c))
+})
+
 t.test('marks are kept only where something merges, and travel through a site that does not', async (t) => {
   const edges = [
     [0, 1],
