@@ -183,12 +183,12 @@ t.test('I3: what both sites wrote alike is no conflict, and a third write meets 
   const [a, b, c] = made
   await a.sql(`update item set price = 20`)
   await b.sql(`update item set price = 20`)
-  await c.sql(`update item set price = 15`)
+  await syncOnce(b, c, { task: TASK })
   const first = totalOf(await syncOnce(a, b, { task: TASK }))
   t.match(first, { merged: 1, conflict: 0 })
   t.same(await a.sql(`select from syncline.history where reason = 'lost a conflict'`), [], 'nothing is lost')
-  // b's write alone is replaced; a's never was.
-  await c.sql(`update item set note = 'later'`)
+  // This replaces the write of b alone: c has never seen the other.
+  await c.sql(`update item set price = 15, note = 'later'`)
   t.ok((await quiet(made, edges)) >= 0, 'it comes to rest')
   for (const site of made) t.match(await rowsOf(site), [{ price: '20.00', note: 'later' }], site.name)
   t.same(await versionsOf(a), await versionsOf(c))
