@@ -207,7 +207,10 @@ export type FoundComparison = {
   readonly deep?: boolean
 }
 
-/** Notes what a comparison found. The commit is not waited for on the disk: what a crash loses is found out anew. */
+/**
+ * Notes what a comparison found. Where both sides are equal nothing is left that a brake could keep from being written, so what is stopped ends with it.
+ * The commit is not waited for on the disk: what a crash loses is found out anew.
+ */
 export async function noteComparison(
   db: Kysely<Database>,
   peerId: number,
@@ -218,7 +221,9 @@ export async function noteComparison(
   const known = sql`(not ${deep}::bool and a.deep_differing is not null and excluded.verdict = 'equal')`
   const values = deep && verdict === 'different' ? differing : null
   await sql`
-    with quick as materialized (select set_config('synchronous_commit', 'off', true))
+    with quick as materialized (select set_config('synchronous_commit', 'off', true)),
+         ended as (update syncline.brake set ended_at = clock_timestamp(), ending = case when used_at is null then 'cleared' else 'used' end
+                    where ${verdict} = 'equal' and ended_at is null and peer_id = ${peerId} and resource_id = ${resourceId})
     insert into syncline.agreement as a (peer_id, resource_id, verdict, reason, records, differing, deep_differing, agreed_at, agreed_records, head, scope, took_ms)
     select ${peerId}, ${resourceId}, ${verdict}, ${reason}, ${records}::int8, ${differing}::int4, ${values}::int4,
            case when ${verdict} = 'equal' then clock_timestamp() end, case when ${verdict} = 'equal' then ${records}::int8 end, ${head}, ${scope}, ${tookMs}::float4

@@ -1,8 +1,10 @@
 import t from 'tap'
 import {
+  answerComparison,
   brakesWith,
   endBrake,
   findBrake,
+  findResource,
   listBrakes,
   listLog,
   meetMark,
@@ -11,6 +13,7 @@ import {
   receiveChanges,
   releaseBrake,
   setGrant,
+  totalOf,
 } from '../../src/store/index.ts'
 import type { LineBatch } from '../../src/sync/index.ts'
 import { introduce, LIMITS, linkOf, peerOf, pullAll, pushAll, type Site, siteFactory } from '../support/sites.ts'
@@ -149,6 +152,34 @@ t.test('I10: the limits of a grant are its own, for deletions and for changes', 
   await pushAll(a, b)
   t.match((await push(b, a, await wipe(a, b))).counts, { applied: 50 })
   await t.rejects(setGrant(b.store.db, { ...grant, maxDeletes: 'many' }), { code: 'SYNC_REQUEST_INVALID' })
+})
+
+t.test('I9: what was stopped stops nothing any more when both sites are found equal', async (t) => {
+  const [a, b] = await pair(400)
+  await t.rejects(push(b, a, await wipe(a, b, 200)), { code: 'SYNC_RUN_BRAKED' })
+  const compare = async (of: Site) => {
+    const total = await totalOf(of.store, {
+      resource: await findResource(of.store.db, 'place'),
+      filter: undefined,
+      keptFrom: 0,
+    })
+    return answerComparison(b.store, peerOf(b, a), { resource: 'place', records: total.records, sum: total.sum })
+  }
+  const [open] = (await listBrakes(b.store.db, { open: true })).items
+  await a.sql(`delete from place where n > 390`)
+  t.not((await compare(a)).verdict, 'equal')
+  t.equal((await listBrakes(b.store.db, { open: true })).items.length, 1, 'as long as they differ it waits')
+  await pushAll(a, b)
+  t.match(await compare(a), { verdict: 'equal', records: 390 })
+  t.same((await listBrakes(b.store.db, { open: true })).items, [])
+  t.match(await findBrake(b.store.db, open?.token ?? ''), { ending: 'cleared', releasedAt: null })
+
+  await t.rejects(push(b, a, await wipe(a, b, 200)), { code: 'SYNC_RUN_BRAKED' })
+  const [again] = (await listBrakes(b.store.db, { open: true })).items
+  await releaseBrake(b.store.db, { token: again?.token ?? '', by: 'ann' })
+  await b.sql(`update syncline.brake set used_at = now() where ended_at is null`)
+  await compare(a)
+  t.match(await findBrake(b.store.db, again?.token ?? ''), { ending: 'used' }, 'one that let something pass is used up')
 })
 
 t.test('new records meet no brake, however many', async (t) => {
