@@ -106,10 +106,12 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       on_left text not null default 'keep' check (on_left in ('keep', 'remove')),
       schedule text,
       enabled bool not null default true,
+      last_run jsonb,
       revision int not null default 1,
       created_at timestamptz not null default now(),
       unique (peer_id, resource_id)
     );
+    comment on column syncline.task.last_run is 'How the last run that came to this task ended for it.';
     comment on column syncline.task.schedule is 'cron:<5 or 6 fields>, every:<seconds>, live, or null for by hand only.';
 
     create table syncline.token (

@@ -31,6 +31,8 @@ export type StatusFacts = {
   /** What waits, by peer and resource. */
   readonly conflicts: ReadonlyMap<string, number>
   readonly quarantine: ReadonlyMap<string, number>
+  /** What a brake of this site has stopped, by peer and resource. */
+  readonly stopped: ReadonlySet<string>
   readonly now: number
 }
 
@@ -70,9 +72,10 @@ function taskRow(peer: Peer, task: Task, facts: StatusFacts): StatusRow {
   const reasons = [
     ...faults.map((fault) => red(`capture: ${cell(fault)}; see \`syncline resource check\``)),
     ...peerReasons(peer, run, facts.now),
+    ...taskReasons(task, run, peer, facts.stopped.has(key)),
     ...waitingReasons(waiting),
     ...(task.enabled ? [] : [amber('the task is disabled')]),
-    ...(run === undefined ? [amber('has not run yet')] : []),
+    ...(task.lastRun === null ? [amber('has not run yet')] : []),
     ...comparisonReasons(peer, task.resource, agreement, facts.now),
   ]
   return {
@@ -80,7 +83,7 @@ function taskRow(peer: Peer, task: Task, facts: StatusFacts): StatusRow {
     peer: peer.name,
     resource: task.resource,
     mode: task.mode,
-    lastRunAt: run?.startedAt ?? null,
+    lastRunAt: task.lastRun?.at ?? null,
     ...proofFields(agreement),
     waiting,
   }
@@ -130,13 +133,26 @@ function peerReasons(peer: Peer, run: RunEntry | undefined, now: number): readon
   const offset = Math.abs(peer.clockOffsetMs ?? 0)
   const clock = offset > CLOCK_OFFSET_MAX_MS ? [amber(`its clock is ${duration(offset)} off`)] : []
   if (peer.paused) return [amber('the peer is paused'), ...clock]
-  // What a brake stopped is told where it stands: the other resources of the run went on.
-  const failed = (run?.result === 'error' || run?.result === 'fatal') && run.code !== 'SYNC_RUN_BRAKED'
+  // What failed in one resource is told there: the others of the run went on.
+  const ended = run?.state === 'interrupted' || run?.state === 'cancelled'
+  const failed = (run?.result === 'error' || run?.result === 'fatal') && (peer.failures > 0 || ended)
   if (peer.failures === 0 && !failed) return clock
   const words = failed ? `last run failed: ${cell(run.message ?? run.code ?? run.state)}` : 'the peer fails'
   const again = peer.retryAt === null ? '' : `, again ${until(peer.retryAt, now)}`
   const times = peer.failures > 1 ? ` (${peer.failures} times in a row${again})` : again
   return [red(`${words}${times}`), ...clock]
+}
+
+/** What kept this resource from being synced in the last run that came to it, unless it kept everything. */
+function taskReasons({ lastRun }: Task, run: RunEntry | undefined, peer: Peer, stopped: boolean): readonly Reason[] {
+  if (lastRun === null || lastRun.result === 'success' || lastRun.result === 'warning') return []
+  const { code, message } = lastRun
+  if (peer.failures > 0 && run?.id === lastRun.runId && run.message === message) return []
+  if (code !== 'SYNC_RUN_BRAKED') return [red(`last run failed: ${cell(message ?? code ?? lastRun.result)}`)]
+  if (stopped) return []
+  // A token in the words is one of this site, and it stops nothing any more.
+  const ours = message?.includes('sync --release') === true
+  return [ours ? amber('what a brake had stopped goes on with the next run') : red(`stopped: ${cell(message ?? code)}`)]
 }
 
 function waitingReasons({ conflicts, quarantine }: StatusRow['waiting']): readonly Reason[] {

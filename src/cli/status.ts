@@ -50,7 +50,7 @@ export const status: Register = (program, session) => {
       const info = await api.get<SiteInfo>('/site')
       const alarms = (await api.get<Page<Alarm>>('/alarms', { open: true, limit: ALARMS_MAX })).items
       const brakes = (await api.get<Page<Brake>>('/brakes', { open: true, limit: BRAKES_MAX })).items
-      const facts = await factsOf(api, info)
+      const facts = await factsOf(api, info, brakes)
       const rows = withBrakes(withAlarms(statusRows(facts), alarms), brakes)
       const notes = notesOf(facts.checks)
       const raised = alarms.length === 0 ? [] : ['', alarmLines(out, alarms)]
@@ -64,7 +64,7 @@ export const status: Register = (program, session) => {
   })
 }
 
-async function factsOf(api: Api, { waiting }: SiteInfo): Promise<StatusFacts> {
+async function factsOf(api: Api, { waiting }: SiteInfo, brakes: readonly Brake[]): Promise<StatusFacts> {
   const [peers, tasks, checks, conflicts, quarantine, agreements] = await Promise.all([
     api.all<Peer>('/peers'),
     api.all<Task>('/tasks'),
@@ -85,6 +85,7 @@ async function factsOf(api: Api, { waiting }: SiteInfo): Promise<StatusFacts> {
     agreements: new Map(agreements.items.map((each) => [linkKey(each.peer, each.resource), each])),
     conflicts: countByLink(conflicts),
     quarantine: countByLink(quarantine),
+    stopped: new Set(brakes.map(({ peer, resource }) => linkKey(peer, resource ?? ''))),
     now: Date.now(),
   }
 }

@@ -19,6 +19,7 @@ import {
   type Store,
   setRunState,
   startRun,
+  type TaskEnd,
   withPeerLease,
 } from '../store/index.ts'
 import {
@@ -272,7 +273,7 @@ async function finish(
   const state = outcome.cancelled ? 'cancelled' : 'finished'
   const [retryAt] = await Promise.all([
     notePeer(deps, session, outcome, failures),
-    finishRun(db, runId, { result, state, code, message, counts: { ...counts } }),
+    finishRun(db, runId, { result, state, code, message, counts: { ...counts }, tasks: taskEnds(outcome) }),
   ])
   deps.events.runFinished({
     runId,
@@ -298,6 +299,14 @@ async function finish(
 function worstFailure(tasks: readonly TaskResult[]): Failure | null {
   const failures = tasks.flatMap(({ failure }) => (failure === null ? [] : [failure]))
   return failures.find(({ code }) => code !== 'SYNC_RUN_BRAKED') ?? failures[0] ?? null
+}
+
+/** How the run ended for each of its tasks; for one that was cancelled in the middle it did not. */
+function taskEnds({ tasks }: RunResult): readonly TaskEnd[] {
+  return tasks.flatMap(({ resource, result, failure }) => {
+    if (result === 'error' && failure === null) return []
+    return [{ resource, result, code: failure?.code ?? null, message: failure?.detail ?? null }]
+  })
 }
 
 /** One entry for each task that failed, or one for the run when it ended before its tasks. */

@@ -211,6 +211,7 @@ export {
   readRun,
   setRunState,
   startRun,
+  type TaskEnd,
 } from './run-log.ts'
 export type { Database } from './schema.ts'
 export { compileFilter, joinFilters } from './scope.ts'

@@ -1,5 +1,5 @@
 import { type Kysely, type Selectable, sql } from 'kysely'
-import { SynclineError } from '../sync/index.ts'
+import { SynclineError, type TaskRun } from '../sync/index.ts'
 import {
   inTransaction,
   isoTime,
@@ -134,7 +134,10 @@ export async function setRunState(
     .execute()
 }
 
-/** Closes a run. The first to do so is right: repeating it changes nothing. */
+/** What became of one task in a run. */
+export type TaskEnd = Pick<TaskRun, 'result' | 'code' | 'message'> & { readonly resource: string }
+
+/** Closes a run, and notes at its tasks how it ended for them. The first to do so is right: repeating it changes nothing. */
 export async function finishRun(
   db: Kysely<Database>,
   id: string,
@@ -144,10 +147,11 @@ export async function finishRun(
     readonly code?: string | null | undefined
     readonly message?: string | null | undefined
     readonly counts?: Readonly<Record<string, number>> | undefined
+    readonly tasks?: readonly TaskEnd[] | undefined
   },
 ): Promise<void> {
-  const { counts } = end
-  await openRun(db, id)
+  const { counts, tasks = [] } = end
+  const closed = openRun(db, id)
     .set({
       state: end.state ?? 'finished',
       result: end.result,
@@ -156,7 +160,16 @@ export async function finishRun(
       finished_at: sql<string>`clock_timestamp()`,
     })
     .$if(counts !== undefined, (update) => update.set({ counts: JSON.stringify(counts) }))
-    .execute()
+  if (tasks.length === 0) {
+    await closed.execute()
+    return
+  }
+  const ends = tasks.map(({ message, ...task }) => ({ ...task, message: message === null ? null : storable(message) }))
+  await sql`
+    with run as (${closed.returning(['id', 'peer_id', 'started_at'])})
+    update syncline.task t set last_run = jsonb_build_object('runId', run.id::text, 'at', run.started_at::text, 'result', e.result, 'code', e.code, 'message', e.message)
+      from run, syncline.resource r, jsonb_to_recordset(${JSON.stringify(ends)}::jsonb) e (resource text, result text, code text, message text)
+     where r.name = e.resource and t.resource_id = r.id and t.peer_id = run.peer_id`.execute(db)
 }
 
 /**

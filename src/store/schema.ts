@@ -1,5 +1,5 @@
 import type { ColumnType, Generated } from 'kysely'
-import type { Json, Mapping } from '../sync/index.ts'
+import type { Json, Mapping, TaskRun } from '../sync/index.ts'
 import type { AlarmNoticeTable, AlarmTable, DiscardTable, ElsewhereTable } from './schema-waiting.ts'
 
 /** Row types of schema `syncline`, as migrations/ makes it. int8, xid8 and timestamps arrive as text, never as a lossy number or Date. */
@@ -139,6 +139,7 @@ type TaskTable = {
   canary: ColumnType<string | null, string | null | undefined, string | null>
   mapping: ColumnType<Partial<Mapping>, string | undefined, string>
   enabled: Generated<boolean>
+  last_run: NullableJson<TaskRun>
   revision: Generated<number>
   created_at: DefaultTimestamp
 }

@@ -80,6 +80,16 @@ export type ResultName = 'success' | 'warning' | 'error' | 'fatal'
 
 export type TaskResult = { readonly resource: string; readonly result: ResultName; readonly failure: Failure | null }
 
+/** How the last run that came to a task ended for it, as it is kept with the task. */
+export type TaskRun = {
+  readonly runId: string
+  /** When the run began. */
+  readonly at: string
+  readonly result: ResultName
+  readonly code: string | null
+  readonly message: string | null
+}
+
 /** `result` is the worst of all. `tasks` has those that were begun. `failure` is what ended the run early. */
 export type RunResult = {
   readonly result: ResultName

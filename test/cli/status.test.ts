@@ -57,6 +57,7 @@ const task: Task = {
   canary: null,
   schedule: 'every:300',
   enabled: true,
+  lastRun: { runId: '7', at: before(60_000), result: 'success', code: null, message: null },
   revision: 1,
   createdAt: before(HOUR),
 }
@@ -105,6 +106,7 @@ function row(change: Change = {}) {
     checks: [{ resource: 'city', faults: [] }],
     conflicts: new Map(),
     quarantine: new Map(),
+    stopped: new Set(),
     now: NOW,
     ...facts,
   })
@@ -138,7 +140,7 @@ t.test('what is not proved is amber, and says how to prove it', async (t) => {
     light: 'amber',
     why: 'could not be proved: comparing takes longer than 15 s; not equal yet',
   })
-  t.match(row({ run: null }), { light: 'amber', why: 'has not run yet' })
+  t.match(row({ run: null, task: { lastRun: null } }), { light: 'amber', why: 'has not run yet' })
   t.match(row({ task: { enabled: false } }), { light: 'amber', why: /disabled/ })
   t.match(row({ peer: { paused: true, failures: 3 } }), { light: 'amber', why: 'the peer is paused' })
   t.match(row({ peer: { clockOffsetMs: -120_000 } }), { light: 'amber', why: 'its clock is 2 min off' })
@@ -176,6 +178,41 @@ t.test('a failure, a quarantine, a difference or a broken trigger is red', async
     { light: 'amber' },
     'not of another peer',
   )
+})
+
+t.test('a run that failed in one resource is told there, and the others keep their light', async (t) => {
+  const words = 'GET /changes at hub: SYNC_AUTH_FORBIDDEN: Not permitted'
+  const failedRun = { result: 'fatal', code: 'SYNC_PEER_REFUSED', message: words } as const
+  const lastRun = { runId: '7', at: before(60_000), ...failedRun }
+  t.match(row({ run: failedRun }), { light: 'green' }, 'of another resource')
+  t.match(row({ run: failedRun, task: { lastRun } }), { light: 'red', why: `last run failed: ${words}` })
+  t.match(row({ run: { id: '8' }, task: { lastRun } }), { light: 'red' }, 'also when a later run left it out')
+  t.match(
+    row({ run: { result: 'error', state: 'interrupted', message: 'its process ended' } }),
+    { light: 'red', why: 'last run failed: its process ended' },
+    'nobody knows how far a run came whose process ended',
+  )
+  t.match(
+    row({ run: failedRun, peer: { failures: 1 }, task: { lastRun } }),
+    { light: 'red', why: `last run failed: ${words}` },
+    'what concerns the whole peer is said once',
+  )
+})
+
+t.test('what a brake stopped is said once, and by whom', async (t) => {
+  const at = { runId: '7', at: before(60_000), result: 'fatal', code: 'SYNC_RUN_BRAKED' } as const
+  const own = { ...at, message: 'it would delete 500. If it is meant: syncline sync --release 7k2m9qxd' }
+  t.match(
+    row({ task: { lastRun: own }, stopped: new Set([linkKey('hub', 'city')]) }),
+    { light: 'green' },
+    'see withBrakes',
+  )
+  t.match(row({ task: { lastRun: own } }), {
+    light: 'amber',
+    why: 'what a brake had stopped goes on with the next run',
+  })
+  const theirs = { ...at, message: 'POST /changes at hub: an administrator of this site can let it pass' }
+  t.match(row({ task: { lastRun: theirs } }), { light: 'red', why: /^stopped: POST .changes at hub: an administrator/ })
 })
 
 const site: SiteInfo = {

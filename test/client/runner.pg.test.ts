@@ -11,6 +11,7 @@ import {
   listLog,
   listQuarantine,
   listRuns,
+  listTasks,
   migrate,
   newLog,
   openStore,
@@ -411,6 +412,14 @@ t.test('a task that fails does not keep the others from running', async (t) => {
     { resource: 'city', result: 'success' },
   ])
   t.match((await findPeer(here.store.db, 'there')).failures, 0, 'it is not the peer that failed')
+  const lastRuns = async () =>
+    Object.fromEntries((await listTasks(here.store.db)).items.map(({ resource, lastRun }) => [resource, lastRun]))
+  t.match(await lastRuns(), {
+    country: { runId: report.runId, result: 'fatal', code: 'SYNC_PEER_REFUSED', message: /SYNC_FILTER_INVALID/ },
+    city: { runId: report.runId, result: 'success', code: null, message: null },
+  })
+  const later = await run({ resources: ['city'] })
+  t.match(await lastRuns(), { country: { runId: report.runId, result: 'fatal' }, city: { runId: later.runId } })
 })
 
 t.test('one run with a peer at a time; a paused peer and a missing task are told', async (t) => {

@@ -7,6 +7,7 @@ import {
   findTask,
   listTasks,
   ON_LEFT,
+  RESULTS,
   removeTask,
   type Task,
   type TaskSettings,
@@ -83,6 +84,16 @@ const task = closed(
     mapping,
     schedule: nullable(Type.String(), { description: SCHEDULE }),
     enabled: flag('Runs by itself.'),
+    lastRun: nullable(
+      closed({
+        runId: rowId('Id of the run.'),
+        at: time('When the run began.'),
+        result: words(RESULTS, { description: 'How it ended for this task, whatever became of others.' }),
+        code: nullable(Type.String(), { description: 'Code of the error that ended it.' }),
+        message: nullable(Type.String(), { description: 'The error in words.' }),
+      }),
+      { description: 'The last run that came to this task; null before the first.' },
+    ),
     revision: Type.Integer({ description: 'Goes up with every change; the ETag.' }),
     createdAt: time('When it was made.'),
     warnings: Type.Optional(

@@ -6,6 +6,7 @@ import {
   mappingFault,
   NO_MAPPING,
   SynclineError,
+  type TaskRun,
 } from '../../sync/index.ts'
 import { renewMarks } from '../field-marks.ts'
 import { checkMappingNames } from '../peer-schema.ts'
@@ -45,6 +46,8 @@ export type Task = LinkRules &
     /** `cron:<fields>`, `every:<seconds>`, `live`, or null for by hand only. */
     readonly schedule: string | null
     readonly enabled: boolean
+    /** Null before the first run that came to it. */
+    readonly lastRun: TaskRun | null
     readonly revision: number
     readonly createdAt: string
   }
@@ -265,6 +268,7 @@ function toTask(row: TaskRow): Task {
     emptyGuard: row.empty_guard,
     canary: row.canary,
     mapping: { ...NO_MAPPING, ...row.mapping },
+    lastRun: row.last_run && { ...row.last_run, at: isoTime(row.last_run.at) },
     revision: row.revision,
     createdAt: isoTime(row.created_at),
   }
