@@ -30,8 +30,6 @@ export type StepContext = {
   readonly step: string
   /** 1 for the first try of this step in this run. */
   readonly attempt: number
-  /** Do as if, and write nothing. */
-  readonly dryRun: boolean
   readonly site: StepSite
   /** What became of the steps before, by name. */
   readonly before: Readonly<Record<string, StepEnd>>
@@ -43,7 +41,7 @@ export type StepContext = {
   readonly now: () => number
 }
 
-/** What a step is asked before anything is run: it writes nothing, here or elsewhere. */
+/** What a step is asked before anything is run, and all it is asked in a dry run: it writes nothing, here or elsewhere. */
 export type PlanContext = Pick<StepContext, 'signal' | 'job' | 'step' | 'site' | 'now'>
 
 export type StepPlan = {
