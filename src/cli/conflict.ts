@@ -5,7 +5,7 @@ import { noun, type PageOptions, pageOptions, type Register, verb } from './comm
 import { EXIT } from './exit.ts'
 import type { Output } from './output.ts'
 import { pairsOf, several, writtenValue } from './pairs.ts'
-import { ago, cell, fields, plain, plural, time } from './text.ts'
+import { ago, cell, fields, plain, plural, time, valueText } from './text.ts'
 
 /** `conflict …`: two sites changed one record, and a person is to decide. */
 export const conflict: Register = (program, session) => {
@@ -191,7 +191,7 @@ const by = ({ resolvedBy }: Conflict) => (resolvedBy === null ? '' : ` by ${reso
 function comparison(out: Output, found: Conflict): Promise<string> {
   const { base, ours, theirs } = found
   const different = new Set(differing(found))
-  const value = (data: Values | null, name: string) => (data === null ? '(deleted)' : cell(data[name]))
+  const value = (data: Values | null, name: string) => (data === null ? '(deleted)' : valueText(data[name]))
   const three = (name: string) => (base === null ? [] : [value(base.data, name)])
   const rows = columnsOf(ours.data, theirs.data).map((name) => {
     const marked = different.has(name) || different.has('deleted')

@@ -2,7 +2,7 @@ import type { LifeEntry, RecordLife } from '../store/index.ts'
 import type { Reach } from '../sync/index.ts'
 import { type Register, verb } from './command.ts'
 import type { Color, Output } from './output.ts'
-import { cell, fields, plural, time } from './text.ts'
+import { cell, fields, plural, time, valueText } from './text.ts'
 
 /** What GET /explain answers. */
 type Explanation = RecordLife & { readonly peer: (Reach & { readonly name: string }) | null }
@@ -22,13 +22,20 @@ export const explain: Register = (program, session) => {
   })
 }
 
-const STATES = { here: 'lives here', deleted: 'was deleted', unknown: 'is not known here' } as const
+const STATES = {
+  here: 'lives here',
+  deleted: 'was deleted',
+  purged: 'was deleted, and its tombstone was purged',
+  unknown: 'does not live here',
+} as const
 
 async function describe(out: Output, found: Explanation): Promise<string> {
   const present = found.life.find(({ kind }) => kind === 'present')
-  const parts = [`${found.resource}/${cell(found.id)} ${STATES[found.state]}`]
+  const never = found.state === 'unknown' && found.life.length + found.quarantine.length === 0
+  const state = never ? 'is not known here: this site has never had it' : STATES[found.state]
+  const parts = [`${found.resource}/${cell(found.id)} ${state}`]
   if (present?.data != null)
-    parts.push(fields(Object.entries(present.data).map(([name, value]) => [`  ${name}`, value])))
+    parts.push(fields(Object.entries(present.data).map(([name, of]) => [`  ${name}`, valueText(of)])))
   if (found.life.length > 0) parts.push(found.life.map((entry) => lifeText(out, entry)).join('\n'))
   if (found.truncated) parts.push('  (older versions are not shown)')
   parts.push(...around(found))
@@ -43,7 +50,7 @@ function lifeText(out: Output, entry: LifeEntry): string {
   const run = runId === null ? '' : `, run ${runId}`
   const lines = [`${time(entry.writtenAt)}  ${out.paint('bold', head(entry))}  ${path}${run}`]
   for (const [name, { was, is }] of Object.entries(changed))
-    lines.push(`    ${cell(name)}: ${cell(was)} -> ${cell(is)}`)
+    lines.push(`    ${cell(name)}: ${valueText(was)} -> ${valueText(is)}`)
   if (kind !== 'present' && ended !== null) {
     const rule = ended.rule === null ? '' : ` by the rule ${cell(ended.rule)}`
     lines.push(`    ${endOf(entry)} at ${time(ended.at)}${ended.runId === null ? '' : ` in run ${ended.runId}`}${rule}`)

@@ -1,7 +1,7 @@
 import type { PreviewedRecord, PreviewedWrites } from '../store/index.ts'
 import type { BatchReport, Mode } from '../sync/index.ts'
 import type { Output } from './output.ts'
-import { bytes, cell, count, duration, plural } from './text.ts'
+import { bytes, cell, count, duration, plural, valueText } from './text.ts'
 
 /** What the site answers to a preview. */
 export type Preview = {
@@ -98,8 +98,8 @@ const DECISIONS = {
 
 function sampleText({ id, kind, decision, fields }: PreviewedRecord, where: string): string {
   const values = fields.map(({ field, before, after, theirs }) => {
-    const change = kind === 'insert' ? cell(after) : `${cell(before)} -> ${cell(after)}`
-    return `${cell(field)} ${kind === 'delete' ? cell(before) : change}${decision === undefined || theirs === undefined ? '' : ` (theirs ${cell(theirs)})`}`
+    const change = kind === 'insert' ? valueText(after) : `${valueText(before)} -> ${valueText(after)}`
+    return `${cell(field)} ${kind === 'delete' ? valueText(before) : change}${decision === undefined || theirs === undefined ? '' : ` (theirs ${valueText(theirs)})`}`
   })
   const what = decision === undefined ? `${VERBS[kind]} ${where}` : DECISIONS[decision]
   return `${cell(id)}: ${what}${values.length === 0 ? '' : `: ${values.join(', ')}`}`

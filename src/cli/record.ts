@@ -11,7 +11,7 @@ import { EXIT, type ExitCode } from './exit.ts'
 import type { Output } from './output.ts'
 import { csvOf, FORMAT_NAMES, FORMATS, type FormatName, formatOf, type Part, partsOf } from './record-format.ts'
 import type { Resource } from './resource.ts'
-import { cell, count, fields, time } from './text.ts'
+import { cell, count, fields, time, valueText } from './text.ts'
 
 /** A record as the API shows it. */
 type Shown = {
@@ -263,9 +263,9 @@ function describe(found: Shown): string {
     ['id', found.id],
     ['written', `${time(new Date(clock / 1000).toISOString())} by ${origin}`],
     ...(found.deleted === true ? [['deleted', true] as const] : []),
-    ...Object.entries(found.data ?? {}).map(([name, value]) => [cell(name), value] as const),
+    ...Object.entries(found.data ?? {}).map(([name, value]) => [cell(name), valueText(value)] as const),
     ...Object.entries(found.refs ?? {}).map(([name, target]) => {
-      return [cell(name), target === null ? null : `${target.resource} ${target.id}`] as const
+      return [cell(name), target === null ? 'null' : `${target.resource} ${target.id}`] as const
     }),
   ])
 }

@@ -4,7 +4,7 @@ import { path } from './api.ts'
 import { type Session, verb } from './command.ts'
 import { EXIT } from './exit.ts'
 import type { Output } from './output.ts'
-import { bytes, cell, count, duration, plural, time } from './text.ts'
+import { bytes, cell, count, duration, plural, time, valueText } from './text.ts'
 
 type UndoOptions = {
   readonly preview?: boolean
@@ -105,8 +105,8 @@ function samples(out: Output, list: readonly UndoSample[]): Promise<string> {
       n === 0 ? name : '',
       n === 0 ? does : '',
       cell(field),
-      cell(now),
-      cell(next),
+      valueText(now),
+      valueText(next),
     ])
   })
   return out.table(['RECORD', 'WOULD BE', 'FIELD', 'NOW', 'THEN'], rows)

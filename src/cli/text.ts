@@ -95,6 +95,22 @@ export function cell(value: unknown): string {
   return plain(typeof value === 'string' ? value : typeof value === 'number' ? String(value) : JSON.stringify(value))
 }
 
+/**
+ * A value of a record, so that no two different ones look alike: null is null, a document that is JSON's null is JSON null (`{"$json":null}` on the wire),
+ * an empty text is "", what is absent is a dash, and a text that looks like one of those is quoted.
+ */
+export function valueText(of: unknown): string {
+  if (of === undefined) return '-'
+  if (of === null) return 'null'
+  if (typeof of === 'string') return /^$|^(-|null|JSON null|".*")$/.test(of) ? plain(JSON.stringify(of)) : plain(of)
+  const keys = typeof of === 'object' ? Object.keys(of) : []
+  if (keys.length === 1 && keys[0] === '$json') {
+    const { $json } = of as { readonly $json: unknown }
+    return $json === null ? 'JSON null' : plain(JSON.stringify($json))
+  }
+  return cell(of)
+}
+
 /** Lines of `label  value`, the values under each other. Absent values are left out. */
 export function fields(entries: readonly (readonly [label: string, value: unknown])[]): string {
   const shown = entries.filter(([, value]) => value !== undefined)

@@ -1,6 +1,8 @@
 import { type Kysely, sql } from 'kysely'
 import type { Json } from '../sync/index.ts'
-import { referenceSql } from './lines-sql.ts'
+import { quoteIdent } from './capture.ts'
+import { jsonSql, referenceSql } from './lines-sql.ts'
+import { wasPurged } from './purged.ts'
 import { storedId } from './records.ts'
 import { isoTime } from './registry/index.ts'
 import { liveTable, type ResourceInfo } from './resources.ts'
@@ -40,7 +42,8 @@ export type LifeEntry = {
 export type RecordLife = {
   readonly resource: string
   readonly id: string
-  readonly state: 'here' | 'deleted' | 'unknown'
+  /** purged: it was deleted, and its tombstone as well. */
+  readonly state: 'here' | 'deleted' | 'purged' | 'unknown'
   /** Oldest first. Versions that the application itself replaced here leave no trace. */
   readonly life: readonly LifeEntry[]
   /** There is more than is shown. */
@@ -74,12 +77,13 @@ const ENTRIES_MAX = 100
 export async function readLife(db: Kysely<Database>, resource: ResourceInfo, id: string): Promise<RecordLife> {
   const stored = storedId(resource, id)
   const [past, present] = [await readPast(db, resource, stored), await readPresent(db, resource, stored)]
+  const purged = present === null && (await wasPurged(db, resource, stored))
   const kept = past.slice(0, ENTRIES_MAX).reverse()
   const rows = present === null ? kept : [...kept, present]
   return {
     resource: resource.name,
     id: stored,
-    state: present === null ? 'unknown' : present.deleted ? 'deleted' : 'here',
+    state: present !== null ? (present.deleted ? 'deleted' : 'here') : purged ? 'purged' : 'unknown',
     life: withChanges(rows),
     truncated: past.length > ENTRIES_MAX,
     ...(await aroundOf(db, resource, stored)),
@@ -122,7 +126,12 @@ async function readPast(db: Kysely<Database>, resource: ResourceInfo, id: string
 async function readPresent(db: Kysely<Database>, resource: ResourceInfo, id: string): Promise<LifeRow | null> {
   const translated = resource.references.filter((each) => !each.direct || each.cyclic)
   const refs = translated.map((each) => sql`${each.column.name}::text, ${sql.raw(referenceSql(resource, each))}`)
-  const data = refs.length === 0 ? sql`to_jsonb(t.*)` : sql`to_jsonb(t.*) || jsonb_build_object(${sql.join(refs)})`
+  // As on the wire: a document that is JSON's null is not the absence of one.
+  const documents = resource.columns
+    .filter(({ form }) => form === 'json')
+    .map(({ name, baseType }) => sql`${name}::text, ${sql.raw(jsonSql(`t.${quoteIdent(name)}`, baseType))}`)
+  const own = [...refs, ...documents]
+  const data = own.length === 0 ? sql`to_jsonb(t.*)` : sql`to_jsonb(t.*) || jsonb_build_object(${sql.join(own)})`
   const { rows } = await sql<LifeRow>`
     select 'present' as kind, ${named}, r.clock, ${runOf(sql`r.xact`, sql`r.resource_id`)} as run, r.deleted,
            case when not r.deleted then (
@@ -163,10 +172,14 @@ function withChanges(rows: readonly LifeRow[]): readonly LifeEntry[] {
 
 function differing(before: LifeRow['data'], now: LifeRow['data']): LifeEntry['changed'] {
   if (before === null || now === null) return {}
-  const names = Object.keys(now).filter(
-    (name) => name in before && JSON.stringify(before[name]) !== JSON.stringify(now[name]),
-  )
+  const names = Object.keys(now).filter((name) => name in before && comparable(before[name]) !== comparable(now[name]))
   return Object.fromEntries(names.map((name) => [name, { was: before[name] ?? null, is: now[name] ?? null }]))
+}
+
+/** What was kept of a replaced row does not tell JSON's null from no document. */
+function comparable(value: Json | undefined): string {
+  const text = JSON.stringify(value ?? null)
+  return text === '{"$json":null}' ? 'null' : text
 }
 
 type Around = Pick<RecordLife, 'quarantine' | 'conflicts' | 'parked' | 'pending'>

@@ -76,7 +76,7 @@ const oneLine = (json: string) => `translate(${json}::text, e'\\n\\r\\t', '   ')
  * A document that is JSON's null is not the absence of a document, which is null on the wire: it travels as {"$json": null}. So that this says
  * one thing only, a document that has that one member is itself wrapped once. `jsonFromWireSql` undoes it.
  */
-function jsonSql(value: string, baseType: string): string {
+export function jsonSql(value: string, baseType: string): string {
   if (baseType === 'jsonb')
     return `case jsonb_typeof(${value}) when 'null' then '{"$json":null}'::jsonb
       when 'object' then case when ${isWrapped(value)} then jsonb_build_object('$json', ${value}) else ${value} end else ${value} end`

@@ -158,6 +158,15 @@ export async function namePurged(
   return { ...rest, text: rows[0]?.text ?? '', count: rows[0]?.count ?? 0 }
 }
 
+/** Whether a record lived here once and its tombstone was purged: by the hash that is left of it. */
+export async function wasPurged(db: Kysely<Database>, resource: ResourceInfo, id: string): Promise<boolean> {
+  const { rows } = await sql`
+    select from syncline.purged where resource_id = ${resource.id} and id_hash = hashtextextended(${id}, 0) limit 1`.execute(
+    db,
+  )
+  return rows.length > 0
+}
+
 /** True when this site has no record of a resource, living or deleted: nothing that a peer purged concerns it. */
 export async function holdsNone(db: Kysely<Database>, resourceId: number): Promise<boolean> {
   const { rows } = await sql`select from syncline.record where resource_id = ${resourceId} limit 1`.execute(db)

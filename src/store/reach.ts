@@ -17,6 +17,7 @@ import { checkpointsOf } from './checkpoints.ts'
 import { SENT_ID_BYTES_MAX } from './collect.ts'
 import type { Store } from './database.ts'
 import { digestRecords } from './digests.ts'
+import { wasPurged } from './purged.ts'
 import { readRecord, storedId } from './records.ts'
 import { findGrant, findTaskFor, isoTime, type Peer, readSelf, type Task } from './registry/index.ts'
 import { liveTable, loadResources, type ResourceInfo, sentColumns } from './resources.ts'
@@ -65,6 +66,7 @@ export async function gatherReach(
         ? null
         : { deleted: record.deleted, cameFromPeer: record.via === peer.siteId, position: record.position },
     row: await hasRow(db, resource, stored),
+    purged: await wasPurged(db, resource, stored),
     captureFault: faults.length === 0 ? null : faults.map(({ table, fault }) => `${table}: ${fault}`).join('; '),
     link: {
       paused: peer.paused,

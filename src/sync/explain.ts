@@ -16,6 +16,8 @@ export type ReachFacts = {
   } | null
   /** Whether the table has a row of that id. */
   readonly row: boolean
+  /** Whether the record lived here once, was deleted, and its tombstone was purged. */
+  readonly purged: boolean
   /** What is wrong with the triggers of the table; null when nothing is. */
   readonly captureFault: string | null
   readonly link: {
@@ -91,6 +93,9 @@ export const REASONS = [
   'unreachable',
   'id too long',
   'came from there',
+  'deleted there',
+  'deleted and purged',
+  'never seen',
   'trigger missing',
   'not captured',
   'unexplained',
@@ -113,17 +118,46 @@ export function explainReach(facts: ReachFacts): Reach {
   const { has, proof } = verdict(facts)
   const done = has === 'same' || has === 'acknowledged'
   const columns: readonly Reason[] = facts.columnsKept.length > 0 && facts.record !== null ? [columnsReason(facts)] : []
-  if (done) return { has, proof, reasons: columns }
+  // What the peer acknowledged it may have changed since, and a brake may hold that back.
+  if (done) return { has, proof, reasons: has === 'same' ? columns : [...columns, ...brakeReasons(facts, 'here')] }
   const out = facts.record === null && !facts.row ? [] : outward(facts)
-  const missing = facts.record === null || has === 'other' || (facts.record.deleted && has === 'unknown')
+  const missing =
+    facts.record === null || has === 'other' || (facts.record.deleted && has === 'unknown') || goneThere(facts)
   const back = missing || facts.quarantine !== null ? inward(facts) : []
-  const reasons = [...shared(facts), ...out, ...columns, ...back]
+  const way = [...shared(facts), ...out, ...columns, ...back]
+  const reasons = has === 'none' ? [...traceless(facts), ...way] : [...way, ...traceless(facts)]
   if (reasons.some(({ reason }) => reason !== 'columns')) return { has, proof, reasons }
   const fact =
     has === 'unknown'
       ? 'nothing here stands in the way'
       : `nothing here stands in the way; \`syncline verify ${facts.peer} ${facts.resource} --repair\` offers it again`
   return { has, proof, reasons: [...reasons, { reason: 'unexplained', way: 'there', fact }] }
+}
+
+/** True for a record that came from the peer, lives here, and does not live there any more. */
+function goneThere({ record, asked }: ReachFacts): boolean {
+  return record !== null && !record.deleted && record.cameFromPeer && asked.answered && asked.holds === 'none'
+}
+
+/** An id that nothing is known of here. */
+function traceless({ record, row, purged, quarantine, asked, peer, resource, id }: ReachFacts): readonly Reason[] {
+  if (record !== null || row || quarantine !== null) return []
+  if (purged)
+    return [
+      {
+        reason: 'deleted and purged',
+        way: 'here',
+        fact: `"${id}" lived here once; it was deleted, and its tombstone was purged when every peer had it`,
+      },
+    ]
+  const never = (fact: string): readonly Reason[] => [{ reason: 'never seen', way: 'here', fact }]
+  if (asked.answered && asked.holds === 'none')
+    return never(
+      `neither this site nor ${peer} has a ${resource} "${id}", and this site has never had one; is the id right?`,
+    )
+  return asked.answered && asked.holds !== null
+    ? []
+    : never(`this site has never had a ${resource} "${id}"; whether ${peer} has one could not be asked`)
 }
 
 function verdict(facts: ReachFacts): Pick<Reach, 'has' | 'proof'> {
@@ -202,8 +236,7 @@ function outward(facts: ReachFacts): readonly Reason[] {
     add('not permitted', `${peer} does not let this site push ${resource}`)
   for (const { of, part, values } of facts.filtered)
     add('filter', `the filter of the ${of} asks for ${part}; the record has ${valuesText(values)}`)
-  for (const brake of facts.brakes.filter(({ direction }) => direction !== 'pull'))
-    add('brake', `${brake.reason}; ${brake.token} lets it pass`)
+  reasons.push(...brakeReasons(facts, 'there'))
   if (facts.elsewhere !== null)
     add(
       'quarantine',
@@ -260,8 +293,9 @@ function inward(facts: ReachFacts): readonly Reason[] {
     add('not permitted', `${peer} does not let this site pull ${resource}`)
   if (pulls && task.filter !== null && facts.record === null)
     add('filter', `the task asks only for records that match ${task.filter}`)
-  for (const brake of facts.brakes.filter(({ direction }) => direction === 'pull'))
-    add('brake', `${brake.reason}; ${brake.token} lets it pass`)
+  const brakes = brakeReasons(facts, 'here')
+  if (goneThere(facts)) add('deleted there', goneFact(facts, brakes.length > 0))
+  reasons.push(...brakes)
   if (pulls && asked.answered && asked.holds !== 'none')
     add(
       'checkpoint',
@@ -270,6 +304,25 @@ function inward(facts: ReachFacts): readonly Reason[] {
         : `the last batch from ${peer} was taken at ${facts.pulledAt}; what was written there since comes with the next run`,
     )
   return reasons
+}
+
+function goneFact({ peer, pulledAt }: ReachFacts, braked: boolean): string {
+  const gone = `${peer} had the version that is here and shows no such record any more: it was deleted there, or left what this site may see`
+  if (braked) return `${gone}. That waits behind the brake below`
+  const last = pulledAt === null ? '' : `; the last batch from ${peer} was taken at ${pulledAt}`
+  return `${gone}${last}, and what happened since comes with the next run`
+}
+
+/** What stopped runs in one direction, with what shows more and what lets them go on. */
+function brakeReasons({ brakes }: ReachFacts, way: Reason['way']): readonly Reason[] {
+  const stopping = way === 'here' ? ['pull', 'receive'] : ['push', 'peer']
+  return brakes
+    .filter(({ direction }) => stopping.includes(direction))
+    .map(({ reason, token }) => ({
+      reason: 'brake',
+      way,
+      fact: `${reason}; \`syncline brake show ${token}\` tells more, and if it is meant, \`syncline sync --release ${token}\` lets it pass`,
+    }))
 }
 
 function noTask({ task, resource, peer }: ReachFacts, what: 'push' | 'pull'): string {

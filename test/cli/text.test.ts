@@ -3,7 +3,19 @@ import { stripVTControlCharacters } from 'node:util'
 import fc from 'fast-check'
 import t from 'tap'
 import { createOutput, writeFailure } from '../../src/cli/output.ts'
-import { ago, bytes, cell, count, duration, durationSeconds, fields, plain, time, until } from '../../src/cli/text.ts'
+import {
+  ago,
+  bytes,
+  cell,
+  count,
+  duration,
+  durationSeconds,
+  fields,
+  plain,
+  time,
+  until,
+  valueText,
+} from '../../src/cli/text.ts'
 import { type Kind, sink } from './terminal.ts'
 
 const NOW = Date.parse('2026-11-22T12:00:00Z')
@@ -15,6 +27,15 @@ function output(json: boolean, kind: Kind = {}) {
   const [stdout, stderr] = [sink(kind), sink(kind)]
   return { out: createOutput({ stdin: process.stdin, stdout, stderr }, json), stdout, stderr }
 }
+
+t.test('values of records that differ never look alike', async (t) => {
+  const odd = [undefined, null, { $json: null }, '', '-', 'null', 'JSON null', '""', 'a']
+  const values = [...odd, 0, false, {}, [], { $json: { $json: null } }]
+  const shown = values.map(valueText)
+  t.same(shown.slice(0, 9), ['-', 'null', 'JSON null', '""', '"-"', '"null"', '"JSON null"', '"\\"\\""', 'a'])
+  t.equal(new Set(shown).size, values.length)
+  t.equal(valueText('a\u001b[31m'), 'a\\u{1b}[31m')
+})
 
 t.test('a duration is read in any mix of units, and nothing else is', async (t) => {
   t.equal(durationSeconds('90s'), 90)

@@ -182,7 +182,81 @@ t.test('a brake that is on is named with what releases it', async (t) => {
     facts,
     runId: null,
   } as never)
-  t.match(factOf(await why('AT'), 'brake'), /^too many deletes; \S+ lets it pass$/)
+  t.match(
+    factOf(await why('AT'), 'brake'),
+    /^too many deletes; `syncline brake show \S+` tells more, and if it is meant, `syncline sync --release \S+` lets it pass$/,
+  )
+})
+
+t.test(
+  'a deletion at the peer that a brake holds back here is told, with the brake and what releases it',
+  async (t) => {
+    const { a, b, task, why } = await pair(t)
+    await task()
+    await b.sql(`insert into country (id, name) values ('AT', 'Austria')`)
+    await syncOnce(a, b)
+    await b.sql(`delete from country`)
+    t.match(names(await why('AT')), ['came from there there', 'deleted there here'])
+    t.match(
+      factOf(await why('AT'), 'deleted there'),
+      /^b had the version that is here and shows no such record any more: it was deleted there, .*; the last batch from b was taken at 20.*, and what happened since comes with the next run$/,
+    )
+    const { id: resourceId } = await findResource(a.store.db, 'country')
+    const facts = { deletes: 1, changes: 0, living: 1, samples: ['AT'] }
+    const at = { peerId: peerOf(a, b).id, resourceId, direction: 'pull', runId: null } as const
+    const brake = await openBrake(a.store.db, {
+      ...at,
+      rules: ['deletes'],
+      reason: 'it would delete 1 of 1 records',
+      facts,
+    })
+    const held = await why('AT')
+    t.match(names(held), ['came from there there', 'deleted there here', 'brake here'])
+    t.match(factOf(held, 'deleted there'), /That waits behind the brake below$/)
+    t.match(
+      factOf(held, 'brake'),
+      new RegExp(`^it would delete 1 of 1 records; .*syncline sync --release ${brake.token}\``),
+    )
+  },
+)
+
+t.test('what a peer that cannot be asked may not push here is told although it acknowledged all', async (t) => {
+  const { a, b, why } = await pair(t)
+  await a.sql(`insert into country (id, name) values ('AT', 'Austria')`)
+  await syncOnce(a, b)
+  await pullAll(b, a)
+  await updatePeer(a.store.db, a.key, peerOf(a, b).id, { url: null })
+  const { id: resourceId } = await findResource(a.store.db, 'country')
+  const facts = { deletes: 1, changes: 0, living: 1, samples: ['AT'] }
+  const at = { peerId: peerOf(a, b).id, resourceId, direction: 'receive', runId: null } as const
+  await openBrake(a.store.db, { ...at, rules: ['deletes'], reason: 'what b pushes would delete 1', facts })
+  t.match(await why('AT'), { has: 'acknowledged', reasons: [{ reason: 'brake', way: 'here', fact: /what b pushes/ }] })
+})
+
+t.test('an id that nobody has ever seen is said to be one', async (t) => {
+  const { a, b, task, why } = await pair(t)
+  await task()
+  await syncOnce(a, b)
+  t.match(await why('XX'), {
+    has: 'none',
+    reasons: [
+      {
+        reason: 'never seen',
+        fact: 'neither this site nor b has a country "XX", and this site has never had one; is the id right?',
+      },
+    ],
+  })
+  await updatePeer(a.store.db, a.key, peerOf(a, b).id, { url: `http://127.0.0.1:${await freePort()}` })
+  t.match(
+    factOf(await why('XX'), 'never seen'),
+    /^this site has never had a country "XX"; whether b has one could not be asked$/,
+  )
+  await a.sql(`insert into syncline.purged (id_hash, clock, xact, resource_id, origin)
+    select hashtextextended('XX', 0), 1, '1', r.id, s.id from syncline.resource r, syncline.site s where r.name = 'country' limit 1`)
+  t.match(
+    factOf(await why('XX'), 'deleted and purged'),
+    /^"XX" lived here once; it was deleted, and its tombstone was purged/,
+  )
 })
 
 t.test('a checkpoint that has not come so far is shown beside the place of the record', async (t) => {
@@ -394,4 +468,20 @@ t.test('what belongs to a record is told with it: quarantine, parked fields, ref
     conflicts: [],
   })
   t.same(life.life[0]?.data, { id: 'n2', next: 'n1', name: 'two' })
+})
+
+t.test('a document that is null, no document, and a tombstone that was purged are told apart', async (t) => {
+  const a = await sites.make('documents', 'create table country (id text primary key, doc jsonb, raw json)', [
+    'country',
+  ])
+  await a.sql(`insert into country values ('AT', 'null', null), ('DE', null, 'null'), ('CH', '{"$json":1}', '[]')`)
+  const resource = await findResource(a.store.db, 'country')
+  const data = async (id: string) => (await readLife(a.store.db, resource, id)).life.at(-1)?.data
+  t.same(await data('AT'), { id: 'AT', doc: { $json: null }, raw: null })
+  t.same(await data('DE'), { id: 'DE', doc: null, raw: { $json: null } })
+  t.same(await data('CH'), { id: 'CH', doc: { $json: { $json: 1 } }, raw: [] })
+  t.match(await readLife(a.store.db, resource, 'XX'), { state: 'unknown', life: [] })
+  await a.sql(`insert into syncline.purged (id_hash, clock, xact, resource_id, origin)
+    select hashtextextended('XX', 0), 1, '1', r.id, s.id from syncline.resource r, syncline.site s limit 1`)
+  t.match(await readLife(a.store.db, resource, 'XX'), { state: 'purged', life: [] })
 })

@@ -82,7 +82,9 @@ const explanation = closed(
   {
     resource: resourceName,
     id: recordId,
-    state: words(['here', 'deleted', 'unknown']),
+    state: words(['here', 'deleted', 'purged', 'unknown'], {
+      description: 'purged: it was deleted, and its tombstone as well; unknown: it does not live here, or never has.',
+    }),
     life: Type.Array(entry, { description: 'Oldest first; at most the last hundred and the present one.' }),
     truncated: flag('There is more than is shown.'),
     quarantine: Type.Array(
