@@ -9,6 +9,8 @@ import * as brakes from './20261122T0930-brakes.ts'
 import * as alarms from './20261122T0940-alarms.ts'
 import * as merge from './20261122T0945-merge.ts'
 import * as skew from './20261122T0950-skew.ts'
+import * as core from './20261123T0900-core.ts'
+import * as eden from './20261123T0910-eden.ts'
 
 /** Every migration by name, in order. A migration is frozen once it has been released: change the schema with a new one. */
 export const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -22,4 +24,6 @@ export const MIGRATIONS: Readonly<Record<string, Migration>> = {
   '20261122T0940-alarms': alarms,
   '20261122T0945-merge': merge,
   '20261122T0950-skew': skew,
+  '20261123T0900-core': core,
+  '20261123T0910-eden': eden,
 }

@@ -2,6 +2,7 @@ import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { type BatchReport, type LineBatch, SynclineError } from '../sync/index.ts'
 import type { ApplyContext } from './apply.ts'
 import { addedToSum, RECORD_HASH } from './digest-sum.ts'
+import { exactPayload } from './exact.ts'
 import type { DatabaseError } from './explain.ts'
 import { emptyReport } from './report.ts'
 import { liveTable } from './resources.ts'
@@ -120,7 +121,7 @@ async function writeLines(
     ), ${addedToSum(resource.id)}, living as (
       insert into ${sql.raw(liveTable(resource))} (${sql.join(names)})
       select ${sql.join([sql`s.id::${sql.raw(resource.keyType)}`, ...values])}
-        from (select id, payload, case when jsonb_array_length(v) = ${width} then v else syncline.misfit(v, ${width}) end as v from ${parsed} p offset 0) s
+        from (select id, payload, case when jsonb_array_length(v) = ${width} then ${sql.raw(exactPayload(write.inexact, 'v', 'id'))} else syncline.misfit(v, ${width}) end as v from ${parsed} p offset 0) s
       returning 1
     )
     select (select records from total) as versions, (select count(*) from living)::int as living,

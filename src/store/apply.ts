@@ -3,6 +3,7 @@ import { type BatchReport, type Json, type LineBatch, type Mapping, NO_MAPPING, 
 import { writeAllNew } from './all-new.ts'
 import { markBlockedDeletes } from './blocked.ts'
 import { closeSettledConflicts } from './conflict-close.ts'
+import { inexactOf, markInexact } from './exact.ts'
 import { explain } from './explain.ts'
 import { attemptAll, findUnreadable, isReadingFault, writeWithoutFaulty } from './isolate.ts'
 import { noteKept } from './kept.ts'
@@ -72,7 +73,8 @@ export async function applyLines(
   // One batch of a resource at a time: two links never wait for each other in the middle of a batch.
   await sql`select pg_advisory_xact_lock(hashtextextended('syncline.apply', ${context.resource.id}))`.execute(trx)
   await steadyPlans(trx, context.lockWaitMs)
-  const write = writeContext(context, batch)
+  const read = writeContext(context, batch)
+  const write = { ...read, inexact: await inexactOf(trx, context.resource, read.columns) }
   const origins = await siteIds(trx, batch.origins)
   const allNew = await writeAllNew(trx, context, write, batch, origins)
   if (allNew !== null) {
@@ -135,7 +137,11 @@ async function applyStaged(
       clockAheadMaxMicros: context.clockAheadMaxMicros,
     }
     await markOutsideFilter(trx, write)
-    if ((counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx))) await settleConflicts(trx, settling, batch)
+    if ((counts.c ?? 0) + (counts.u ?? 0) > 0 || (await anyConcurrent(trx))) {
+      // A value that is cut to what is here would look equal.
+      await markInexact(trx, write.inexact, ['c', 'u'])
+      await settleConflicts(trx, settling, batch)
+    }
     if (context.onLeft === 'remove') await markRemovals(trx, write)
     counts = await stageCounts(trx)
   }
@@ -162,6 +168,7 @@ async function writeStaged(
   if (error !== null) {
     // The usual reason is a parent that is missing: set all such records aside at once instead of one by one.
     if (error.code === '23503') await markMissingParents(trx, resource, columns, true)
+    await markInexact(trx, write.inexact, ['n', 'f'])
     await writeWithoutFaulty(trx, tried, all)
   }
   await resolveLateReferences(trx, resource, context.resources)

@@ -1,5 +1,6 @@
 import { sql, type Transaction } from 'kysely'
 import { type LineBatch, SynclineError } from '../sync/index.ts'
+import { INEXACT, markInexact } from './exact.ts'
 import type { DatabaseError } from './explain.ts'
 import type { ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -117,6 +118,8 @@ async function writeHalves(trx: Transaction<Database>, tried: Attempt, range: Ra
   if (span === undefined || span.count === 0) throw error
   if (span.count === 1) {
     if (error.code === '23503' && (await waitForParent(trx, tried.write, span.low))) return []
+    if (error.code === INEXACT && (await markInexact(trx, tried.write.inexact, ['n', 'f'], sql`s.n = ${span.low}`)))
+      return []
     await sql`
       update pg_temp.syncline_stage set class = 'q', code = ${error.code === '55P03' ? 'SYNC_RECORD_IN_USE' : 'SYNC_RECORD_CONSTRAINT'}, reason = ${wordsOf(error)}
        where n = ${span.low}`.execute(trx)

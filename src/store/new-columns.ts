@@ -1,6 +1,7 @@
 import { sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
 import { nextFields, nextVersion, quoteIdent, quoteLiteral } from './capture.ts'
+import { exactPayload, inexactOf } from './exact.ts'
 import { forgetParked } from './relay.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -85,10 +86,11 @@ async function fill(trx: Transaction<Database>, resource: ResourceInfo, column: 
       : sql`and (k.fields ->> ${column.name} is null or exists (
           select from ${sql.raw(`${quoteIdent(reference.tableSchema)}.${quoteIdent(reference.tableName)}`)} p
            where p.${sql.id(reference.targetKey)} = (k.fields ->> ${column.name})::${sql.raw(reference.targetKeyType)}))`
+  const inexact = await inexactOf(trx, resource, [{ column, at: 0 }])
   await sql`select set_config('syncline.apply', ${String(resource.id)}, true)`.execute(trx)
   await sql`
     with s as materialized (
-      select k.record_id, k.record_id::${sql.raw(resource.keyType)} as key, one.v, one.v::text as payload
+      select k.record_id, k.record_id::${sql.raw(resource.keyType)} as key, ${sql.raw(exactPayload(inexact, 'one.v', 'k.record_id'))} as v, one.v::text as payload
         from syncline.parked k cross join lateral (select jsonb_build_array(k.fields -> ${column.name}) as v) one
        where k.resource_id = ${resource.id} and k.fields ? ${column.name} ${there}
     ), filled as (

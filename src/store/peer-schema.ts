@@ -85,7 +85,7 @@ export async function schemaSkews(
   }>`
     select p.name as peer, p.id as peer_id, r.name as resource, t.mode, t.columns, t.mapping, s.columns as theirs,
            (select count(*)::int from syncline.quarantine q where q.peer_id = p.id and q.resource_id = r.id
-               and q.code in ('SYNC_RECORD_INVALID', 'SYNC_RECORD_CONSTRAINT')) as waiting
+               and q.code in ('SYNC_RECORD_INVALID', 'SYNC_RECORD_CONSTRAINT', 'SYNC_RECORD_INEXACT')) as waiting
       from syncline.task t join syncline.peer p on p.id = t.peer_id join syncline.resource r on r.id = t.resource_id
       join syncline.peer_schema s on s.peer_id = t.peer_id and s.resource = r.name
      order by r.name, p.name`.execute(db)

@@ -1,6 +1,7 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { quoteIdent, quoteLiteral } from './capture.ts'
 import { COUNTED, countingInsert, notWhole } from './digest-sum.ts'
+import { exactPayload, type Inexact } from './exact.ts'
 import { jsonFromWireSql, referenceSql } from './lines-sql.ts'
 import { noteParked } from './relay.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
@@ -25,6 +26,8 @@ export type WriteContext = {
   readonly rule: string
   /** Condition that living rows must meet before and after (alias `t`), where the peer's grant has a filter. */
   readonly filter?: RawBuilder<boolean> | undefined
+  /** What the table would not keep as it is; null where it keeps everything. */
+  readonly inexact?: Inexact | null | undefined
   /** Unique columns that the records of a batch first give up, where they turned out to be in each other's way. */
   readonly vacated?: readonly Vacated[] | undefined
 }
@@ -197,10 +200,12 @@ export function writtenColumns({ columns, constants }: WriteContext): readonly W
   return [...columns, ...constants.map((each) => ({ ...each, at: -1 }))]
 }
 
-/** Staged rows with their payload as `v`, which has a value for each column of the batch, no more and no less (I11). */
-function stagedRows({ resource, width }: WriteContext, due: RawBuilder<unknown>): RawBuilder<unknown> {
+/**
+ * Staged rows with their payload as `v`, which has a value for each column of the batch, no more and no less (I11), each as the table will keep it.
+ */
+function stagedRows({ resource, width, inexact }: WriteContext, due: RawBuilder<unknown>): RawBuilder<unknown> {
   return sql`
-    select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = ${sql.lit(width)} then x.v else syncline.misfit(x.v, ${sql.lit(width)}) end as v from (
+    select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = ${sql.lit(width)} then ${sql.raw(exactPayload(inexact, 'x.v', 'x.id'))} else syncline.misfit(x.v, ${sql.lit(width)}) end as v from (
       select s.n, s.id::${sql.raw(resource.keyType)} as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where ${due} order by s.id offset 0) x`
 }
 

@@ -136,6 +136,11 @@ export const ERRORS = {
     title: 'The database refused the record',
     mend: 'Correct the record, or the constraint that the message names; then retry it.',
   },
+  SYNC_RECORD_INEXACT: {
+    retry: 'after-fix',
+    title: 'A column would not keep a value as it is',
+    mend: 'Widen the column that the message names; the record is then written by itself.',
+  },
   SYNC_RECORD_IN_USE: {
     retry: 'later',
     title: 'The row is held by a transaction of the application',
