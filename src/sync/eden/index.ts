@@ -1,0 +1,27 @@
+/** Sahana Eden's documents and what they mean here: pure, both for answering Eden and for calling it. */
+export { type EdenArrival, type EdenArriving, type EdenKnown, type EdenState, readArrival } from './arrival.ts'
+export type { EdenAttributes, EdenElement, EdenField, EdenLimits, EdenReader, EdenWriter } from './element.ts'
+export { type EdenKept, type EdenOutgoing, edenElement, mciIn, mciOut, printsOf, sentTime } from './elements.ts'
+export { edenUuid, idOfEdenUuid, repositoryOfSite, siteOfRepository } from './identity.ts'
+export {
+  type EdenFault,
+  type EdenPrints,
+  type EdenRecord,
+  type EdenStranger,
+  type EdenTaken,
+  type EdenTuids,
+  edenRecords,
+  tuidsOf,
+} from './records.ts'
+export {
+  type EdenColumn,
+  type EdenComponent,
+  type EdenKind,
+  type EdenShape,
+  type EdenShapes,
+  edenShapes,
+  type ShapeChoice,
+  type ShapeSource,
+  shapeOfResource,
+} from './shape.ts'
+export { edenTimeOf, readEdenTime, writeEdenTime } from './time.ts'
