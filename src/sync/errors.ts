@@ -174,7 +174,7 @@ export const ERRORS = {
   SYNC_RESOURCE_OUTDATED: {
     retry: 'after-fix',
     title: 'The table changed since it was attached',
-    mend: 'Run `syncline resource check`, then attach the table again to renew its triggers.',
+    mend: 'Attach the table again with `syncline resource attach TABLE`, which renews its triggers; `syncline resource check` names the whole command.',
   },
   SYNC_RESOURCE_SKEW: {
     retry: 'after-fix',
@@ -235,6 +235,36 @@ export const ERRORS = {
     retry: 'after-fix',
     title: 'A brake stopped this before anything was written',
     mend: 'Look at what the message names; if it is meant, `syncline sync --release TOKEN` lets it go on, once.',
+  },
+  SYNC_JOB_FAILED: {
+    retry: 'after-fix',
+    title: 'A step of the job failed',
+    mend: 'Look at its output with `syncline job show JOB --run ID`, mend what it names, and run the job again.',
+  },
+  SYNC_JOB_BLOCKED: {
+    retry: 'later',
+    title: 'What the job waits for was not free in time',
+    mend: 'See who holds it with `syncline lease list`; the job is tried again when it is due next.',
+  },
+  SYNC_JOB_TIME_LIMIT: {
+    retry: 'after-fix',
+    title: 'The time limit is over',
+    mend: 'Find out what took so long, or raise the time limit of the job or step.',
+  },
+  SYNC_JOB_INTERRUPTED: {
+    retry: 'after-fix',
+    title: 'The process under a step was lost',
+    mend: 'Look at what the step had done and run the job again; a command that may be begun twice is marked with `repeatable: true`.',
+  },
+  SYNC_JOB_LEASE_LOST: {
+    retry: 'later',
+    title: 'A lease was lost while the job ran',
+    mend: 'Find out who released or took it; the job was ended so that two do not work on the same thing.',
+  },
+  SYNC_JOB_STOPPED: {
+    retry: 'never',
+    title: 'The job was stopped by a person',
+    mend: 'Run it again when it is wanted.',
   },
   SYNC_STORE_UNAVAILABLE: {
     retry: 'later',
