@@ -36,9 +36,7 @@ export {
   type AttachOptions,
   type AttachProgress,
   attach,
-  checkResources,
   detach,
-  type ResourceCheck,
 } from './attach.ts'
 export {
   type Brake,
@@ -52,7 +50,7 @@ export {
   passOf,
   releaseBrake,
 } from './brakes.ts'
-export { brokenCaptures } from './capture.ts'
+export { type BrokenCapture, brokenCaptures } from './capture.ts'
 export {
   type CheckpointDirection,
   checkpointsOf,
@@ -60,6 +58,7 @@ export {
   readCheckpoint,
   writeCheckpoint,
 } from './checkpoints.ts'
+export { checkResources, type ResourceCheck } from './checks.ts'
 export { horizon } from './collect.ts'
 export {
   type BulkOutcome,
@@ -99,6 +98,18 @@ export {
   type RecordDigest,
 } from './digests.ts'
 export { type Decision, type Discard, discardQuarantined, listDiscards } from './discards.ts'
+export {
+  dueAtEden,
+  type EdenComparison,
+  type EdenMemory,
+  type EdenPlace,
+  edenTotal,
+  endEdenComparison,
+  lastEdenComparison,
+  readEdenMemory,
+  seenHere,
+  writeEdenMemory,
+} from './eden.ts'
 export {
   countElsewhere,
   countTold,

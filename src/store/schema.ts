@@ -1,5 +1,6 @@
 import type { ColumnType, Generated } from 'kysely'
 import type { Json, Mapping, TaskRun } from '../sync/index.ts'
+import type { EdenRecordTable, EdenTableTable } from './schema-eden.ts'
 import type { AlarmNoticeTable, AlarmTable, DiscardTable, ElsewhereTable } from './schema-waiting.ts'
 
 /** Row types of schema `syncline`, as migrations/ makes it. int8, xid8 and timestamps arrive as text, never as a lossy number or Date. */
@@ -38,6 +39,8 @@ export type Database = {
   'syncline.brake_meter': BrakeMeterTable
   'syncline.peer_mark': PeerMarkTable
   'syncline.run_batch': RunBatchTable
+  'syncline.eden_record': EdenRecordTable
+  'syncline.eden_table': EdenTableTable
 }
 
 export type Int8 = ColumnType<string, string | number | bigint, string | number | bigint>
@@ -200,6 +203,7 @@ type AgreementTable = {
   records: ColumnType<string | null, string | number | null, string | number | null>
   differing: number | null
   deep_differing: number | null
+  doubt: string | null
   agreed_at: ColumnType<string | null, string | null | undefined, string | null>
   agreed_records: ColumnType<string | null, string | number | null, string | number | null>
   head: string | null

@@ -1,0 +1,39 @@
+import type { ColumnType, Generated } from 'kysely'
+import type { Json } from '../sync/index.ts'
+import type { DefaultTimestamp, Int8 } from './schema.ts'
+
+/** Row types of what is known of Sahana Eden sites. */
+
+type Parsed<T> = ColumnType<T | null, string | null | undefined, string | null>
+
+export type EdenRecordTable = {
+  peer_id: number
+  resource_id: number
+  record_id: string
+  uuid: string | null
+  origin: string | null
+  clock: ColumnType<string | null, string | number | null | undefined, string | number | null>
+  seen: Parsed<Record<string, number>>
+  modified_on: ColumnType<string | null, string | number | null | undefined, string | number | null>
+  deleted: boolean | null
+  prints: Parsed<Record<string, string>>
+  shown_at: ColumnType<string | null, string | number | null | undefined, string | number | null>
+  sent: Parsed<Json>
+  mci: Generated<number>
+  attributes: ColumnType<Record<string, string>, string | undefined, string>
+  gone: Generated<boolean>
+  replaced_by: string | null
+  round: Int8
+  refused: string | null
+  attempts: Generated<number>
+  retry_at: ColumnType<string | null, string | null | undefined, string | null>
+  at: DefaultTimestamp
+}
+
+export type EdenTableTable = {
+  peer_id: number
+  resource_id: number
+  round: Int8
+  compared_at: ColumnType<string | null, string | null | undefined, string | null>
+  took_ms: number | null
+}
