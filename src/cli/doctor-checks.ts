@@ -99,10 +99,14 @@ export function rightsFindings({ role, rights }: DatabaseExamination): readonly 
 export function captureFindings(checks: readonly ResourceCheck[]): readonly Finding[] {
   if (checks.length === 0)
     return [{ about: 'triggers', state: 'warn', text: 'no table is attached', mend: 'syncline resource attach TABLE' }]
-  const faulty = checks.flatMap(({ resource, faults }) =>
+  const faulty = checks.flatMap(({ resource, faults, mends = [] }) =>
     faults.map((fault): Finding => {
-      const mend = `Attach the table of ${cell(resource)} again: syncline resource attach TABLE`
-      return { about: 'triggers', state: 'fail', text: `${cell(resource)}: ${cell(fault)}`, mend }
+      return {
+        about: 'triggers',
+        state: 'fail',
+        text: `${cell(resource)}: ${cell(fault)}`,
+        mend: cell(mends.join('; ')),
+      }
     }),
   )
   const warned = checks.flatMap(({ resource, warnings = [] }) =>

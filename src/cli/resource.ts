@@ -218,11 +218,12 @@ function columnTable(out: Output, resource: Resource): Promise<string> {
   )
 }
 
-function checkText(out: Output, { resource, faults, warnings = [] }: ResourceCheck): string {
+function checkText(out: Output, { resource, faults, mends = [], warnings = [] }: ResourceCheck): string {
   const warned = warnings.map((warning) => `${out.paint('yellow', 'warn ')} ${resource}: ${cell(warning)}`)
   if (faults.length === 0) return [`${out.paint('green', 'ok   ')} ${resource}`, ...warned].join('\n')
-  const mend = '      to mend: syncline resource attach the table again'
-  return [...warned, ...faults.map((fault) => `${out.paint('red', 'fault')} ${resource}: ${cell(fault)}`), mend].join(
-    '\n',
-  )
+  return [
+    ...warned,
+    ...faults.map((fault) => `${out.paint('red', 'fault')} ${resource}: ${cell(fault)}`),
+    ...mends.map((mend) => `      to mend: ${cell(mend)}`),
+  ].join('\n')
 }

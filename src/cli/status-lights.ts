@@ -68,9 +68,8 @@ function taskRow(peer: Peer, task: Task, facts: StatusFacts): StatusRow {
   const run = facts.lastRuns.get(peer.name)
   const agreement = facts.agreements.get(key)
   const waiting = { conflicts: facts.conflicts.get(key) ?? 0, quarantine: facts.quarantine.get(key) ?? 0 }
-  const faults = facts.checks.find((check) => check.resource === task.resource)?.faults ?? []
   const reasons = [
-    ...faults.map((fault) => red(`capture: ${cell(fault)}; see \`syncline resource check\``)),
+    ...captureReasons(facts, task.resource),
     ...peerReasons(peer, run, facts.now),
     ...taskReasons(task, run, peer, facts.stopped.has(key)),
     ...waitingReasons(waiting),
@@ -94,9 +93,8 @@ function servedRow(peer: Peer, agreement: Agreement, facts: StatusFacts): Status
   const { resource } = agreement
   const key = linkKey(peer.name, resource)
   const waiting = { conflicts: facts.conflicts.get(key) ?? 0, quarantine: facts.quarantine.get(key) ?? 0 }
-  const faults = facts.checks.find((check) => check.resource === resource)?.faults ?? []
   const reasons = [
-    ...faults.map((fault) => red(`capture: ${cell(fault)}; see \`syncline resource check\``)),
+    ...captureReasons(facts, resource),
     ...peerReasons(peer, undefined, facts.now),
     ...waitingReasons(waiting),
     ...comparisonReasons(peer, resource, agreement, facts.now),
@@ -127,6 +125,15 @@ function idleRow(peer: Peer, facts: StatusFacts): StatusRow {
     ...proofFields(undefined),
     waiting,
   }
+}
+
+/** What is wrong with the table and its triggers: one fault of four triggers is said once. */
+function captureReasons({ checks }: StatusFacts, resource: string): readonly Reason[] {
+  const { faults = [], mends = [] } = checks.find((check) => check.resource === resource) ?? {}
+  const [first, ...more] = faults
+  if (first === undefined) return []
+  const others = more.length === 0 ? '' : ` (and ${more.length} more: syncline resource check ${cell(resource)})`
+  return [red(`capture: ${cell(first)}${others}; to mend: ${cell(mends.join('; '))}`)]
 }
 
 function peerReasons(peer: Peer, run: RunEntry | undefined, now: number): readonly Reason[] {

@@ -1,6 +1,7 @@
 import type { Events } from '../observe/index.ts'
 import {
   appendLog,
+  type BrokenCapture,
   brokenCaptures,
   checkpointsOf,
   type ExchangeLimits,
@@ -205,7 +206,7 @@ async function obey(
   deps: RunnerDeps,
   session: RunSession,
   tasks: readonly RunTask[],
-  broken: readonly string[],
+  broken: readonly BrokenCapture[],
   cause: string,
   began: number,
 ): Promise<RunReport> {
@@ -255,7 +256,7 @@ async function finish(
   session: RunSession,
   outcome: RunResult,
   failures: readonly unknown[],
-  broken: readonly string[],
+  broken: readonly BrokenCapture[],
   cause: string,
   began: number,
 ): Promise<RunReport> {

@@ -80,10 +80,10 @@ export async function keepHouse(
     events.horizonOld({ ageMs: Math.round(ageSeconds * 1000), ...(holder !== null && { holder }) })
   }
   // Runs look for themselves; a site that only serves has none.
-  for (const resource of await brokenCaptures(store.db)) {
+  for (const { resource, mend } of await brokenCaptures(store.db)) {
     events.captureBroken({
       resource,
-      problem: 'its table lacks a working trigger; `syncline resource check` says which',
+      problem: `its table lacks a working trigger; to mend: ${mend}`,
     })
   }
   if (!prune) return

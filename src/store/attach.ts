@@ -1,20 +1,10 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
 import { adoptMissed } from './adopt.ts'
-import {
-  CAPTURE_VERSION,
-  captureFaults,
-  captureWarnings,
-  installCapture,
-  quoteIdent,
-  removeCapture,
-} from './capture.ts'
-import { SENT_ID_BYTES_MAX } from './collect.ts'
+import { CAPTURE_VERSION, installCapture, quoteIdent, removeCapture } from './capture.ts'
 import type { Store } from './database.ts'
 import { beginDigest } from './digest-sum.ts'
 import { announceNew, unpark } from './new-columns.ts'
-import { schemaSkews } from './peer-schema.ts'
-import { tombstoneState } from './purge.ts'
 import { retryResource } from './quarantine.ts'
 import { type AttachProgress, addedUuidColumn, addUuidColumn, registerRows } from './register.ts'
 import {
@@ -30,7 +20,6 @@ import {
   type TableFacts,
   unsuitableType,
 } from './resources.ts'
-import { rowTriggerWarnings } from './row-triggers.ts'
 import type { Database } from './schema.ts'
 import { alteringTables } from './table-lock.ts'
 
@@ -48,7 +37,7 @@ export type AttachOptions = {
   readonly managed?: boolean | undefined
 }
 
-const TEXT_TYPES = new Set(['text', 'varchar', 'bpchar', 'citext'])
+export const TEXT_TYPES = new Set(['text', 'varchar', 'bpchar', 'citext'])
 const IDENTITY_TYPES = new Set(['uuid', ...TEXT_TYPES])
 const INTEGER_TYPES = new Set(['int2', 'int4', 'int8', 'numeric'])
 
@@ -130,71 +119,6 @@ export async function detach(store: Store, name: string): Promise<void> {
     }
     await trx.deleteFrom('syncline.resource').where('id', '=', resource.id).execute()
   })
-}
-
-export type ResourceCheck = {
-  readonly resource: string
-  readonly faults: readonly string[]
-  /** What works, and an owner of the table could still improve; absent when there is nothing. */
-  readonly warnings?: readonly string[]
-}
-
-/** Compares every resource with its table as it is now: triggers, columns, registration. */
-export async function checkResources(db: Kysely<Database>, name?: string): Promise<readonly ResourceCheck[]> {
-  const all = await loadResources(db)
-  const checks: ResourceCheck[] = []
-  for (const resource of all.filter((each) => name === undefined || each.name === name)) {
-    const faults = (await captureFaults(db, resource)).map((fault) => `${fault.table}: ${fault.fault}`)
-    const facts = await readTableFacts(db, `${resource.tableSchema}.${resource.tableName}`)
-    if (facts?.oid === resource.tableOid) {
-      faults.push(...columnFaults(resource, columnsOf(facts, resource.keyColumn)))
-      if (facts.rowsHidden) faults.push('row security hides rows of the table from the role of Syncline')
-    } else faults.push(`${resource.tableSchema}.${resource.tableName} is another table now, or none`)
-    const unfit = await unfitIds(db, resource)
-    if (unfit > 0)
-      faults.push(`${unfit} record(s) cannot travel: their identity is empty or longer than ${SENT_ID_BYTES_MAX} bytes`)
-    if (!resource.ready) faults.push('existing rows are not all registered; attach the table again to go on')
-    const skews = (await schemaSkews(db, [resource])).flatMap(({ notes }) => notes)
-    const altering = await rowTriggerWarnings(db, resource)
-    const warnings = [
-      ...(await captureWarnings(db, resource)),
-      ...skews,
-      ...(await heldTombstones(db, resource)),
-      ...altering,
-    ]
-    checks.push({ resource: resource.name, faults, ...(warnings.length > 0 && { warnings }) })
-  }
-  return checks
-}
-
-/** Deletions that wait for peers, in words. */
-async function heldTombstones(db: Kysely<Database>, resource: ResourceInfo): Promise<readonly string[]> {
-  const self = await db.selectFrom('syncline.self').select('log_id').executeTakeFirst()
-  if (self === undefined) return []
-  const { heldBy } = await tombstoneState(db, resource.id, self.log_id)
-  return heldBy.map(
-    ({ peer, tombstones, since }) =>
-      `${tombstones} deletion(s) are kept for ${peer}, which ${since === null ? 'never said how far it is' : `was last here at ${since.slice(0, 16)}`}`,
-  )
-}
-
-function columnFaults(resource: ResourceInfo, now: readonly Column[]): string[] {
-  const faults: string[] = []
-  for (const column of resource.columns) {
-    const current = now.find((other) => other.name === column.name)
-    if (current === undefined) faults.push(`column "${column.name}" is gone`)
-    else if (current.typeName !== column.typeName)
-      faults.push(`column "${column.name}" was ${column.typeName} and is ${current.typeName}`)
-    else if (column.declared !== undefined && current.declared !== column.declared)
-      faults.push(`column "${column.name}" was ${column.declared} and is ${current.declared}`)
-    else if (current.notNull !== column.notNull || current.sent !== column.sent)
-      faults.push(`column "${column.name}" changed its rules`)
-  }
-  for (const column of now) {
-    if (!resource.columns.some((other) => other.name === column.name))
-      faults.push(`column "${column.name}" is new and not synced yet`)
-  }
-  return faults
 }
 
 type Plan = {
@@ -332,17 +256,6 @@ function staysLocal(facts: TableFacts, column: ColumnFacts): boolean {
   const key = facts.keys.find((other) => other.column === column.name)
   if (key === undefined || !INTEGER_TYPES.has(column.baseType)) return false
   return column.numbered || (key.primary && column.hasDefault)
-}
-
-/** Records that the wire has no room for. */
-async function unfitIds(db: Kysely<Database>, resource: ResourceInfo): Promise<number> {
-  if (!TEXT_TYPES.has(resource.columns.find((column) => column.name === resource.keyColumn)?.baseType ?? '')) return 0
-  const { rows } = await sql<{ count: number }>`
-    select count(*)::int as count from syncline.record
-     where resource_id = ${resource.id} and not deleted and octet_length(record_id) not between 1 and ${SENT_ID_BYTES_MAX}`.execute(
-    db,
-  )
-  return rows[0]?.count ?? 0
 }
 
 async function partitionRoot(db: Kysely<Database>, oid: number): Promise<string> {

@@ -1,4 +1,5 @@
 import { type Kysely, sql } from 'kysely'
+import { type AttachedAs, attachCommand } from './mends.ts'
 import type { ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
@@ -277,27 +278,43 @@ export async function removeCapture(db: Kysely<Database>, resource: ResourceInfo
   await sql.raw(`drop function if exists ${captureFunction(resource.id)}()`).execute(db)
 }
 
-export type CaptureFault = { readonly table: string; readonly fault: string }
+/** `mend`: a command, or a statement that only the owner of the table may run. */
+export type CaptureFault = { readonly table: string; readonly fault: string; readonly mend: string }
 
 /** What is wrong with the triggers of a resource: missing, disabled or made by an older program. Empty when all is well. */
 export async function captureFaults(db: Kysely<Database>, resource: ResourceInfo): Promise<readonly CaptureFault[]> {
   const faults: CaptureFault[] = []
+  const again = attachCommand(resource)
   const tables = await tablesOf(db, resource.tableOid)
-  if (tables.length === 0) return [{ table: qualified(resource), fault: 'the table no longer exists' }]
+  if (tables.length === 0) {
+    const mend = `make the table again, then: ${again}; or let go of it: syncline resource detach ${resource.name}`
+    return [{ table: qualified(resource), fault: 'the table no longer exists', mend }]
+  }
   for (const table of tables) {
     const found = await triggersOf(db, table.oid, resource)
     const mine = await ownsTable(db, table.oid)
     for (const event of EVENTS) {
       const trigger = found.get(triggerName(event))
+      const name = triggerName(event)
       const fault = faultOf(trigger, mine)
-      if (fault !== null) faults.push({ table: table.name, fault: `trigger ${triggerName(event)} ${fault}` })
+      if (fault === null) continue
+      // Attaching makes what is missing; what is there may be changed by the owner of the table alone.
+      const change = trigger?.ours
+        ? `alter table ${table.name} enable always trigger ${name}`
+        : `drop trigger ${name} on ${table.name}`
+      const mend = trigger === undefined || mine ? again : `the owner of the table runs: ${change}; then: ${again}`
+      faults.push({ table: table.name, fault: `trigger ${name} ${fault}`, mend })
     }
   }
   const { rows } = await sql<{ body: string }>`
     select prosrc as body from pg_proc where oid = to_regproc(${captureFunction(resource.id)})`.execute(db)
   const body = captureFunctionSql(resource).split('$capture$')[1]
   if (resource.captureVersion !== CAPTURE_VERSION || rows[0]?.body !== body) {
-    faults.push({ table: qualified(resource), fault: 'the triggers were made by another version of the program' })
+    faults.push({
+      table: qualified(resource),
+      fault: 'the triggers were made by another version of the program',
+      mend: again,
+    })
   }
   return faults
 }
@@ -321,16 +338,17 @@ export async function captureWarnings(db: Kysely<Database>, resource: ResourceIn
   return warnings
 }
 
-/**
- * Names of the resources whose table lacks a working trigger: one query, for every run. `captureFaults` says what is wrong in full.
- */
-export async function brokenCaptures(db: Kysely<Database>): Promise<readonly string[]> {
-  const { rows } = await sql<{ name: string }>`
-    select r.name from syncline.resource r
+/** A resource whose table lacks a working trigger, and the command that mends it. */
+export type BrokenCapture = { readonly resource: string; readonly mend: string }
+
+/** The resources whose table lacks a working trigger: one query, for every run. `captureFaults` says what is wrong in full. */
+export async function brokenCaptures(db: Kysely<Database>): Promise<readonly BrokenCapture[]> {
+  const { rows } = await sql<AttachedAs>`
+    select r.name, r.table_schema as "tableSchema", r.table_name as "tableName", r.key_column as "keyColumn" from syncline.resource r
      where (select count(*) from pg_trigger t where t.tgrelid = r.table_oid and t.tgenabled in ('O', 'A')
                and t.tgname = any(${EVENTS.map(triggerName)}::text[])) < ${EVENTS.length}
      order by r.name`.execute(db)
-  return rows.map(({ name }) => name)
+  return rows.map((row) => ({ resource: row.name, mend: attachCommand(row) }))
 }
 
 function faultOf(trigger: Trigger | undefined, mine: boolean): string | null {
@@ -339,7 +357,7 @@ function faultOf(trigger: Trigger | undefined, mine: boolean): string | null {
   if (trigger.state === 'D' || trigger.state === 'R') return 'is disabled'
   // Made by us it would be ALWAYS: somebody disabled it, and writes went unseen until it was enabled again.
   if (trigger.state === 'O' && mine)
-    return 'does not see sessions in the role of a replica: it was changed, perhaps disabled for a while; attach the table again'
+    return 'does not see sessions in the role of a replica: it was changed, perhaps disabled for a while'
   return null
 }
 

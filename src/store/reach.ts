@@ -17,6 +17,7 @@ import { checkpointsOf } from './checkpoints.ts'
 import { SENT_ID_BYTES_MAX } from './collect.ts'
 import type { Store } from './database.ts'
 import { digestRecords } from './digests.ts'
+import { attachCommand } from './mends.ts'
 import { wasPurged } from './purged.ts'
 import { readRecord, storedId } from './records.ts'
 import { findGrant, findTaskFor, isoTime, type Peer, readSelf, type Task } from './registry/index.ts'
@@ -67,7 +68,11 @@ export async function gatherReach(
         : { deleted: record.deleted, cameFromPeer: record.via === peer.siteId, position: record.position },
     row: await hasRow(db, resource, stored),
     purged: await wasPurged(db, resource, stored),
-    captureFault: faults.length === 0 ? null : faults.map(({ table, fault }) => `${table}: ${fault}`).join('; '),
+    captureFault:
+      faults.length === 0
+        ? null
+        : faults.map(({ table, fault, mend }) => `${table}: ${fault}; to mend: ${mend}`).join('; '),
+    attach: attachCommand(resource),
     link: {
       paused: peer.paused,
       lastSeenAt: peer.lastSeenAt,

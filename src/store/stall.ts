@@ -49,10 +49,7 @@ export async function takeSnapshot(
     quarantine: await waitingStates(db, sql`syncline.quarantine`),
     elsewhere: await waitingStates(db, sql`(select * from syncline.elsewhere where outcome = 'quarantined')`),
     horizon: await readHorizon(db),
-    broken: (await brokenCaptures(db)).map((resource) => ({
-      resource,
-      problem: 'its table lacks a working trigger',
-    })),
+    broken: (await brokenCaptures(db)).map((each) => ({ ...each, problem: 'its table lacks a working trigger' })),
   }
 }
 

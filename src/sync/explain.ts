@@ -20,6 +20,8 @@ export type ReachFacts = {
   readonly purged: boolean
   /** What is wrong with the triggers of the table; null when nothing is. */
   readonly captureFault: string | null
+  /** The command that attaches the table again. */
+  readonly attach: string
   readonly link: {
     readonly paused: boolean
     readonly lastSeenAt: string | null
@@ -224,7 +226,10 @@ function outward(facts: ReachFacts): readonly Reason[] {
     add('trigger missing', `changes of ${resource} are not captured: ${facts.captureFault}`)
   if (record === null) {
     if (facts.captureFault === null)
-      add('not captured', 'the table has the row, but it was written while no trigger saw it; attach the table again')
+      add(
+        'not captured',
+        `the table has the row, but it was written while no trigger saw it; to mend: \`${facts.attach}\``,
+      )
     return reasons
   }
   if (record.cameFromPeer) add('came from there', `the version here came from ${peer} and is not sent back to it`)

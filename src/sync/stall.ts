@@ -47,7 +47,7 @@ export type StallSnapshot = {
   /** Of what this site sent: what waits at peers. */
   readonly elsewhere: readonly QuarantineState[]
   readonly horizon: HorizonState | null
-  readonly broken: readonly { readonly resource: string; readonly problem: string }[]
+  readonly broken: readonly { readonly resource: string; readonly problem: string; readonly mend: string }[]
   readonly disks: readonly DiskState[]
 }
 
@@ -283,11 +283,11 @@ function horizonVerdicts(horizon: HorizonState | null, limits: StallThresholds):
   ]
 }
 
-function captureVerdict({ resource, problem }: StallSnapshot['broken'][number]): StallFinding {
+function captureVerdict({ resource, problem, mend }: StallSnapshot['broken'][number]): StallFinding {
   return {
     ...verdict('capture-broken', 'critical', '', resource),
     text: `changes of ${resource} go unseen: ${problem}`,
-    mend: '`syncline resource check` says what is wrong; attach the table again.',
+    mend: `Attach the table again: \`${mend}\`. Where the role of Syncline does not own the table, \`syncline resource check\` names what its owner has to run.`,
   }
 }
 

@@ -162,9 +162,10 @@ t.test('a failure, a quarantine, a difference or a broken trigger is red', async
     light: 'red',
     why: /^3 records differ: 10 records here, 7 at the peer; last equal at .*; to mend: syncline verify hub city --repair$/,
   })
-  t.match(row({ checks: [{ resource: 'city', faults: ['trigger is missing'] }] }), {
+  const mends = ['syncline resource attach public.city --key id']
+  t.match(row({ checks: [{ resource: 'city', faults: ['trigger is missing', 'another too'], mends }] }), {
     light: 'red',
-    why: /trigger is missing/,
+    why: `capture: trigger is missing (and 1 more: syncline resource check city); to mend: ${mends[0]}`,
   })
   const quarantine = new Map([[linkKey('hub', 'city'), 1]])
   t.match(row({ quarantine, proof: null }), { light: 'red', why: /^1 record in quarantine; never compared/ })
@@ -274,7 +275,11 @@ t.test('the doctor names each trouble, how bad it is, and how to mend it', async
   t.same(troubles(rightsFindings({ version: '15', role: 'app', rights })), ['rights fail', 'rights warn'])
   t.same(troubles(captureFindings([])), ['triggers warn'])
   const checks = [
-    { resource: 'city', faults: ['trigger is missing', 'column "x" is gone'] },
+    {
+      resource: 'city',
+      faults: ['trigger is missing', 'column "x" is gone'],
+      mends: ['syncline resource attach city'],
+    },
     { resource: 'country', faults: [] },
   ]
   t.same(troubles(captureFindings(checks)), ['triggers fail', 'triggers fail'])

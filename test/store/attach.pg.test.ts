@@ -154,6 +154,14 @@ t.test('what a table cannot be attached for is said in words, and leaves no trac
       const faults = async () => (await checkResources(plain.store.db, 'second'))[0]?.faults
       const [check] = await checkResources(plain.store.db, 'second')
       t.same(check?.faults, [], 'which is no fault: everything else is captured')
+      await a.sql('alter table second disable trigger zz_syncline_insert')
+      t.match((await checkResources(plain.store.db, 'second'))[0], {
+        faults: [/zz_syncline_insert is disabled/],
+        mends: [
+          'the owner of the table runs: alter table public.second enable always trigger zz_syncline_insert; then: syncline resource attach public.second --key id',
+        ],
+      })
+      await a.sql('alter table second enable trigger zz_syncline_insert')
       t.match(check?.warnings, [/go unseen until the owner/])
       t.equal(
         check?.warnings?.[0]?.match(/alter table public.second enable always trigger zz_syncline_\w+;/g)?.length,
@@ -343,13 +351,26 @@ t.test('an interrupted attach goes on where it stopped; meanwhile nothing is exc
   t.same(await b.sql('select count(*)::int as n from big'), [{ n: 10_998 }])
 })
 
-t.test('check finds what is wrong with triggers and columns, and attaching again mends it', async (t) => {
+/** What a command line would make of `syncline resource attach …`. */
+function attachOptions(command: string) {
+  const words = [...command.matchAll(/'((?:[^']|'\\'')*)'|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare ?? '')
+  const [program, noun, does, table = ''] = words
+  if (`${program} ${noun} ${does}` !== 'syncline resource attach') throw new Error(`no command: ${command}`)
+  const flag = (name: string) => (words.includes(name) ? words[words.indexOf(name) + 1] : undefined)
+  return { table, name: flag('--name'), key: flag('--key') }
+}
+
+t.test('check finds what is wrong with triggers and columns, and the command that it names mends it', async (t) => {
   const ddl = `create table item (id uuid primary key, name text, n int); create table other (id uuid primary key)`
   const a = await make(ddl, ['item', 'other'])
   const faults = async () => (await checkResources(a.store.db, 'item'))[0]?.faults ?? []
+  const mends = async () => (await checkResources(a.store.db, 'item'))[0]?.mends
   const mended = async (message: string) => {
-    await attach(a.store, [{ table: 'item' }])
+    const [command = '', ...more] = (await mends()) ?? []
+    t.same(more, [], 'all that is wrong with it is mended by one command')
+    await attach(a.store, [attachOptions(command)])
     t.same(await faults(), [], message)
+    t.equal(await mends(), undefined)
   }
   const cases: readonly (readonly [string, RegExp])[] = [
     ['drop trigger zz_syncline_update on item', /zz_syncline_update is missing/],
@@ -380,12 +401,15 @@ t.test('check finds what is wrong with triggers and columns, and attaching again
     await mended(statement)
   }
   await a.sql('alter table item rename to thing')
-  t.match((await faults()).join(), /public.item is another table now, or none/)
+  t.match((await faults()).join(), /public.item is no table any more; the table that was attached is public.thing now/)
+  t.same(await mends(), ['syncline resource attach public.thing --name item --key id'])
   await a.sql(`truncate thing`)
-  await attach(a.store, [{ table: 'thing', name: 'item' }])
-  t.same(await faults(), [])
+  await mended('under its new name')
   await a.sql('drop table thing')
   t.match((await faults()).join(), /no longer exists/)
+  t.match(await mends(), [
+    /^make the table again, then: syncline resource attach .*; or let go of it: syncline resource detach item$/,
+  ])
   await detach(a.store, 'item')
 
   await t.test('a new partition without triggers is reported', async (t) => {

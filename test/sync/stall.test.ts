@@ -123,7 +123,15 @@ const RULES: Readonly<
   },
   'capture-broken': {
     before: { broken: [] },
-    held: { broken: [{ resource: 'city', problem: 'its table lacks a working trigger' }] },
+    held: {
+      broken: [
+        {
+          resource: 'city',
+          problem: 'its table lacks a working trigger',
+          mend: 'syncline resource attach public.city --key id',
+        },
+      ],
+    },
     says: /changes of city go unseen: its table lacks a working trigger/,
     level: 'critical',
   },

@@ -82,7 +82,9 @@ export const healthRoutes =
           // Whether the site works; `resource check` also tells what an owner could still improve.
           const broken = await brokenCaptures(store.db)
           if (broken.length > 0)
-            throw new Error(`resources with a trigger that is missing or disabled: ${broken.join(', ')}`)
+            throw new Error(
+              `resources with a trigger that is missing or disabled: ${broken.map(({ resource, mend }) => `${resource} (to mend: ${mend})`).join(', ')}`,
+            )
           return 'every trigger is in place'
         }),
         look('proof', async () => proofText(await listAgreements(store.db))),

@@ -11,6 +11,7 @@ import {
   finishRun,
   isoTime,
   loadResources,
+  type ResourceCheck,
   type ResourceInfo,
   readRun,
   readSelf,
@@ -70,6 +71,7 @@ const check = closed(
   {
     resource: resourceName,
     faults: Type.Array(Type.String(), { description: 'What is wrong; empty when all is well.' }),
+    mends: Type.Optional(Type.Array(Type.String(), { description: 'The commands that mend what is wrong.' })),
     warnings: Type.Optional(
       Type.Array(Type.String(), { description: 'What works, and an owner of the table could still improve.' }),
     ),
@@ -355,17 +357,14 @@ export const resourceRoutes =
       next: null,
     }))
 
-    function tell({
-      resource,
-      faults,
-      warnings,
-    }: {
-      readonly resource: string
-      readonly faults: readonly string[]
-      readonly warnings?: readonly string[]
-    }): Static<typeof check> {
+    function tell({ resource, faults, mends, warnings }: ResourceCheck): Static<typeof check> {
       for (const problem of faults) observe.events.captureBroken({ resource, problem })
-      return { resource, faults: [...faults], ...(warnings !== undefined && { warnings: [...warnings] }) }
+      return {
+        resource,
+        faults: [...faults],
+        ...(mends !== undefined && { mends: [...mends] }),
+        ...(warnings !== undefined && { warnings: [...warnings] }),
+      }
     }
   }
 
