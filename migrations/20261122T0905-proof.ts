@@ -27,6 +27,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       records int8,
       differing int,
       deep_differing int,
+      doubt text,
       agreed_at timestamptz,
       agreed_records int8,
       head text,
@@ -35,6 +36,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       primary key (peer_id, resource_id)
     );
     comment on column syncline.agreement.deep_differing is 'Records that a comparison of values found different, until one finds them equal.';
+    comment on column syncline.agreement.doubt is 'Why values may differ under equal versions, until a comparison of values.';
     comment on table syncline.agreement is 'What the last comparison with a peer found, and when both sites were last found equal.';
 
     create table syncline.kept (

@@ -157,8 +157,9 @@ export async function totalHere(
 export async function tellTotal(
   { client, resource, task, signal }: Pick<ComparisonDeps, 'client' | 'resource' | 'task' | 'signal'>,
   { records, sum }: Total,
+  values = false,
 ): Promise<void> {
-  const told = { records, sum, mode: task.mode, ...(task.filter !== null && { filter: task.filter }) }
+  const told = { records, sum, mode: task.mode, ...(values && { values }), ...(task.filter !== null && { filter: task.filter }) }
   await client.compare(resource.name, told, signal)
 }
 

@@ -100,10 +100,12 @@ async function verifyResource(
   const namedMax = options.namedMax ?? (options.deep ? NAMED_MAX_DEEP : NAMED_MAX)
   const walk: Walk = { store, scope, to, namedMax, counts: (each) => covered(task, each), found: [] }
   const notes: string[] = []
+  let depth: 'whole' | 'part' | null = options.deep ? 'whole' : null
   if (options.deep) {
     const ours = comparedColumns(resource, [task.columns])
     const columnsOf = (names: readonly string[]) => ours.filter(({ name }) => names.includes(name))
     const { left } = await walkValues(walk, columnFacts(resource, ours), columnsOf)
+    if (left.length > 0) depth = 'part'
     if (left.length > 0) notes.push(`not compared, as the peer has them not or with another type: ${left.join(', ')}`)
   } else if (!sameTotal(here, there)) await walkVersions(walk, whole)
   const outcome = await conclude(store, peer, { resource, task }, walk, notes)
@@ -113,11 +115,11 @@ async function verifyResource(
   await noteComparison(store.db, peer.id, resource.id, {
     ...{ verdict, reason, records: here.records, head: here.head, scope: granted ?? '', tookMs },
     differing: verdict === 'equal' ? null : differing,
-    deep: options.deep === true,
+    depth,
   })
   // The status over there is to know it as well. It was proved here in any case.
   if (verdict === 'equal' && sameTotal(here, there))
-    await tellTotal({ client, resource, task, signal: options.signal }, here).catch(() => {})
+    await tellTotal({ client, resource, task, signal: options.signal }, here, depth === 'whole').catch(() => {})
   await appendLog(store.db, {
     ...{ peer, resource: resource.name, mode: task.mode, direction: 'none', action: 'verify' },
     result: verdict === 'equal' ? 'success' : 'warning',

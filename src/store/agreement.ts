@@ -149,6 +149,8 @@ export type ComparisonRequest = Total & {
   readonly filter?: string | undefined
   readonly mode?: Mode | undefined
   readonly waiting?: Waiting | undefined
+  /** The peer compared the values of all rows on both sides and found them equal as well. */
+  readonly values?: boolean | undefined
 }
 
 export type ComparisonAnswer = Total & {
@@ -190,7 +192,10 @@ export async function answerComparison(
     mode,
   })
   if (verdict === 'equal' || request.waiting !== undefined)
-    await noteComparison(store.db, peer.id, resource.id, { verdict, reason, ...total, scope: granted ?? '', tookMs: 0 })
+    await noteComparison(store.db, peer.id, resource.id, {
+      ...{ verdict, reason, ...total, scope: granted ?? '', tookMs: 0 },
+      depth: request.values === true ? 'whole' : null,
+    })
   const answer = { resource: resource.name, records: total.records, sum: total.sum, verdict, reason, waiting }
   return { ...answer, filter: shown ? granted : null, hidden: !shown }
 }
@@ -203,8 +208,11 @@ export type FoundComparison = {
   readonly scope: string
   readonly tookMs: number
   readonly differing?: number | null
-  /** True for a comparison of values. What it found different stays so until another one finds it equal: versions do not tell. */
-  readonly deep?: boolean
+  /**
+   * For a comparison of values: of all of them, or of those that both sides have with the same type. What it found different stays so until another one
+   * finds it equal: versions do not tell.
+   */
+  readonly depth?: 'whole' | 'part' | null
 }
 
 /**
@@ -217,8 +225,11 @@ export async function noteComparison(
   resourceId: number,
   found: FoundComparison,
 ): Promise<void> {
-  const { verdict, reason, records, head, scope, tookMs, differing = null, deep = false } = found
-  const known = sql`(not ${deep}::bool and a.deep_differing is not null and excluded.verdict = 'equal')`
+  const { verdict, reason, records, head, scope, tookMs, differing = null, depth = null } = found
+  const deep = depth !== null
+  const doubted = sql`(a.doubt is not null and ${depth}::text is distinct from 'whole')`
+  const differs = sql`(not ${deep}::bool and a.deep_differing is not null)`
+  const known = sql`(excluded.verdict = 'equal' and (${differs} or ${doubted}))`
   const values = deep && verdict === 'different' ? differing : null
   await sql`
     with quick as materialized (select set_config('synchronous_commit', 'off', true)),
@@ -230,9 +241,10 @@ export async function noteComparison(
       from quick
     on conflict (peer_id, resource_id) do update set
       verdict = case when ${known} then 'different' else excluded.verdict end,
-      reason = case when ${known} then 'values differ under equal versions, as verify --deep found' else excluded.reason end,
+      reason = case when ${known} then case when ${differs} then 'values differ under equal versions, as verify --deep found' else a.doubt end else excluded.reason end,
       records = excluded.records, differing = case when ${known} then a.deep_differing else excluded.differing end, compared_at = clock_timestamp(),
       deep_differing = case when ${deep}::bool then excluded.deep_differing else a.deep_differing end,
+      doubt = case when ${doubted} then a.doubt end,
       agreed_at = case when ${known} then a.agreed_at else coalesce(excluded.agreed_at, a.agreed_at) end,
       agreed_records = case when ${known} then a.agreed_records else coalesce(excluded.agreed_records, a.agreed_records) end,
       head = excluded.head, scope = excluded.scope, took_ms = excluded.took_ms`.execute(db)

@@ -4,7 +4,9 @@ import { adoptMissed } from './adopt.ts'
 import { CAPTURE_VERSION, installCapture, quoteIdent, removeCapture } from './capture.ts'
 import type { Store } from './database.ts'
 import { beginDigest } from './digest-sum.ts'
+import { doubtNarrowed } from './doubt.ts'
 import { announceNew, unpark } from './new-columns.ts'
+import { toldSchema } from './peer-schema.ts'
 import { retryResource } from './quarantine.ts'
 import { type AttachProgress, addedUuidColumn, addUuidColumn, registerRows } from './register.ts'
 import {
@@ -78,7 +80,11 @@ export async function attach(
       if (resource === undefined) continue
       await installCapture(trx, resource)
       const earlier = before.find((other) => other.id === resource.id)
-      if (earlier !== undefined) await announceNew(trx, resource, earlier)
+      if (earlier !== undefined) {
+        await announceNew(trx, resource, earlier)
+        const [was, is] = [toldSchema(earlier, null), toldSchema(resource, null)]
+        await doubtNarrowed(trx, { resource: resource.name, peerId: null }, was, is)
+      }
       await unpark(trx, resource)
       // What waits may fit the table as it is now.
       await retryResource(trx, resource.id)

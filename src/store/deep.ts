@@ -88,7 +88,7 @@ function hashed({ resource, compared, filter, keptFrom }: DeepScope): RawBuilder
   return sql`
     select r.record_id as id, ${sql.raw(RECORD_HASH)} as version, live.content, coalesce(live.written < r.written, false) as touched
       from page r join syncline.site o on o.id = r.origin left join lateral (
-        select hashtextextended(${sql.raw(payloadSql(resource, compared))}, 0) as content, age(t.xmin) as written,
+        select hashtextextended(${sql.raw(payloadSql(resource, compared, true))}, 0) as content, age(t.xmin) as written,
                ${filter === undefined ? sql`true` : sql`coalesce(${filter}, false)`} as matches
           from ${sql.raw(liveTable(resource))} t where t.${sql.id(resource.keyColumn)} = r.record_id::${sql.raw(resource.keyType)} offset 0
       ) live on true

@@ -36,11 +36,16 @@ export function linesSql(resource: ResourceInfo, columns: readonly Column[]): Ra
               e'\\n' order by k.n) from kept k cross join origins o where k.kind is not null)`
 }
 
-/** JSON array of the values that travel, in announced order, from the live row with alias `t`. */
-export function payloadSql(resource: ResourceInfo, columns: readonly Column[]): string {
+/**
+ * JSON array of the values that travel, in announced order, from the live row with alias `t`. To be `compared`, a number is written without the zeros at
+ * its end: two columns may keep different numbers of them.
+ */
+export function payloadSql(resource: ResourceInfo, columns: readonly Column[], compared = false): string {
   const values = columns.map((column) => {
     const reference = resource.references.find((each) => each.column.name === column.name)
-    return reference === undefined ? valueSql(column, 't') : referenceSql(resource, reference)
+    if (reference !== undefined) return referenceSql(resource, reference)
+    const trimmed = compared && column.baseType === 'numeric'
+    return trimmed ? `trim_scale(t.${quoteIdent(column.name)})::text` : valueSql(column, 't')
   })
   return `json_build_array(${values.join(', ')})::text`
 }

@@ -8,6 +8,7 @@ import {
   SynclineError,
   unknownInMapping,
 } from '../sync/index.ts'
+import { doubtNarrowed } from './doubt.ts'
 import { findResource, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
 
@@ -35,13 +36,15 @@ export async function peerSchemas(db: Kysely<Database>, peerId: number): Promise
   )
 }
 
-/** Remembers what a peer told of a resource. */
+/** Remembers what a peer told of a resource. Where a column became narrower, what is in it is in doubt. */
 export async function notePeerSchema(
   db: Kysely<Database>,
   peerId: number,
   resource: string,
   { fingerprint, columns }: PeerSchema,
 ): Promise<void> {
+  const before = (await peerSchemas(db, peerId)).get(resource)
+  if (before !== undefined) await doubtNarrowed(db, { resource, peerId }, before.columns, columns)
   const told = { fingerprint, columns: JSON.stringify(columns) }
   await db
     .insertInto('syncline.peer_schema')

@@ -19,6 +19,7 @@ import {
   issueToken,
   listAgreements,
   listTasks,
+  refreshAltered,
   setGrant,
   updateTask,
   wholeDigest,
@@ -320,6 +321,36 @@ t.test('only columns that both sides have, with the same type, and that the task
   t.match(await both.verify({ deep: true }), { equal: true, detail: /not compared.*: size/ })
   await behind(here, `update place set name = 'y' where id = 'p2'`)
   t.match(await both.verify({ deep: true }), { equal: false, differing: ['p2'] })
+})
+
+t.test('I9: a column that was narrowed is no agreement until the values were compared, at both sites', async (t) => {
+  const both = await pair(t)
+  const { here, there } = both
+  for (const site of [here, there]) {
+    await site.sql('alter table place add column price numeric(8,2)')
+    await refreshAltered(site.store)
+  }
+  await there.sql(`insert into place (id, name, price) values ('p1', 'x', 1.50), ('p2', 'x', 9.87)`)
+  await both.run()
+  t.match(await agreement(here), { verdict: 'equal' })
+  await here.sql('alter table place alter column price type numeric(6,1)')
+  await refreshAltered(here.store)
+  const why = /may have lost something here: column price was numeric\(8,2\) and is numeric\(6,1\)/
+  t.match(await agreement(here), { verdict: 'different', reason: why })
+  await there.sql(`insert into place (id, name) values ('p3', 'y')`)
+  await both.run()
+  t.match(await agreement(here), { verdict: 'different', reason: why }, 'equal versions prove nothing')
+  t.match(await agreement(there), { verdict: 'different', reason: /something at the peer: column price was/ })
+  const found = await both.verify({ deep: true })
+  t.match(found, { equal: false, differing: ['p2'] }, 'and 1.5 is 1.50')
+  await here.sql('alter table place alter column price type numeric(8,2)')
+  await refreshAltered(here.store)
+  await behind(here, `update place set price = 9.87 where id = 'p2'`)
+  await both.run()
+  t.match(await agreement(here), { verdict: 'different' })
+  t.match(await both.verify({ deep: true }), { equal: true })
+  t.match(await agreement(here), { verdict: 'equal' })
+  t.match(await agreement(there), { verdict: 'equal' }, 'the other side is told')
 })
 
 t.test('I9: within a filter only what matches is compared, and what left it and was kept does not count', async (t) => {

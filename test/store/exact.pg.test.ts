@@ -178,10 +178,14 @@ t.test(
     await pullAll(field, hub)
     t.match(await waiting(field), { a: { code: 'SYNC_RECORD_INEXACT' } })
     t.match(await field.sql('select clock from syncline.record'), [{}])
-    const [batch] = linesOfChanges('place', [
-      { kind: 'put', id: 'a', data: { v: 0.3333333333333333 } },
-      { kind: 'put', id: 'b', data: { v: 0.25 } },
-    ])
+    const [batch] = linesOfChanges(
+      'place',
+      [
+        { kind: 'put', id: 'a', data: { v: 0.3333333333333333 } },
+        { kind: 'put', id: 'b', data: { v: 0.25 } },
+      ],
+      {},
+    )
     const link = linkOf(field, hub)
     const report = await receiveChanges(
       field.store,

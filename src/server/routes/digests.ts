@@ -169,6 +169,7 @@ export const digestRoutes =
         filter: Type.Optional(filterText),
         mode: Type.Optional(mode),
         waiting: Type.Optional(waiting),
+        values: Type.Optional(flag('The values of all rows on both sides were compared, and are equal as well.')),
       }),
       response: { 200: answer(comparison) },
     }
