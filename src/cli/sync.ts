@@ -6,7 +6,7 @@ import { EXIT, type ExitCode, worst } from './exit.ts'
 import type { Output } from './output.ts'
 import { type Preview, previewText, previewWaits } from './preview-text.ts'
 import { countsText, exitOfRun, runTable } from './run-text.ts'
-import { cell } from './text.ts'
+import { cell, count } from './text.ts'
 
 type Started = { readonly runs: readonly { readonly peer: string; readonly runId: string }[] }
 
@@ -61,11 +61,14 @@ export const sync: Register = (program, session) => {
         return
       }
       const ended = await Promise.all(runs.map((run) => ending(api, out, run)))
-      await out.result({ runs: ended }, () =>
-        ended.length === 0 ? 'No task to run: see `syncline task list`.' : runTable(out, ended),
+      const all = await Promise.all([...new Set(runs.map((run) => run.peer))].map((name) => waits(api, name)))
+      const waiting = all.filter((each) => waitingText(each) !== '')
+      await out.result({ runs: ended, waiting }, async () =>
+        ended.length === 0
+          ? 'No task to run: see `syncline task list`.'
+          : [await runTable(out, ended), ...waiting.map(waitingText)].join('\n'),
       )
-      const waiting = await Promise.all([...new Set(runs.map((run) => run.peer))].map((name) => waits(api, name)))
-      return worst([...ended.map(exitOfRun), waiting.includes(true) ? EXIT.waiting : EXIT.done])
+      return worst([...ended.map(exitOfRun), waiting.length > 0 ? EXIT.waiting : EXIT.done])
     },
   })
 }
@@ -76,14 +79,45 @@ async function released(api: Api, out: Output, token: string, comment: string | 
   return brake
 }
 
-/** True while anything with a peer waits for a person, whichever run brought it. */
-async function waits(api: Api, peer: string): Promise<boolean> {
+/** What waits for a person with one peer, whichever run brought it. `more`: at least one of the numbers is a lower bound. */
+type Waits = {
+  readonly peer: string
+  readonly conflicts: number
+  readonly quarantined: number
+  readonly brakes: number
+  readonly more: boolean
+}
+
+/** Of each kind so many are counted. */
+const COUNTED_MAX = 100
+
+async function waits(api: Api, peer: string): Promise<Waits> {
   const [conflicts, quarantine, brakes] = await Promise.all([
-    api.get<Page<unknown>>('/conflicts', { peer, open: true, limit: 1 }),
-    api.get<Page<unknown>>('/quarantine', { peer, limit: 1 }),
-    api.get<Page<unknown>>('/brakes', { peer, open: true, limit: 1 }),
+    api.get<Page<unknown>>('/conflicts', { peer, open: true, limit: COUNTED_MAX }),
+    api.get<Page<unknown>>('/quarantine', { peer, limit: COUNTED_MAX }),
+    api.get<Page<unknown>>('/brakes', { peer, open: true, limit: COUNTED_MAX }),
   ])
-  return [conflicts, quarantine, brakes].some(({ items }) => items.length > 0)
+  const more = [conflicts, quarantine, brakes].some(({ next }) => next != null)
+  return {
+    ...{ peer, conflicts: conflicts.items.length, quarantined: quarantine.items.length },
+    ...{ brakes: brakes.items.length, more },
+  }
+}
+
+/** In one line with the commands that show it; empty when nothing waits. */
+function waitingText({ peer, conflicts, quarantined, brakes, more }: Waits): string {
+  const say = (n: number, one: string, many: string, noun: string) =>
+    n === 0
+      ? []
+      : [
+          `${count(n)}${more && n === COUNTED_MAX ? ' or more' : ''} ${n === 1 ? one : many} (syncline ${noun} list --peer ${cell(peer)})`,
+        ]
+  const parts = [
+    ...say(conflicts, 'conflict', 'conflicts', 'conflict'),
+    ...say(quarantined, 'record in quarantine', 'records in quarantine', 'quarantine'),
+    ...say(brakes, 'brake', 'brakes', 'brake'),
+  ]
+  return parts.length === 0 ? '' : `Waiting for a person with ${cell(peer)}: ${parts.join(', ')}.`
 }
 
 async function showPreview(

@@ -16,6 +16,17 @@ export type Refreshed = { readonly resource: string; readonly problem: string | 
  * it was known, and so does one that is in use.
  */
 export async function refreshAltered(store: Store): Promise<readonly Refreshed[]> {
+  const running = underWay.get(store)
+  if (running !== undefined) return running
+  const started = refresh(store).finally(() => underWay.delete(store))
+  underWay.set(store, started)
+  return started
+}
+
+/** Whoever comes meanwhile waits for the same. */
+const underWay = new WeakMap<Store, Promise<readonly Refreshed[]>>()
+
+async function refresh(store: Store): Promise<readonly Refreshed[]> {
   const refreshed: Refreshed[] = []
   for (const { name, table, key } of await alteredTables(store.db)) {
     try {

@@ -31,6 +31,12 @@ const syncing = {
   'GET /runs/9': { body: run },
 }
 
+const said: Readonly<Record<string, string>> = {
+  conflicts: '1 conflict (syncline conflict list --peer hub).',
+  quarantine: '1 record in quarantine (syncline quarantine list --peer hub).',
+  brakes: '1 brake (syncline brake list --peer hub).',
+}
+
 t.test('sync ends with 3 as long as anything with the peer waits for a person, whichever run brought it', async (t) => {
   for (const waiting of ['none', 'conflicts', 'quarantine', 'brakes']) {
     const nouns = ['conflicts', 'quarantine', 'brakes'].map((noun) => [
@@ -38,7 +44,12 @@ t.test('sync ends with 3 as long as anything with the peer waits for a person, w
       noun === waiting ? page({}) : page(),
     ])
     const { flags, asked } = await fakeSite(t, { ...syncing, ...Object.fromEntries(nouns) })
-    t.equal((await syncline(['sync', 'hub', ...flags])).code, waiting === 'none' ? EXIT.done : EXIT.waiting, waiting)
+    const { code, stdout } = await syncline(['sync', 'hub', ...flags])
+    t.equal(code, waiting === 'none' ? EXIT.done : EXIT.waiting, waiting)
+    if (waiting === 'none') t.notMatch(stdout, /Waiting/)
+    else t.match(stdout, `Waiting for a person with hub: ${said[waiting]}`, 'and says why')
+    const { waiting: told } = JSON.parse((await syncline(['sync', 'hub', '--json', ...flags])).stdout)
+    t.same(told.length, waiting === 'none' ? 0 : 1)
     t.match(asked.find(({ path }) => path === '/brakes')?.query, { peer: 'hub', open: 'true' })
   }
   const stopped = { ...run, result: 'fatal', code: 'SYNC_RUN_BRAKED', message: brake.reason }

@@ -263,3 +263,17 @@ t.test('I11: a column that is added, renamed or dropped here is noticed by the n
   await run()
   t.same(await here.sql('select id, more, name from place'), [{ id: 'a', more: 'own', name: '2' }])
 })
+
+t.test('I9: a column that is added and filled at the peer is noticed there by the greeting', async (t) => {
+  const ddl = 'create table place (id text primary key, name text)'
+  const { here, there, task, run } = await pair(t, ddl, ddl)
+  await task('place', 'both')
+  await there.sql(`insert into place values ('a', '1')`)
+  await run()
+  await there.sql(`alter table place add column extra text; update place set extra = 'E'`)
+  t.match(await run(), { result: 'success', counts: { pulled: 1 } }, 'it is no news a minute later')
+  t.match((await told(here))?.message, /hub has column extra text, here there is none/)
+  await here.sql('alter table place add column extra text')
+  await run()
+  t.same(await here.sql('select * from place'), [{ id: 'a', name: '1', extra: 'E' }])
+})

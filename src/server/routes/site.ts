@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Type } from 'typebox'
 import {
   countTold,
@@ -11,6 +12,7 @@ import {
   measureStore,
   peerSchemas,
   readSelf,
+  refreshAltered,
   renameSite,
   serverVersion,
 } from '../../store/index.ts'
@@ -33,6 +35,9 @@ import {
   uuid,
   words,
 } from '../schemas.ts'
+
+/** A table that is large, or in use, goes on being registered while the peer is answered with what was known of it. */
+const REFRESH_MS = 5_000
 
 /** Forms of the exchange that this program speaks. */
 const PROTOCOLS = [1]
@@ -104,6 +109,8 @@ export const peerSiteRoutes =
     }
     app.get('/site', { schema, config: { access: 'peer' } }, async (request, reply) => {
       const { id: peerId } = peerOf(request)
+      // What a peer compares with, or takes for missing here, is the table as it is now.
+      await Promise.race([refreshAltered(store), sleep(REFRESH_MS, undefined, { ref: false })])
       const [{ uuid, name, logId, mark, publicKey }, grants, told, attached, waiting, { ageSeconds }] =
         await Promise.all([
           readSelf(store.db),
