@@ -84,6 +84,8 @@ export type RunState = {
   readonly at: number
   /** 1 for its first try. */
   readonly attempt: number
+  /** It has been begun: what is cut off now was in the middle of it. Set by whoever begins it. */
+  readonly started: boolean
   /** How often the process under this step was lost. */
   readonly losses: number
   /** The first failure that counts. */
@@ -134,6 +136,7 @@ export const FRESH: RunState = {
   stage: 'steps',
   at: 0,
   attempt: 1,
+  started: false,
   losses: 0,
   failure: null,
   warned: false,
@@ -164,12 +167,13 @@ export function stepOf(job: Pick<Job, 'steps' | 'always'>, state: RunState): Ste
 function go(job: Pick<Job, 'steps' | 'always'>, state: RunState, delayMs: number): Next {
   const { stage, at, attempt } = state
   if (stage === 'over') return { state, action: finish(state) }
-  if (at < job[stage].length) return { state, action: { does: 'step', stage, at, attempt, delayMs } }
+  if (at < job[stage].length)
+    return { state: { ...state, started: false }, action: { does: 'step', stage, at, attempt, delayMs } }
   return stage === 'steps' ? go(job, enter(state, 'always'), 0) : go(job, enter(state, 'over'), 0)
 }
 
 function enter(state: RunState, stage: RunState['stage'], at = 0): RunState {
-  return { ...state, stage, at, attempt: 1, losses: 0 }
+  return { ...state, stage, at, attempt: 1, started: false, losses: 0 }
 }
 
 function endNow(job: Pick<Job, 'steps' | 'always'>, state: RunState, ending: Ending): Next {
@@ -204,6 +208,7 @@ function cutOff(job: Pick<Job, 'steps' | 'always'>, state: RunState, asked: bool
   const step = stepOf(job, state)
   if (step === undefined) return go(job, state, 0)
   if (state.ending !== null && state.stage === 'steps') return forward(job, state)
+  if (!state.started) return go(job, state, 0)
   const losses = state.losses + (asked ? 0 : 1)
   const mayRepeat = step.repeatable || state.attempt <= step.retries.limit
   if (mayRepeat && losses <= LOSSES_MAX) return go(job, { ...state, attempt: state.attempt + 1, losses }, 0)
