@@ -1,5 +1,5 @@
 import type { Version } from '../record.ts'
-import { makeVersion, seenOf, unionSeen } from '../version.ts'
+import { makeVersion, unionSeen } from '../version.ts'
 import type { EdenPrints } from './records.ts'
 
 /** A state of one record: what Eden was found to have, or what it was sent. */
@@ -59,9 +59,10 @@ export function readArrival(arriving: EdenArriving, known: EdenKnown | undefined
     return { kind: 'known', have: { ...sent, prints: arriving.prints, modifiedOn: Math.max(sent.modifiedOn, at ?? 0) } }
   if (have !== undefined && at !== undefined && at < have.modifiedOn) return { kind: 'old' }
   const seen = behind(arriving, have, sent)
-  const own = seen === undefined ? 0 : seenOf(seen, arriving.origin)
-  const clock = Math.max(at === undefined ? arriving.nowMicros : at * 1_000_000, own + 1)
   const others = seen === undefined ? {} : unionSeen(seen, seen)
+  // Above all that it has seen, ours of the same second too: a write that knows another one is the greater of the two everywhere (I3).
+  const above = Math.max(0, ...Object.values(others)) + 1
+  const clock = Math.max(at === undefined ? arriving.nowMicros : at * 1_000_000, above)
   const version = makeVersion(
     { origin: arriving.origin, clock },
     Object.fromEntries(Object.entries(others).filter(([origin]) => origin !== arriving.origin)),
