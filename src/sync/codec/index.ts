@@ -12,4 +12,7 @@ export {
   linesTrailer,
   splitSets,
 } from './lines.ts'
+export { s3jsonReader, s3jsonWriter } from './s3json.ts'
 export { type S3xmlBatch, s3xml } from './s3xml.ts'
+export { emptyS3xml, s3xmlWriter } from './s3xml-elements.ts'
+export { s3xmlReader } from './s3xml-stream.ts'

@@ -1,0 +1,130 @@
+import { SaxesParser, type SaxesTagPlain } from 'saxes'
+import type { EdenElement, EdenField, EdenLimits, EdenReader } from '../eden/element.ts'
+import { SynclineError } from '../errors.ts'
+import { fault, placed, quoted } from './format.ts'
+
+type Growing<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer E)[] ? E[] : T[K] }
+/** An element or field whose end has not come yet. */
+type Open =
+  | { readonly kind: 'resource'; readonly node: Growing<EdenElement> }
+  | { readonly kind: 'field'; readonly node: Growing<EdenField> & { inline?: EdenElement } }
+
+/** Which elements may stand in which; `''` is the document. */
+const CHILDREN: Readonly<Record<string, readonly string[]>> = {
+  '': ['s3xml'],
+  s3xml: ['resource'],
+  resource: ['data', 'reference', 'resource'],
+  data: [],
+  reference: ['resource'],
+}
+
+/**
+ * Reads S3XML of Eden as it comes, strictly: one root, UTF-8, XML 1.0, no DOCTYPE (so no entities but the five of XML), bounded depth, and the
+ * first error ends it. Memory is bounded by one top-level element. Throws SYNC_FORMAT_INVALID, SYNC_RECORD_TOO_LARGE or SYNC_REQUEST_TOO_LARGE.
+ */
+export function s3xmlReader(limits: EdenLimits): EdenReader {
+  const decoder = new TextDecoder('utf-8', { fatal: true })
+  const parser = new SaxesParser()
+  const path: string[] = []
+  const open: Open[] = []
+  let root: Readonly<Record<string, string>> = {}
+  let done: EdenElement[] = []
+  let [count, bytesRead, begin] = [0, 0, 0]
+
+  parser.on('error', (error) => fault(error.message.replace(/^\d+:\d+: /, ''), { cause: error }))
+  parser.on('doctype', () => fault('a DOCTYPE is not taken'))
+  parser.on('xmldecl', ({ version, encoding = 'utf-8' }) => {
+    if (version !== '1.0') fault(`XML ${quoted(version)} is not taken, only 1.0`)
+    if (!/^utf-?8$/i.test(encoding)) fault(`the encoding ${quoted(encoding)} is not taken; send UTF-8`)
+  })
+  parser.on('opentagstart', ({ name }) => {
+    const parent = path.at(-1) ?? ''
+    if (!CHILDREN[parent]?.includes(name))
+      fault(`unknown element ${quoted(name)} in ${parent === '' ? 'the document' : `<${parent}>`}`)
+    path.push(name)
+    if (path.length > limits.depthMax) fault(`elements are nested deeper than ${limits.depthMax} levels`)
+  })
+  parser.on('opentag', opened)
+  parser.on('text', text)
+  parser.on('cdata', text)
+  parser.on('closetag', closed)
+  return { write, end: () => feed(() => decoder.decode(), true), root: () => root }
+
+  function write(bytes: Uint8Array): readonly EdenElement[] {
+    bytesRead += bytes.length
+    if (bytesRead > limits.bytesMax)
+      throw new SynclineError('SYNC_REQUEST_TOO_LARGE', `the document has more than ${limits.bytesMax} bytes`)
+    return feed(() => decoder.decode(bytes, { stream: true }), false)
+  }
+
+  function feed(next: () => string, last: boolean): readonly EdenElement[] {
+    done = []
+    let text: string
+    try {
+      text = next()
+    } catch (error) {
+      throw placed(
+        new SyntaxError('it is not UTF-8; send the document in UTF-8', { cause: error }),
+        `line ${parser.line}`,
+      )
+    }
+    try {
+      parser.write(text)
+      // A tag or text that never ends must not be gathered without bound.
+      checkSize()
+      if (last) parser.close()
+    } catch (error) {
+      throw placed(error, `line ${parser.line}`)
+    }
+    return done
+  }
+
+  function opened({ name, attributes }: SaxesTagPlain): void {
+    if (name === 's3xml') {
+      root = attributes
+      begin = parser.position
+    } else if (name === 'resource') {
+      count++
+      if (count > limits.elementsMax)
+        throw new SynclineError('SYNC_REQUEST_TOO_LARGE', `the document has more than ${limits.elementsMax} records`)
+      const { name: table = '', ...others } = attributes
+      if (table === '') fault('a <resource> needs a name')
+      open.push({ kind: 'resource', node: { table, attributes: others, fields: [], components: [] } })
+    } else {
+      const { field = '', ...others } = attributes
+      if (field === '') fault(`a <${name}> needs the attribute field`)
+      open.push({ kind: 'field', node: { kind: name as EdenField['kind'], field, attributes: others, text: '' } })
+    }
+  }
+
+  function text(piece: string): void {
+    const within = open.at(-1)
+    if (within?.kind === 'field') within.node.text += piece
+    else if (piece.trim() !== '') fault(`text ${quoted(piece.trim())} stands outside of a field`)
+  }
+
+  function closed(): void {
+    path.pop()
+    const ended = open.pop()
+    const around = open.at(-1)
+    if (ended === undefined) return
+    if (ended.kind === 'field') {
+      if (around?.kind === 'resource') around.node.fields.push(ended.node)
+    } else if (around === undefined) {
+      checkSize()
+      begin = parser.position
+      done.push(ended.node)
+    } else if (around.kind === 'resource') around.node.components.push(ended.node)
+    else if (around.node.inline !== undefined) fault('a reference has more than one record in it')
+    else around.node.inline = ended.node
+  }
+
+  function checkSize(): void {
+    const size = parser.position - begin
+    if (size <= limits.recordBytesMax) return
+    throw new SynclineError(
+      'SYNC_RECORD_TOO_LARGE',
+      `record ${count} has ${size} characters; at most ${limits.recordBytesMax} are taken here`,
+    )
+  }
+}
