@@ -2,6 +2,7 @@
 export { type EdenArrival, type EdenArriving, type EdenKnown, type EdenState, readArrival } from './arrival.ts'
 export type { EdenAttributes, EdenElement, EdenField, EdenLimits, EdenReader, EdenWriter } from './element.ts'
 export { type EdenKept, type EdenOutgoing, edenElement, mciIn, mciOut, printsOf, sentTime } from './elements.ts'
+export { type EdenVariable, edenFilters } from './filter.ts'
 export { edenUuid, idOfEdenUuid, repositoryOfSite, siteOfRepository } from './identity.ts'
 export {
   type EdenFault,
