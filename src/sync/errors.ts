@@ -266,6 +266,56 @@ export const ERRORS = {
     title: 'The job was stopped by a person',
     mend: 'Run it again when it is wanted.',
   },
+  SYNC_TRANSFER_INVALID: {
+    retry: 'after-fix',
+    title: 'The transfer is not allowed as it is described',
+    mend: 'Correct what the message lists; docs/guides/rsync-between-hosts.md has every setting and option.',
+  },
+  SYNC_TRANSFER_TOOL: {
+    retry: 'after-fix',
+    title: 'The machine of this site lacks a program for transfers',
+    mend: 'Install rsync 3.1 or newer and the OpenSSH client; `syncline doctor` looks for them.',
+  },
+  SYNC_TRANSFER_UNREACHABLE: {
+    retry: 'later',
+    title: 'The other host cannot be reached',
+    mend: 'Check name, port, network and jump host; it is tried again as the job says.',
+  },
+  SYNC_TRANSFER_UNTRUSTED: {
+    retry: 'after-fix',
+    title: 'Nobody has said that the key of this host is the right one',
+    mend: 'Run `syncline transfer trust HOST`, and compare the fingerprint with the one that the host itself shows.',
+  },
+  SYNC_TRANSFER_DENIED: {
+    retry: 'after-fix',
+    title: 'The other host does not allow it',
+    mend: 'Check user, key, and what the host allows this key to do; the message has its own words.',
+  },
+  SYNC_TRANSFER_INTERRUPTED: {
+    retry: 'later',
+    title: 'The transfer broke off',
+    mend: 'It goes on where it was when it is tried again, as the job says.',
+  },
+  SYNC_TRANSFER_INCOMPLETE: {
+    retry: 'later',
+    title: 'The copy is not what the source is',
+    mend: 'Look at the files that the message names: a source that is written to all the time needs a snapshot to copy from.',
+  },
+  SYNC_TRANSFER_BRAKED: {
+    retry: 'after-fix',
+    title: 'A transfer would delete more than it may',
+    mend: 'Look at `syncline job run NAME --plan`; if it is meant, raise maxDelete or set emptySource to allow.',
+  },
+  SYNC_TRANSFER_STOPPED: {
+    retry: 'later',
+    title: 'The transfer was stopped',
+    mend: 'Run the job again: it goes on where it was.',
+  },
+  SYNC_TRANSFER_FAILED: {
+    retry: 'after-fix',
+    title: 'The transfer failed',
+    mend: 'Correct what the message names: a path, a permission, or room on a disk.',
+  },
   SYNC_STORE_UNAVAILABLE: {
     retry: 'later',
     title: 'The database does not answer',

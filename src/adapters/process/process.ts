@@ -7,6 +7,8 @@ export type ProcessRequest = {
   /** The whole environment: nothing of this process's own is added. */
   readonly env: Readonly<Record<string, string>>
   readonly cwd?: string | undefined
+  /** Written to its standard input, which is closed then; without it the input is empty. */
+  readonly input?: string | undefined
   /** Ends the process and everything it started. */
   readonly signal: AbortSignal
   /** Between the request to end (SIGTERM) and the end (SIGKILL). */
@@ -36,15 +38,16 @@ const GUARD = 'cat >/dev/null; kill -KILL -- "-$1" 2>/dev/null'
  * of the group is left. Throws an Error when it cannot be started; any end of a started program is a result.
  */
 export async function runProcess(request: ProcessRequest): Promise<ProcessEnd> {
-  const { argv, env, cwd, signal, graceMs, onOutput, onStarted } = request
+  const { argv, env, cwd, input, signal, graceMs, onOutput, onStarted } = request
   signal.throwIfAborted()
   const [file, ...args] = argv
   const child = spawn(file, args, {
     env: { ...env },
     ...(cwd !== undefined && { cwd }),
     detached: true,
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
   })
+  const { stdout, stderr } = child
   const closed = new Promise<void>((resolve) => child.once('close', () => resolve()))
   const exited = new Promise<void>((resolve, reject) => {
     child.once('exit', () => resolve())
@@ -55,8 +58,11 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessEnd> {
     await exited
     throw new Error(`${file} cannot be started`)
   }
-  child.stdout.on('data', (chunk: Buffer) => onOutput(chunk, 'stdout'))
-  child.stderr.on('data', (chunk: Buffer) => onOutput(chunk, 'stderr'))
+  stdout?.on('data', (chunk: Buffer) => onOutput(chunk, 'stdout'))
+  stderr?.on('data', (chunk: Buffer) => onOutput(chunk, 'stderr'))
+  // A program that ends early closes its input; its exit code tells that better than the broken pipe.
+  child.stdin?.on('error', () => {})
+  child.stdin?.end(input)
   const guard = startGuard(pid)
   onStarted?.(pid)
   let aborted = false
@@ -74,8 +80,8 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessEnd> {
     return { code: child.exitCode, signal: child.signalCode, aborted }
   } finally {
     signal.removeEventListener('abort', stop)
-    child.stdout.destroy()
-    child.stderr.destroy()
+    stdout?.destroy()
+    stderr?.destroy()
     endGuard(guard)
   }
 }
