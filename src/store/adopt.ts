@@ -1,5 +1,5 @@
 import { sql, type Transaction } from 'kysely'
-import { nextVersion } from './capture.ts'
+import { nextVersion } from './capture-function.ts'
 import type { Store } from './database.ts'
 import { rowlessRecords, type StrayPage, strayRows } from './deep.ts'
 import { liveTable, type ResourceInfo } from './resources.ts'
@@ -34,7 +34,8 @@ export async function adoptRecords(
   return total
 }
 
-async function adopt(
+/** The same for some records, in the transaction of the caller. */
+export async function adopt(
   trx: Transaction<Database>,
   resource: ResourceInfo,
   ids: readonly string[],

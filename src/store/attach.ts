@@ -1,13 +1,14 @@
 import { type Kysely, sql, type Transaction } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
 import { adoptMissed } from './adopt.ts'
-import { CAPTURE_VERSION, installCapture, quoteIdent, removeCapture } from './capture.ts'
+import { CAPTURE_VERSION, installCapture, removeCapture } from './capture.ts'
 import type { Store } from './database.ts'
 import { beginDigest } from './digest-sum.ts'
 import { doubtNarrowed } from './doubt.ts'
 import { announceNew, unpark } from './new-columns.ts'
 import { toldSchema } from './peer-schema.ts'
 import { retryResource } from './quarantine.ts'
+import { quoteIdent } from './quote.ts'
 import { type AttachProgress, addedUuidColumn, addUuidColumn, registerRows } from './register.ts'
 import {
   type Column,

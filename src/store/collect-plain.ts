@@ -1,8 +1,8 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import type { Position } from '../sync/index.ts'
-import { quoteIdent } from './capture.ts'
 import type { BatchRow, CollectRequest } from './collect.ts'
 import { payloadSql, seenText } from './lines-sql.ts'
+import { quoteIdent } from './quote.ts'
 import { type Column, liveTable } from './resources.ts'
 import type { Database } from './schema.ts'
 

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Kysely, type RawBuilder, sql } from 'kysely'
 import { formatCheckpoint, type LineBatch, type Position, RECORD_ID_BYTES_MAX, SynclineError } from '../sync/index.ts'
-import { quoteIdent } from './capture.ts'
 import { canTellPlain, plainQuery } from './collect-plain.ts'
 import { linesSql, originsSql } from './lines-sql.ts'
+import { quoteIdent } from './quote.ts'
 import { type Column, liveTable, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
 

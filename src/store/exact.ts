@@ -1,6 +1,6 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
-import { quoteIdent, quoteLiteral } from './capture.ts'
 import type { DatabaseError } from './explain.ts'
+import { quoteIdent, quoteLiteral } from './quote.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 

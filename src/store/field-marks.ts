@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import { checkFieldKinds, type FieldKind, type FieldRules, type MergeRules, ruleOf } from '../sync/index.ts'
-import { captureFunctionSql } from './capture.ts'
+import { captureFunctionSql } from './capture-function.ts'
 import { findResource, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
 

@@ -1,5 +1,5 @@
 import { type RawBuilder, sql } from 'kysely'
-import { quoteIdent } from './capture.ts'
+import { quoteIdent } from './quote.ts'
 import { type Column, liveTable, type ResolvedReference, type ResourceInfo } from './resources.ts'
 
 /** A further CTE `origins`: every site that the versions in CTE `kept` name, as an array whose places the lines refer to. */

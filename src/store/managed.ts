@@ -1,8 +1,8 @@
 import { sql } from 'kysely'
 import { isJsonObject, type Json, SynclineError } from '../sync/index.ts'
 import { attach } from './attach.ts'
-import { quoteIdent, quoteLiteral } from './capture.ts'
 import type { Store } from './database.ts'
+import { quoteIdent, quoteLiteral } from './quote.ts'
 import { loadResources, type ResourceInfo } from './resources.ts'
 
 /** Tables that Syncline makes begin with this, in its own schema. */

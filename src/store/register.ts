@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely'
-import { quoteIdent } from './capture.ts'
 import { countingInsert, RECORD_HASH } from './digest-sum.ts'
+import { quoteIdent } from './quote.ts'
 import type { ResourceInfo, TableFacts } from './resources.ts'
 import type { Database } from './schema.ts'
 import { alteringTables } from './table-lock.ts'

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { type Kysely, sql } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
-import { quoteIdent } from './capture.ts'
+import { quoteIdent } from './quote.ts'
 import type { Database } from './schema.ts'
 
 /** How a value crosses between a column and JSON: as JSON itself, as PostgreSQL text, as embedded JSON, or as a JSON array. */

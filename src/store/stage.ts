@@ -1,6 +1,6 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import type { LineBatch } from '../sync/index.ts'
-import { quoteIdent } from './capture.ts'
+import { quoteIdent } from './quote.ts'
 import { liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 

@@ -1,6 +1,6 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
-import { quoteIdent } from './capture.ts'
 import type { DatabaseError } from './explain.ts'
+import { quoteIdent } from './quote.ts'
 import { type Column, liveTable } from './resources.ts'
 import type { Database } from './schema.ts'
 import type { WriteContext } from './write.ts'

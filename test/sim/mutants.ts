@@ -152,7 +152,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'TRUNCATE is not captured',
     harm: 'the rows stay everywhere else',
-    edits: [{ file: 'src/store/capture.ts', find: "else${tombstones('now_us')};", put: 'else null;' }],
+    edits: [{ file: 'src/store/capture-function.ts', find: "else${tombstones(resource, 'now_us')};", put: 'else null;' }],
     options: ['--actions', '90'],
   },
   {

@@ -149,6 +149,17 @@ t.test('a changed identity is a deletion and a new record', async (t) => {
   })
 })
 
+t.test('I1: an identity that one row of a statement leaves and another takes lives on', async (t) => {
+  const [a, b] = await pair('create table item (id text primary key, name text)')
+  await a.sql(`insert into item values ('b', 'two'), ('a', 'one')`)
+  await syncOnce(b, a)
+  const all = 'select id, name from item order by id'
+  const change = () => a.sql(`update item set id = case id when 'b' then 'c' else 'b' end`)
+  t.same(await heard(a, b, 'item', change), ['delete a', 'put b', 'put c'])
+  await syncOnce(b, a)
+  t.same(await b.sql(all), await a.sql(all))
+})
+
 t.test('I1: who refers by number to a row whose identity changes is a changed record', async (t) => {
   const ddl = `
     create table node (id serial primary key, uuid uuid not null unique, up int references node);
