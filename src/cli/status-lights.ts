@@ -189,7 +189,7 @@ function comparisonReasons(
       return [red(`${many}${because}; ${before}; to mend: ${command}${deep} --repair`)]
     }
     case 'waiting':
-      return [amber(`differs by what waits${because}; ${before}`)]
+      return [amber(`differs${because}; ${before}`)]
     case 'unknown':
       return [amber(`could not be proved${because}; ${before}`)]
     default:

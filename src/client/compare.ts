@@ -183,6 +183,7 @@ async function ask({ client, resource, task, signal }: ComparisonDeps, here: Tot
     waiting: {
       changes: count(counts.changes),
       quarantine: count(counts.quarantine),
+      discarded: count(counts.discarded),
       conflicts: count(counts.conflicts),
     },
   }

@@ -118,12 +118,12 @@ export async function waitingFor(
 ): Promise<Waiting> {
   const { rows } = await sql<Waiting>`
     select 0 as changes,
-           (select count(*) from (select from syncline.quarantine where peer_id = ${peer.id} and resource_id = ${resource.id} limit ${WAITING_MAX}) q)::int
-           + (select count(*)::int from syncline.discard d where d.peer_id = ${peer.id} and d.resource_id = ${resource.id} and ${standsSql}) as quarantine,
+           (select count(*) from (select from syncline.quarantine where peer_id = ${peer.id} and resource_id = ${resource.id} limit ${WAITING_MAX}) q)::int as quarantine,
+           (select count(*) from (select from syncline.discard d where d.peer_id = ${peer.id} and d.resource_id = ${resource.id} and ${standsSql} limit ${WAITING_MAX}) d)::int as discarded,
            (select count(*) from (select from syncline.conflict where resource_id = ${resource.id} and resolved_at is null limit ${WAITING_MAX}) c)::int as conflicts`.execute(
     db,
   )
-  const [waiting = { quarantine: 0, conflicts: 0 }] = rows
+  const [waiting = NOTHING_WAITS] = rows
   const place = direction === null ? null : await placeOf(db, peer, resource, direction)
   if (place === null) return { ...waiting, changes: 0 }
   const { rows: changes } = await sql<{ count: number }>`

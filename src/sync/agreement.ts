@@ -8,13 +8,21 @@ export type Verdict = 'equal' | 'waiting' | 'different' | 'unknown'
 
 export const VERDICTS: readonly Verdict[] = ['equal', 'waiting', 'different', 'unknown']
 
-/** What one side holds back of a resource: changes that the other does not have yet, records in quarantine, open conflicts. Counted up to a bound. */
-export type Waiting = { readonly changes: number; readonly quarantine: number; readonly conflicts: number }
+/**
+ * What explains a difference on one side of a resource: changes that the other does not have yet, records in quarantine, open conflicts. What a person
+ * gave up waits no more, and the sites differ by it until the record changes. Counted up to a bound.
+ */
+export type Waiting = {
+  readonly changes: number
+  readonly quarantine: number
+  readonly discarded: number
+  readonly conflicts: number
+}
 
 /** Sum of hashes over some records and how many they are. `sum` is decimal digits. */
 export type Total = { readonly records: number; readonly sum: string }
 
-export const NOTHING_WAITS: Waiting = { changes: 0, quarantine: 0, conflicts: 0 }
+export const NOTHING_WAITS: Waiting = { changes: 0, quarantine: 0, discarded: 0, conflicts: 0 }
 
 /** Counting of what waits ends here. */
 export const WAITING_MAX = 1_000
@@ -44,7 +52,7 @@ export function judgeTotals(found: {
   return { verdict: 'different', reason: here.records === there.records ? 'other versions of some records' : counts }
 }
 
-function wordsOf({ changes, quarantine, conflicts }: Waiting, where: string): readonly string[] {
+function wordsOf({ changes, quarantine, discarded, conflicts }: Waiting, where: string): readonly string[] {
   const some = (count: number, one: string, many: string) =>
     count === 0
       ? []
@@ -54,6 +62,7 @@ function wordsOf({ changes, quarantine, conflicts }: Waiting, where: string): re
   return [
     ...some(changes, 'change waits', 'changes wait'),
     ...some(quarantine, 'record in quarantine', 'records in quarantine'),
+    ...some(discarded, 'record given up', 'records given up'),
     ...some(conflicts, 'conflict open', 'conflicts open'),
   ]
 }

@@ -119,6 +119,14 @@ t.test('what waits at the hub is seen at the field; given up there, it is named 
   t.match(await hub.query('select id from person order by id'), [{ id: 'a' }, { id: 'c' }])
   t.match(await hub.query('select id from visit'), [{ id: 'v' }])
   t.match(await waiting(field, 'there'), [{ recordId: 'b', outcome: 'discarded' }])
+  for (const [ground, where] of [
+    [field, 'at the peer'],
+    [hub, 'here'],
+  ] as const) {
+    const { stdout } = await ground.run('status')
+    t.match(stdout, new RegExp(`differs: 1 record given up ${where}`), 'what was given up is not said to wait')
+    t.notMatch(stdout, /[1-9]\d* records? in quarantine/)
+  }
   await field.query(`update person set name = 'b' where id = 'b'`)
   await field.site.sync('hub')
   t.match(await hub.query('select id from person order by id'), [{ id: 'a' }, { id: 'b' }, { id: 'c' }])

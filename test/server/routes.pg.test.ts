@@ -699,14 +699,14 @@ t.test('a peer pushes in every format and pulls back what others wrote; both are
   const tell = (body: object) => hub.ask(t, 'POST /sync/v1/digests/city', { token: ngo.token, body })
   t.match((await tell({ records: whole.count, sum: whole.sum })).json, {
     ...{ verdict: 'equal', reason: null, records: whole.count, sum: whole.sum, filter: null, hidden: false },
-    waiting: { changes: 0, quarantine: 0, conflicts: 0 },
+    waiting: { changes: 0, quarantine: 0, discarded: 0, conflicts: 0 },
   })
   const proved = async () => (await hub.ask(t, 'GET /api/v1/agreements?peer=curl', { token: viewer })).json
   t.match(await proved(), {
     total: 1,
     items: [{ peer: 'curl', resource: 'city', verdict: 'equal', agreedRecords: whole.count, changedSince: false }],
   })
-  const nothing = { changes: 0, quarantine: 0, conflicts: 0 }
+  const nothing = { changes: 0, quarantine: 0, discarded: 0, conflicts: 0 }
   const told = async () => {
     const { checks } = (await hub.ask(t, 'GET /health/ready', { token: viewer })).json
     return checks.find(({ name }: { name: string }) => name === 'proof')?.detail

@@ -29,6 +29,10 @@ t.test('a difference is explained by what waits on either side, and said where n
     verdict: 'waiting',
     reason: '1 change waits here; 2 records in quarantine at the peer; 1 conflict open at the peer',
   })
+  t.same(judged(a, b, { here: { discarded: 1 }, there: { discarded: 2, quarantine: 1 } }), {
+    verdict: 'waiting',
+    reason: '1 record given up here; 1 record in quarantine at the peer; 2 records given up at the peer',
+  })
   t.match(judged(a, b, { there: { changes: 1_000 } }), { reason: '1,000 or more changes wait at the peer' })
 })
 

@@ -126,6 +126,7 @@ const waiting = closed(
   {
     changes: count('Changes that the other side does not have yet.'),
     quarantine: count('Records in quarantine.'),
+    discarded: count('Records that a person gave up while they waited, which did not change since.'),
     conflicts: count('Conflicts for a person.'),
   },
   { title: 'WaitingSide', description: 'What waits on one side and may explain a difference; counted up to 1,000.' },
