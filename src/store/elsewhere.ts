@@ -113,7 +113,7 @@ type ToldRow = {
   readonly retry_at: string | null
 }
 
-/** Remembers what a peer told of our records in the place of what it told before. What it refused stays until it takes it. */
+/** Remembers what a peer told of our records in the place of what it told before, each under its number. What it refused stays until it takes it. */
 export async function noteTold(db: Kysely<Database>, peerId: number, told: Told): Promise<void> {
   const rows = [
     ...told.quarantined.map((each) => ({ ...each, outcome: 'quarantined', by: null, because: null })),
@@ -133,7 +133,12 @@ export async function noteTold(db: Kysely<Database>, peerId: number, told: Told)
     because: because === null ? null : clip(because),
   }))
   await db.transaction().execute(async (trx) => {
-    await sql`delete from syncline.elsewhere where peer_id = ${peerId} and outcome <> 'refused'`.execute(trx)
+    // Those that are told again keep their numbers: a person may have one at hand.
+    const again = JSON.stringify(rows.map(({ resource, id }) => ({ resource, id })))
+    await sql`
+      delete from syncline.elsewhere e where e.peer_id = ${peerId} and e.outcome <> 'refused' and not exists (
+        select from jsonb_to_recordset(${again}::jsonb) as t (resource text, id text) join syncline.resource r on r.name = t.resource
+         where r.id = e.resource_id and t.id = e.record_id)`.execute(trx)
     if (rows.length === 0) return
     await sql`
       insert into syncline.elsewhere as e (peer_id, resource_id, record_id, outcome, origin, clock, code, reason, waits_resource, waits_id, dependants, attempts,

@@ -434,6 +434,34 @@ t.test(
   },
 )
 
+t.test('what waits at a peer keeps its number from one run to the next, whatever else is told', async (t) => {
+  const [a, b] = await pair()
+  await b.sql(`alter table person add constraint short check (length(name) < 5)`)
+  const tell = async () => noteTold(a.store.db, peerOf(a, b).id, await toldTo(b.store.db, peerOf(b, a).id))
+  const numbers = async () =>
+    Object.fromEntries((await listElsewhere(a.store.db, { limit: 10 })).map((each) => [each.recordId, each.id]))
+  await a.sql(`insert into person (id, name) values ('${id(1)}', 'too long'), ('${id(2)}', 'longer still')`)
+  await pushAll(a, b)
+  await tell()
+  const before = await numbers()
+  t.same(Object.keys(before).sort(), [id(1), id(2)])
+  await tell()
+  t.same(await numbers(), before)
+  await a.sql(`insert into person (id, name) values ('${id(3)}', 'and this one')`)
+  await a.sql(`update person set name = 'fits' where id = '${id(2)}'`)
+  await pushAll(a, b)
+  await tell()
+  const after = await numbers()
+  t.same(Object.keys(after).sort(), [id(1), id(3)], 'what was taken there is forgotten here')
+  t.equal(after[id(1)], before[id(1)])
+  const [entry] = await listQuarantine(b.store.db, { limit: 10 }).then((all) =>
+    all.filter((each) => each.recordId === id(1)),
+  )
+  await discardQuarantined(b.store.db, entry?.id ?? '', { by: 'ann' })
+  await tell()
+  t.match(await listElsewhere(a.store.db, { id: before[id(1)], limit: 1 }), [{ recordId: id(1), outcome: 'discarded' }])
+})
+
 t.test('what a peer tells of nothing we have changes nothing, and is bounded', async (t) => {
   const [a, b] = await pair()
   const one = {
