@@ -78,7 +78,7 @@ async function describe(out: Output, report: UndoReport): Promise<string> {
   return parts.join('\n\n')
 }
 
-function head({ runId, undoRunId, preview, counts, bytes: size, durationMs }: UndoReport): string {
+function head({ runId, undoRunId, before, preview, counts, bytes: size, durationMs }: UndoReport): string {
   const done = [
     counts.removed > 0 ? `${count(counts.removed)} removed` : '',
     counts.restored > 0 ? `${count(counts.restored)} restored` : '',
@@ -86,6 +86,13 @@ function head({ runId, undoRunId, preview, counts, bytes: size, durationMs }: Un
     counts.same > 0 ? `${count(counts.same)} as before already` : '',
   ].filter((part) => part !== '')
   const what = done.join(', ') || 'nothing to take back'
+  if (counts.removed + counts.restored + counts.replaced === 0) {
+    const why =
+      before === null
+        ? `run ${runId} changed nothing here that could be put back`
+        : `run ${runId} was taken back by run ${before.runId} at ${time(before.at)}; \`syncline run undo ${before.runId}\` takes that back`
+    return `Nothing to take back: ${why}.`
+  }
   return preview
     ? `Undo of run ${runId} would be: ${what} (${bytes(size)}, about ${duration(durationMs)}). Nothing was written.`
     : `Run ${runId} is taken back by run ${undoRunId}: ${what}.`

@@ -1,5 +1,5 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
-import { getSetting, type SelfEntry } from './registry/index.ts'
+import { getSetting, isoTime, type SelfEntry } from './registry/index.ts'
 import type { Database } from './schema.ts'
 
 /** Setting: values that ended before this time are no longer in the history. */
@@ -50,6 +50,7 @@ export async function planUndo(
     on conflict (resource_id, record_id) do update set born = true`.execute(trx)
   await sql`analyze pg_temp.syncline_undo`.execute(trx)
   await markStates(trx, self, runId)
+  await markUndone(trx, runId)
   await markHalf(trx, runId)
   if (forced.length > 0) await markForced(trx, forced)
 }
@@ -81,6 +82,32 @@ async function markStates(trx: Transaction<Database>, self: SelfEntry, runId: st
           left join syncline.history h1 on h1.id = u.first_id left join syncline.history h2 on h2.id = u.last_id
       ) now
      where w.resource_id = now.resource_id and w.record_id = now.record_id`.execute(trx)
+}
+
+/** What an earlier undo of the run has put back is not changed since: it is as it was before the run. */
+async function markUndone(trx: Transaction<Database>, runId: string): Promise<void> {
+  await sql`
+    update pg_temp.syncline_undo u set state = 'same' from syncline.record r
+     where u.state = 'since' and r.resource_id = u.resource_id and r.record_id = u.record_id and exists (
+       select from syncline.run_batch b join syncline.run n on n.id = b.run_id
+        where b.xact = r.xact and b.resource_id = r.resource_id and n.cause = ${undoCause(runId)})`.execute(trx)
+}
+
+/** What set off a run that takes another one back. */
+export function undoCause(runId: string): string {
+  return `undo of run ${runId}`
+}
+
+/** The last run that took a run back. */
+export async function undoneBefore(
+  trx: Transaction<Database>,
+  runId: string,
+): Promise<{ readonly runId: string; readonly at: string } | null> {
+  const { rows } = await sql<{ runId: string; at: string }>`
+    select id as "runId", started_at::text as at from syncline.run where cause = ${undoCause(runId)} and finished_at is not null
+     order by id desc limit 1`.execute(trx)
+  const [row] = rows
+  return row === undefined ? null : { ...row, at: isoTime(row.at) }
 }
 
 /** Where the first of what the run replaced is gone from the history already, what is left is a value of the run itself: nobody's to put back. */

@@ -11,7 +11,16 @@ import { loadResources, type ResourceInfo } from './resources.ts'
 import { rolledBack } from './rolled-back.ts'
 import { appendLog, finishRun, type RunEntry, readRun, startRun } from './run-log.ts'
 import type { Database } from './schema.ts'
-import { type ChangedSince, changedSince, missingOf, notOfRun, planUndo, type UndoMissing } from './undo-plan.ts'
+import {
+  type ChangedSince,
+  changedSince,
+  missingOf,
+  notOfRun,
+  planUndo,
+  type UndoMissing,
+  undoCause,
+  undoneBefore,
+} from './undo-plan.ts'
 import { writeUndo } from './undo-write.ts'
 
 export type UndoRequest = {
@@ -45,9 +54,11 @@ export type UndoBlocked = {
 }
 
 export type UndoReport = {
-  /** The run that is taken back, and the run that did so; null for a preview. */
+  /** The run that is taken back, and the run that did so; null for a preview, and where there was nothing to write. */
   readonly runId: string
   readonly undoRunId: string | null
+  /** The run that had taken it back before this one. */
+  readonly before: { readonly runId: string; readonly at: string } | null
   readonly preview: boolean
   readonly counts: UndoCounts & {
     /** Changed by somebody since, and left. */
@@ -76,7 +87,7 @@ const LOCK_WAIT_MS = 800
 
 /**
  * Takes a run back: a new write of what was before for each record that the run changed here and nobody changed since. It is a run of its own, which
- * can be taken back in turn, and one transaction. Errors: SYNC_REQUEST_NOT_FOUND for the run or a forced record, SYNC_RUN_ACTIVE while it
+ * can be taken back in turn, and one transaction; where nothing is left to be written there is none. Errors: SYNC_REQUEST_NOT_FOUND for the run or a forced record, SYNC_RUN_ACTIVE while it
  * is under way, SYNC_RUN_UNDO_INCOMPLETE when values are no longer kept and `partial` was not asked for, SYNC_STORE_BUSY.
  */
 export async function undoRun(
@@ -98,10 +109,20 @@ export async function undoRun(
       await tidyAfter(store, report.counts.removed + report.counts.restored + report.counts.replaced)
       return report
     } catch (error) {
+      if (error instanceof NothingWritten) return error.report
       const known = explain(error)
       if (!(known instanceof SynclineError) || known.code !== 'SYNC_STORE_BUSY' || tries >= TRIES) throw known
       await sleep(Math.random() * LOCK_WAIT_MS)
     }
+  }
+}
+
+/** Takes the run of an undo that had nothing to write away again with its transaction. */
+class NothingWritten {
+  readonly report: UndoReport
+
+  constructor(report: UndoReport) {
+    this.report = report
   }
 }
 
@@ -123,10 +144,11 @@ async function takeBack(trx: Transaction<Database>, work: Work): Promise<UndoRep
   const unknown = await notOfRun(trx, work.forced)
   if (unknown.length > 0)
     throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `run ${run.id} did not change ${unknown.join(', ')} here`)
+  const before = await undoneBefore(trx, run.id)
   const missing = await missingOf(trx, run.id)
   if (missing.length > 0 && !work.partial && !preview)
     throw new SynclineError('SYNC_RUN_UNDO_INCOMPLETE', missing.map(missingText).join('; '))
-  const undo = await startRun(trx, { cause: `undo of run ${run.id}` })
+  const undo = await startRun(trx, { cause: undoCause(run.id) })
   const seen = { bytes: 0, samples: [] as UndoSample[] }
   const context = {
     resources: await loadResources(trx),
@@ -156,9 +178,12 @@ async function takeBack(trx: Transaction<Database>, work: Work): Promise<UndoRep
   const report = await reportOf(trx, work, {
     ...seen,
     missing,
+    before,
     undoRunId: preview ? null : undo.id,
     durationMs: performance.now() - began,
   })
+  const { removed, restored, replaced } = report.counts
+  if (removed + restored + replaced === 0) throw new NothingWritten({ ...report, undoRunId: null })
   await writeDown(trx, undo.id, report, by)
   return report
 }
@@ -166,7 +191,7 @@ async function takeBack(trx: Transaction<Database>, work: Work): Promise<UndoRep
 async function reportOf(
   trx: Transaction<Database>,
   { run, preview }: Work,
-  rest: Pick<UndoReport, 'bytes' | 'samples' | 'missing' | 'undoRunId' | 'durationMs'>,
+  rest: Pick<UndoReport, 'before' | 'bytes' | 'samples' | 'missing' | 'undoRunId' | 'durationMs'>,
 ): Promise<UndoReport> {
   const { rows } = await sql<{ resource: string; state: string; does: keyof UndoCounts; count: number }>`
     select s.name as resource, u.state, case when u.kind = 'd' then 'removed' when u.did = 'deleted' then 'restored' else 'replaced' end as does, count(*)::int

@@ -73,6 +73,11 @@ t.test('a run is looked at, taken back, synced on, and taken back again, by the 
   t.same(await names(hub), await names(field), 'it syncs on like any change')
   t.match((await field.cli('log')).stdout, new RegExp(`run ${run.id} was taken back by administrator: 1 removed`))
 
+  const again = await field.cli('run', 'undo', run.id)
+  t.equal(again.code, 3, 'the record that was left waits still')
+  t.match(again.stdout, /^Nothing to take back: run \d+ was taken back by run \d+ at 20/m)
+  t.match(again.stdout, /1 record left as it is: changed since/)
+
   const forced = JSON.parse(
     (await field.cli('run', 'undo', run.id, '--force', 'country/CH', '--json')).stdout,
   ) as UndoReport

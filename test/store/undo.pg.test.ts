@@ -146,6 +146,45 @@ t.test(
   },
 )
 
+t.test(
+  'a run that was taken back already is said to be, and makes no run; a record that it left can still be forced',
+  async (t) => {
+    const [a, b] = (await pair()) as [Site, Site]
+    await b.sql(`insert into country values ('AT', 'Austria'), ('DE', 'Germany'), ('CH', 'Swiss')`)
+    await syncOnce(a, b)
+    await b.sql(`update country set name = 'Österreich' where id = 'AT'; delete from country where id = 'DE';
+    insert into country values ('FR', 'France'); update country set name = 'Suisse' where id = 'CH'`)
+    const run = await pullRun(a, b)
+    await a.sql(`update country set name = 'Svizzera' where id = 'CH'`)
+    const first = await undo(a, run)
+    t.match(first, { before: null, counts: { removed: 1, restored: 1, replaced: 1, since: 1 } })
+    const runs = async () => Number((await a.sql('select count(*) as n from syncline.run'))[0]?.n)
+    const entries = async () => Number((await a.sql('select count(*) as n from syncline.log'))[0]?.n)
+    const [runsBefore, entriesBefore] = [await runs(), await entries()]
+    for (const preview of [true, false]) {
+      const again = await undo(a, run, { preview })
+      t.match(again, {
+        undoRunId: null,
+        before: { runId: first.undoRunId, at: /^20/ },
+        counts: { removed: 0, restored: 0, replaced: 0, same: 3, since: 1, blocked: 0 },
+        since: [{ id: 'CH', did: 'replaced' }],
+      })
+    }
+    t.same([await runs(), await entries()], [runsBefore, entriesBefore], 'nothing was written, not even to the log')
+    t.match(await undo(a, run, { force: ['country/CH'] }), {
+      undoRunId: /^\d+$/,
+      counts: { replaced: 1, same: 3, since: 0 },
+    })
+    t.same(await names(a), ['AT Austria', 'CH Swiss', 'DE Germany'])
+    await a.sql(`update country set name = 'Autriche' where id = 'AT'`)
+    t.match(
+      await undo(a, run),
+      { undoRunId: null, counts: { same: 3, since: 1 }, since: [{ id: 'AT' }] },
+      'an edit after the undo is one',
+    )
+  },
+)
+
 t.test('what somebody changed since is named and left, each with who did it; and taken with force', async (t) => {
   const [a, b, c] = (await pair(['a', 'b', 'c'])) as [Site, Site, Site]
   await b.sql(`insert into country (id, name) select 'C' || n, 'old ' || n from generate_series(1, 4) n`)

@@ -45,7 +45,11 @@ const report = closed(
   {
     runId: text('Run that is taken back.'),
     undoRunId: nullable(Type.String(), {
-      description: 'Run that did so, which can be taken back in turn; null for a preview.',
+      description:
+        'Run that did so, which can be taken back in turn; null for a preview, and where there was nothing to write.',
+    }),
+    before: nullable(closed({ runId: text('Its id.'), at: time('When it began.') }), {
+      description: 'The last run that had taken it back before.',
     }),
     preview: flag('Nothing was written.'),
     counts: closed(
