@@ -14,6 +14,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       modified_on int8,
       deleted bool,
       prints jsonb,
+      emptied jsonb not null default '[]',
       shown_at int8,
       sent jsonb,
       mci int not null default 0,
@@ -35,6 +36,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       'With clock and seen the version here that Eden was found to have; null when it never showed the record.',
     'column syncline.eden_record.modified_on': 'Seconds since 1970, as Eden said last.',
     'column syncline.eden_record.prints': 'A print of each field that had a value.',
+    'column syncline.eden_record.emptied': 'Fields that had a value before: Eden leaves out what is empty.',
     'column syncline.eden_record.shown_at':
       'Seconds since 1970 by the clock of Eden when it showed the record: what is modified later is a new write.',
     'column syncline.eden_record.sent':

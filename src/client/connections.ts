@@ -1,4 +1,5 @@
-import { type Peer, peerConnection, type Store } from '../store/index.ts'
+import { type Peer, peerConnection, readSelf, type Store } from '../store/index.ts'
+import { createEdenClient } from './eden/client.ts'
 import { type ClientSettings, createPeerClient, type PeerClient } from './peer-client.ts'
 
 /** The connection to one peer, kept from run to run so that an idle run needs no handshake. */
@@ -19,6 +20,10 @@ export function createConnections(store: Store, key: Buffer, settings: ClientSet
   const links = new Map<number, { readonly revision: number; readonly link: Promise<PeerLink> }>()
   const open = async (peer: Peer): Promise<PeerLink> => {
     const connection = await peerConnection(store.db, key, peer.id)
+    if (peer.kind === 'eden') {
+      const self = await readSelf(store.db)
+      return { client: createEdenClient({ store, self, peer }, connection, settings), told: new Map() }
+    }
     return { client: createPeerClient(connection, settings), told: new Map() }
   }
   const end = (link: Promise<PeerLink>) =>

@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream'
 import { getCACertificates } from 'node:tls'
 import { Agent, type Dispatcher, EnvHttpProxyAgent, ProxyAgent } from 'undici'
 import { type Body, ENCODINGS, readBody } from './body.ts'
@@ -56,27 +57,41 @@ const KEEP_ALIVE_MS = 20_000
 const CONNECTIONS_MAX = 8
 const EVENT_STREAM_IDLE_MS = 90_000
 
+/** How requests to a program of another make differ from those to a site. */
+export type Dialect = {
+  /** Stands between the address and the path of a request. */
+  readonly prefix: string
+  /** In the place of all headers that are sent with every request. */
+  readonly headers: Readonly<Record<string, string>>
+  readonly refusal: typeof refusal
+}
+
+/** An answer that is read as it comes. It has to be read to its end, or destroyed. */
+export type StreamedAnswer = { readonly headers: PeerAnswer['headers']; readonly body: Readable }
+
 /** Requests to one peer over kept connections: one attempt each, every wait bounded. */
 export type Transport = ReturnType<typeof createTransport>
 
-export function createTransport(connection: Connection, settings: TransportSettings) {
+export function createTransport(connection: Connection, settings: TransportSettings, dialect?: Dialect) {
   const base = new URL(connection.url)
-  const prefix = `${base.pathname.replace(/\/+$/, '')}/sync/v1`
+  const prefix = `${base.pathname.replace(/\/+$/, '')}${dialect?.prefix ?? '/sync/v1'}`
   const dispatcher = createDispatcher(connection, settings)
   const local = isLoopback(base.hostname) && connection.proxy === null
-  const common = {
+  const refused = dialect?.refusal ?? refusal
+  const common = dialect?.headers ?? {
     ...(connection.token !== null && { authorization: `Bearer ${connection.token}` }),
     // Between processes of one machine coding costs more than it saves.
     'accept-encoding': local ? 'identity' : ENCODINGS,
     'user-agent': 'syncline',
   }
 
-  const introduction = () => ({
-    'syncline-log': settings.logId(),
-    'syncline-time': new Date().toISOString(),
-    ...(settings.uuid !== undefined && { 'syncline-site': settings.uuid }),
-    ...(settings.mark !== undefined && { 'syncline-mark': settings.mark() }),
-  })
+  const introduction = () =>
+    dialect === undefined && {
+      'syncline-log': settings.logId(),
+      'syncline-time': new Date().toISOString(),
+      ...(settings.uuid !== undefined && { 'syncline-site': settings.uuid }),
+      ...(settings.mark !== undefined && { 'syncline-mark': settings.mark() }),
+    }
 
   async function send(request: PeerRequest) {
     const { method, path, query = {}, headers = {}, body, waitMs = 0 } = request
@@ -103,11 +118,30 @@ export function createTransport(connection: Connection, settings: TransportSetti
       const { statusCode, headers, body } = await send({ ...request, signal })
       const read = await readBody(body, headers, settings.bodyBytesMax)
       if (statusCode >= 200 && statusCode < 300) return { headers, body: read }
-      throw refusal(what, { status: statusCode, headers, body: read.bytes }, Date.now())
+      throw refused(what, { status: statusCode, headers, body: read.bytes }, Date.now())
     } catch (error) {
       if (request.signal?.aborted) throw request.signal.reason
       throw connectionFailure(what, error, base.protocol === 'https:')
     }
+  }
+
+  /** Sends one request and gives the answer to be read piece by piece. Errors: as of exchange; reading it gives those of the connection. */
+  async function stream(request: PeerRequest): Promise<StreamedAnswer> {
+    const what = `${request.method} ${request.path} at ${base.host}`
+    try {
+      const { statusCode, headers, body } = await send(request)
+      if (statusCode >= 200 && statusCode < 300) return { headers, body }
+      const read = await readBody(body, headers, settings.bodyBytesMax)
+      throw refused(what, { status: statusCode, headers, body: read.bytes }, Date.now())
+    } catch (error) {
+      if (request.signal?.aborted) throw request.signal.reason
+      throw connectionFailure(what, error, base.protocol === 'https:')
+    }
+  }
+
+  /** What ended a stream before its end, in words. */
+  function broken(request: Pick<PeerRequest, 'method' | 'path'>, error: unknown): unknown {
+    return connectionFailure(`${request.method} ${request.path} at ${base.host}`, error, base.protocol === 'https:')
   }
 
   /** Lines of the peer's event stream as they come, until `signal` ends it or it falls silent. */
@@ -134,7 +168,7 @@ export function createTransport(connection: Connection, settings: TransportSetti
     }
   }
 
-  return { host: base.host, local, exchange, events, close: () => dispatcher.destroy() }
+  return { host: base.host, local, exchange, stream, broken, events, close: () => dispatcher.destroy() }
 }
 
 function createDispatcher(connection: Connection, settings: TransportSettings): Dispatcher {

@@ -8,6 +8,8 @@ export type EdenMemory = EdenKnown & {
   readonly recordId: string
   /** Name of the record at Eden; null before it showed it. */
   readonly uuid: string | null
+  /** Fields that had a value before. */
+  readonly emptied: readonly string[]
   /** When it was shown last; null before that. */
   readonly shownAt: number | null
   /** Attributes of the element to the letter, and how many hops it is from where it was made. */
@@ -64,6 +66,7 @@ function toMemory(row: Selectable<Database['syncline.eden_record']>): EdenMemory
     uuid: row.uuid,
     have,
     sent: (row.sent ?? undefined) as EdenState | undefined,
+    emptied: row.emptied,
     shownAt: row.shown_at === null ? null : Number(row.shown_at),
     kept: { attributes: row.attributes, mci: row.mci },
     gone: row.gone,
@@ -90,6 +93,7 @@ export async function writeEdenMemory(
       modified_on: have?.modifiedOn,
       deleted: have?.deleted,
       prints: have?.prints,
+      emptied: each.emptied,
       shown_at: each.shownAt,
       sent,
       mci: kept.mci,
@@ -103,7 +107,7 @@ export async function writeEdenMemory(
       insert into syncline.eden_record as e (peer_id, resource_id, round, retry_at, ${COLUMNS})
       select ${peerId}::int4, ${resourceId}::int4, ${round}::int8, case when refused is not null then now() + least(interval '1 day', interval '1 minute' * power(2, least(attempts, 12))) end, ${COLUMNS}
         from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
-        r (record_id text, uuid text, origin text, clock int8, seen jsonb, modified_on int8, deleted bool, prints jsonb, shown_at int8, sent jsonb, mci int4, attributes jsonb, gone bool, replaced_by text, refused text, attempts int4)
+        r (record_id text, uuid text, origin text, clock int8, seen jsonb, modified_on int8, deleted bool, prints jsonb, emptied jsonb, shown_at int8, sent jsonb, mci int4, attributes jsonb, gone bool, replaced_by text, refused text, attempts int4)
       on conflict (peer_id, resource_id, record_id) do update set
         (${COLUMNS}) = (select ${EXCLUDED}), round = greatest(e.round, excluded.round), retry_at = excluded.retry_at, at = now()`.execute(
       db,
@@ -112,16 +116,29 @@ export async function writeEdenMemory(
 }
 
 const NAMES = [
-  ...['record_id', 'uuid', 'origin', 'clock', 'seen', 'modified_on', 'deleted', 'prints', 'shown_at', 'sent', 'mci'],
+  ...[
+    'record_id',
+    'uuid',
+    'origin',
+    'clock',
+    'seen',
+    'modified_on',
+    'deleted',
+    'prints',
+    'emptied',
+    'shown_at',
+    'sent',
+    'mci',
+  ],
   ...['attributes', 'gone', 'replaced_by', 'refused', 'attempts'],
 ]
 const COLUMNS = sql.raw(NAMES.join(', '))
 const EXCLUDED = sql.raw(NAMES.map((name) => `excluded.${name}`).join(', '))
 
-/** Of some versions those that the records here have seen: what came once need not be applied again. */
+/** Of some versions those that the records here have seen, or that wait here: what came once need not be applied again. */
 export async function seenHere(
   db: Kysely<Database>,
-  resourceId: number,
+  { peerId, resourceId }: EdenPlace,
   versions: ReadonlyMap<string, Version>,
 ): Promise<ReadonlySet<string>> {
   const found = new Set<string>()
@@ -131,22 +148,33 @@ export async function seenHere(
       select r.record_id as id from jsonb_to_recordset(${JSON.stringify(wanted)}::jsonb) w (id text, origin text, clock int8)
         join syncline.site s on s.origin = w.origin
         join syncline.record r on r.resource_id = ${resourceId} and r.record_id = w.id
-       where (r.origin = s.id and r.clock >= w.clock) or (r.seen ->> s.id::text)::int8 >= w.clock`.execute(db)
+       where (r.origin = s.id and r.clock >= w.clock) or (r.seen ->> s.id::text)::int8 >= w.clock
+      union select q.record_id from jsonb_to_recordset(${JSON.stringify(wanted)}::jsonb) w (id text, origin text, clock int8)
+        join syncline.site s on s.origin = w.origin
+        join syncline.quarantine q on q.peer_id = ${peerId} and q.resource_id = ${resourceId} and q.record_id = w.id and q.origin = s.id and q.clock = w.clock
+      union select c.record_id from jsonb_to_recordset(${JSON.stringify(wanted)}::jsonb) w (id text, origin text, clock int8)
+        join syncline.conflict c on c.resource_id = ${resourceId} and c.record_id = w.id and c.resolved_at is null
+         and c.theirs_version ->> 'origin' = w.origin and (c.theirs_version ->> 'clock')::int8 = w.clock`.execute(db)
     for (const { id } of rows) found.add(id)
   }
   return found
 }
 
-/** The living records that Eden was found to have, counted as a site counts its own (digest-sum.ts). */
+/**
+ * The living records that Eden was found to have, counted as a site counts its own (digest-sum.ts). `refused`: those of all where it did not take
+ * what was sent; each makes the sum another one.
+ */
 export async function edenTotal(
   db: Kysely<Database>,
   { peerId, resourceId }: EdenPlace,
-): Promise<{ readonly records: number; readonly sum: string }> {
+): Promise<{ readonly records: number; readonly sum: string; readonly refused: number }> {
   const hash = sql.raw(RECORD_HASH.replaceAll('o.origin', 'r.origin'))
-  const { rows } = await sql<{ records: number; sum: string }>`
-    select count(*)::int as records, coalesce(sum(${hash}), 0)::text as sum from syncline.eden_record r
-     where peer_id = ${peerId} and resource_id = ${resourceId} and not deleted and not gone`.execute(db)
-  return rows[0] ?? { records: 0, sum: '0' }
+  const { rows } = await sql<{ records: number; sum: string; refused: number }>`
+    select count(*) filter (where lives)::int as records, (coalesce(sum(${hash}) filter (where lives), 0) + count(refused))::text as sum, count(refused)::int as refused
+      from (select *, origin is not null and not deleted and not gone as lives from syncline.eden_record where peer_id = ${peerId} and resource_id = ${resourceId}) r`.execute(
+    db,
+  )
+  return rows[0] ?? { records: 0, sum: '0', refused: 0 }
 }
 
 /** When a table of Eden was last compared in full. */

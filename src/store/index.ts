@@ -1,4 +1,4 @@
-export { type Adopted, adoptMissed, adoptRecords } from './adopt.ts'
+export { type Adopted, adopt, adoptMissed, adoptRecords } from './adopt.ts'
 export {
   type Agreement,
   answerComparison,
@@ -110,6 +110,21 @@ export {
   seenHere,
   writeEdenMemory,
 } from './eden.ts'
+export { followMerges } from './eden-merge.ts'
+export {
+  checkpointAtHead,
+  type EdenRegistration,
+  isEdenRegistered,
+  keepStrangers,
+  noteEdenSent,
+  readEdenKept,
+  readEdenTrail,
+  referringIds,
+  registerEden,
+  serveAllChosen,
+  strangersWithin,
+  writeEdenTrail,
+} from './eden-served.ts'
 export {
   countElsewhere,
   countTold,
@@ -143,6 +158,7 @@ export { checkFieldsOf } from './field-marks.ts'
 export { Braked, type Counted, createGuard, type Guard, livingCount, type Meter } from './guard.ts'
 export { servableHeads } from './heads.ts'
 export { pruneHistory } from './housekeeping.ts'
+export { forgetHost, type HostKeyRow, listHostKeys, type TrustedHostKey, trustHostKeys } from './host-keys.ts'
 export * from './job-due.ts'
 export * from './job-leases.ts'
 export * from './job-runs.ts'

@@ -17,6 +17,7 @@ export type EdenRecordTable = {
   modified_on: ColumnType<string | null, string | number | null | undefined, string | number | null>
   deleted: boolean | null
   prints: Parsed<Record<string, string>>
+  emptied: ColumnType<string[], string | undefined, string>
   shown_at: ColumnType<string | null, string | number | null | undefined, string | number | null>
   sent: Parsed<Json>
   mci: Generated<number>

@@ -37,6 +37,7 @@ async function memories(): Promise<EdenMemory[]> {
       prints: { name: 'x' },
       version: { origin: each.origin as string, clock: Number(each.clock) },
     },
+    emptied: ['acronym'],
     shownAt: 1_700_000_001,
     kept: { mci: 1, attributes: { created_by: 'a@example.org', odd: '"<&' } },
     gone: false,
@@ -65,7 +66,7 @@ t.test('I9: what Eden has is counted as a site counts its own', async (t) => {
   await writeEdenMemory(db, place, await memories())
   const resource = await findResource(db, 'place')
   const { records, sum } = await totalOf(here.store, { resource, keptFrom: place.peerId })
-  t.same(await edenTotal(db, place), { records, sum })
+  t.same(await edenTotal(db, place), { records, sum, refused: 0 })
   t.equal(records, 2)
 })
 
@@ -93,7 +94,7 @@ t.test('a version that is here already is known by its clock', async (t) => {
   const [one] = await memories()
   const { version } = (one as EdenMemory).have as NonNullable<EdenMemory['have']>
   const asked = (clock: number, origin = version.origin) => new Map([['one', { origin, clock }]])
-  t.same([...(await seenHere(db, place.resourceId, asked(version.clock)))], ['one'])
-  t.same([...(await seenHere(db, place.resourceId, asked(version.clock + 1)))], [])
-  t.same([...(await seenHere(db, place.resourceId, asked(1, here.self.uuid)))], [])
+  t.same([...(await seenHere(db, place, asked(version.clock)))], ['one'])
+  t.same([...(await seenHere(db, place, asked(version.clock + 1)))], [])
+  t.same([...(await seenHere(db, place, asked(1, here.self.uuid)))], [])
 })

@@ -1,0 +1,346 @@
+import { randomUUID } from 'node:crypto'
+import {
+  appendLog,
+  endEdenComparison,
+  lastEdenComparison,
+  offerAgain,
+  type Peer,
+  readEdenMemory,
+  type Store,
+  seenHere,
+  writeEdenMemory,
+} from '../../store/index.ts'
+import {
+  type Change,
+  type EdenElement,
+  type EdenFault,
+  type EdenRecord,
+  type LineBatch,
+  linesOfChanges,
+  SynclineError,
+  type Version,
+} from '../../sync/index.ts'
+import type { Pulled, PullQuery } from '../peer-client.ts'
+import { type ArrivalPlace, type Arrived, arrive, isOnlyNamed, recordOf } from './arrive.ts'
+import type { EdenDocument, EdenRequests } from './requests.ts'
+import type { EdenResource } from './resources.ts'
+
+/** What pulling from an Eden site works on. */
+export type EdenPulling = {
+  readonly store: Store
+  readonly peer: Peer
+  readonly requests: EdenRequests
+  readonly resourceOf: (name: string) => Promise<EdenResource>
+  /** How long a full comparison holds, at least. */
+  readonly compareEveryMs: number
+  readonly recordsMax: number
+}
+
+/** Eden's cursor is the time of a record, in seconds, by whatever clock: so much is asked for again. */
+const OVERLAP_SECONDS = 300
+/** A full comparison may take this part of the time at most. */
+const SCAN_SHARE = 1 / 50
+
+/** A document under way. `since` is where Eden's cursor stands when it was read to its end. */
+type Reading = {
+  readonly token: string
+  readonly document: EdenDocument
+  readonly full: boolean
+  readonly round: number
+  readonly began: number
+  page: number
+  since: number | null
+  bytes: number
+}
+
+/** Where a pull stands: Eden's time up to which everything came, and the page of a document that is being read. */
+type Place = { readonly since: number | null; readonly token: string | null; readonly page: number }
+
+export type EdenPuller = {
+  readonly pull: (query: PullQuery) => Promise<Pulled>
+  /** The next pull of each resource is a full comparison. */
+  readonly compareNext: (resource: string) => void
+  readonly close: () => void
+}
+
+/**
+ * Pulls from Eden in batches. A document is read as it comes, one batch at a time; only when all of it is here does the cursor move. What comes
+ * again through the overlap, and is here, is left out. Every now and then everything is asked for: that finds what Eden's cursor skips.
+ */
+export function createEdenPuller(pulling: EdenPulling): EdenPuller {
+  const readings = new Map<string, Reading>()
+  const wanted = new Set<string>()
+
+  async function pull(query: PullQuery): Promise<Pulled> {
+    const { resource: name, after, limit = pulling.recordsMax, signal } = query
+    const quiet = query.heads === true || query.preview === true
+    const resource = await pulling.resourceOf(name)
+    const place = readPlace(after)
+    const key = quiet ? `${name} quiet` : name
+    const reading = (await continued(key, place)) ?? (await begin(key, resource, place, quiet, signal))
+    try {
+      return await nextPage(key, reading, resource, { ...query, limit: Math.max(1, limit) }, place, quiet)
+    } catch (error) {
+      end(key)
+      throw error
+    }
+  }
+
+  async function continued(key: string, { token, page }: Place): Promise<Reading | undefined> {
+    const reading = readings.get(key)
+    return reading !== undefined && reading.token === token && reading.page === page ? reading : undefined
+  }
+
+  async function begin(
+    key: string,
+    resource: EdenResource,
+    { since }: Place,
+    quiet: boolean,
+    signal: AbortSignal | undefined,
+  ): Promise<Reading> {
+    end(key)
+    const last = await lastEdenComparison(pulling.store.db, resource.place)
+    const due =
+      last.comparedAt === null
+        ? 0
+        : Date.parse(last.comparedAt) + Math.max(pulling.compareEveryMs, last.tookMs / SCAN_SHARE)
+    const full = since === null || (!quiet && (wanted.has(resource.name) || Date.now() >= due))
+    const asked = {
+      table: resource.shape.table,
+      ...(!full && since !== null && { since: Math.max(0, since - OVERLAP_SECONDS) }),
+    }
+    const began = performance.now()
+    const document = await pulling.requests.pull(asked, signal)
+    const reading: Reading = {
+      token: randomUUID(),
+      document,
+      full,
+      round: last.round + 1,
+      began,
+      page: 0,
+      since,
+      bytes: 0,
+    }
+    readings.set(key, reading)
+    return reading
+  }
+
+  /** Pages without anything new are passed over here: they need no batch. */
+  async function nextPage(
+    key: string,
+    reading: Reading,
+    resource: EdenResource,
+    query: PullQuery & { readonly limit: number },
+    { since }: Place,
+    quiet: boolean,
+  ): Promise<Pulled> {
+    const { document } = reading
+    for (;;) {
+      const elements = await document.next(query.limit)
+      const ended = elements.length === 0
+      const batches = ended ? [] : await take(reading, resource, query, elements, quiet)
+      if (ended) await finish(key, reading, resource, quiet)
+      const count = batches.reduce((sum, batch) => sum + batch.count, 0)
+      if (count === 0 && !ended) continue
+      reading.page++
+      const bytes = document.bytes() - reading.bytes
+      reading.bytes = document.bytes()
+      const checkpoint = ended
+        ? writePlace({ since: reading.since, token: null, page: 0 })
+        : writePlace({ since, token: reading.token, page: reading.page })
+      const last = batches.at(-1) ?? empty(resource.name)
+      const next = { checkpoint, more: !ended }
+      return {
+        batches: [...batches.slice(0, -1), { ...last, next }],
+        count,
+        checkpoint,
+        more: !ended,
+        bytes,
+        told: null,
+      }
+    }
+  }
+
+  async function take(
+    reading: Reading,
+    resource: EdenResource,
+    query: PullQuery,
+    elements: readonly EdenElement[],
+    quiet: boolean,
+  ): Promise<readonly LineBatch[]> {
+    const { db } = pulling.store
+    const place: ArrivalPlace = {
+      shape: resource.shape,
+      shapes: resource.shapes,
+      origin: pulling.peer.uuid,
+      serverTime: reading.document.serverTime,
+    }
+    const { records, faults } = readElements(elements, place)
+    // A record may stand in a document twice, as itself and as what another one refers to.
+    const byId = new Map(records.map((record) => [record.change.id, record]))
+    const memories = await readEdenMemory(db, resource.place, [...byId.keys()])
+    const arrived = [...byId.values()].map((record) => arrive(record, memories.get(record.change.id), place))
+    for (const { modifiedOn = 0 } of byId.values()) {
+      // A record from the future would hide all that is written until then.
+      reading.since = Math.max(reading.since ?? 0, Math.min(modifiedOn, place.serverTime))
+    }
+    if (!quiet) {
+      await writeEdenMemory(
+        db,
+        resource.place,
+        arrived.map(({ memory }) => memory),
+        reading.full ? reading.round : 0,
+      )
+      await offerOlder(resource, arrived)
+      await noteStrangers(elements, resource)
+      await noteFaults(resource, faults)
+    }
+    const changes = arrived.flatMap(({ change }) => (change === null ? [] : [change]))
+    const here = await seenHere(db, resource.place, versionsOf(changes))
+    const fresh = changes.filter(({ id }) => !here.has(id)).map((change) => narrowed(change, query.columns))
+    return linesOfChanges(resource.name, inOrder(fresh, arrived), resource.refs)
+  }
+
+  /** Eden shows an older state than before: it was put back, or a refused push did it. What is here is offered to it again. */
+  async function offerOlder(resource: EdenResource, arrived: readonly Arrived[]): Promise<void> {
+    const older = arrived.filter(({ change }) => change === null).map(({ record }) => record.change.id)
+    if (older.length === 0) return
+    await pulling.store.db.transaction().execute((trx) => offerAgain(trx, resource.place.resourceId, older))
+    await log(
+      resource,
+      'compare',
+      'warning',
+      `${pulling.peer.name} shows ${older.length} records as they were before, such as ${older[0]}: they are offered to it again`,
+    )
+  }
+
+  async function finish(key: string, reading: Reading, resource: EdenResource, quiet: boolean): Promise<void> {
+    readings.delete(key)
+    if (quiet || !reading.full) return
+    wanted.delete(resource.name)
+    const { db } = pulling.store
+    const gone = await endEdenComparison(db, resource.place, reading.round, performance.now() - reading.began)
+    if (gone.length === 0) return
+    await db.transaction().execute((trx) => offerAgain(trx, resource.place.resourceId, gone))
+    await log(
+      resource,
+      'compare',
+      'warning',
+      `${pulling.peer.name} no longer shows ${gone.length} records, such as ${gone[0]}, and does not say that they were deleted: they stay here, and are offered to it again`,
+    )
+  }
+
+  /** Tables that Eden sends along and that nobody here has, once: nothing is left out without a word. */
+  const told = new Set<string>()
+  async function noteStrangers(elements: readonly EdenElement[], resource: EdenResource): Promise<void> {
+    const strange = new Set<string>()
+    const look = (element: EdenElement) => {
+      if (!resource.shapes.has(element.table) && !told.has(`${resource.name} ${element.table}`))
+        strange.add(element.table)
+      for (const component of element.components) look(component)
+    }
+    for (const element of elements) look(element)
+    if (strange.size === 0) return
+    for (const table of strange) told.add(`${resource.name} ${table}`)
+    const names = [...strange].sort().join(', ')
+    await log(
+      resource,
+      'pull',
+      'success',
+      `${pulling.peer.name} sends ${names} along with ${resource.shape.table}: there is no resource of that name here, so they are not synchronized`,
+    )
+  }
+
+  async function noteFaults(resource: EdenResource, faults: readonly EdenFault[]): Promise<void> {
+    const [first] = faults
+    if (first === undefined) return
+    await log(
+      resource,
+      'pull',
+      'error',
+      `${faults.length} records cannot be read; first: ${first.uuid ?? 'one without a name'}: ${first.code}: ${first.reason}`,
+    )
+  }
+
+  async function log(
+    resource: EdenResource,
+    action: string,
+    result: 'success' | 'warning' | 'error',
+    message: string,
+  ): Promise<void> {
+    const entry = {
+      mode: 'pull',
+      direction: 'outgoing',
+      action,
+      result,
+      remote: result !== 'success',
+      message,
+    } as const
+    await appendLog(pulling.store.db, { ...entry, peer: pulling.peer, resource: resource.name })
+  }
+
+  function end(key: string): void {
+    readings.get(key)?.document.close()
+    readings.delete(key)
+  }
+
+  return {
+    pull,
+    compareNext: (resource) => void wanted.add(resource),
+    close: () => {
+      for (const key of [...readings.keys()]) end(key)
+    },
+  }
+}
+
+function readElements(
+  elements: readonly EdenElement[],
+  place: ArrivalPlace,
+): { readonly records: EdenRecord[]; readonly faults: EdenFault[] } {
+  const [records, faults]: [EdenRecord[], EdenFault[]] = [[], []]
+  for (const element of elements) {
+    if (element.table !== place.shape.table || isOnlyNamed(element)) continue
+    const found = recordOf(element, place)
+    if (found === undefined) continue
+    if ('reason' in found) faults.push(found)
+    else records.push(found)
+  }
+  return { records, faults }
+}
+
+function versionsOf(changes: readonly Change[]): ReadonlyMap<string, Version> {
+  return new Map(changes.flatMap(({ id, version }) => (version === undefined ? [] : [[id, version] as const])))
+}
+
+/** What was merged into another record comes behind it. */
+function inOrder(changes: readonly Change[], arrived: readonly Arrived[]): readonly Change[] {
+  const merged = new Set(
+    arrived.filter(({ memory }) => memory.replacedBy !== null).map(({ record }) => record.change.id),
+  )
+  return [...changes.filter(({ id }) => !merged.has(id)), ...changes.filter(({ id }) => merged.has(id))]
+}
+
+function narrowed(change: Change, columns: readonly string[] | null | undefined): Change {
+  if (columns == null || change.kind !== 'put') return change
+  const some = <T>(all: Readonly<Record<string, T>>) =>
+    Object.fromEntries(Object.entries(all).filter(([name]) => columns.includes(name)))
+  return { ...change, data: some(change.data), ...(change.refs && { refs: some(change.refs) }) }
+}
+
+function empty(resource: string): LineBatch {
+  return { resource, columns: [], refs: {}, origins: [], text: '', count: 0 }
+}
+
+const PLACE = /^eden:(\d{1,12}|-)(?::([0-9a-f-]{36})\.(\d{1,9}))?$/
+
+function readPlace(after: string | null): Place {
+  if (after === null) return { since: null, token: null, page: 0 }
+  const [matched, since, token, page = '0'] = PLACE.exec(after) ?? []
+  if (matched === undefined)
+    throw new SynclineError('SYNC_CHECKPOINT_GONE', `the checkpoint ${after.slice(0, 80)} is not one of an Eden site`)
+  return { since: since === '-' ? null : Number(since), token: token ?? null, page: Number(page) }
+}
+
+function writePlace({ since, token, page }: Place): string {
+  return `eden:${since ?? '-'}${token === null ? '' : `:${token}.${page}`}`
+}
