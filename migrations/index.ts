@@ -11,7 +11,9 @@ import * as merge from './20261122T0945-merge.ts'
 import * as skew from './20261122T0950-skew.ts'
 import * as core from './20261123T0900-core.ts'
 import * as eden from './20261123T0910-eden.ts'
+import * as edenServed from './20261123T0915-eden-served.ts'
 import * as jobs from './20261123T0920-jobs.ts'
+import * as transfer from './20261123T0930-transfer.ts'
 
 /** Every migration by name, in order. A migration is frozen once it has been released: change the schema with a new one. */
 export const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -27,5 +29,7 @@ export const MIGRATIONS: Readonly<Record<string, Migration>> = {
   '20261122T0950-skew': skew,
   '20261123T0900-core': core,
   '20261123T0910-eden': eden,
+  '20261123T0915-eden-served': edenServed,
   '20261123T0920-jobs': jobs,
+  '20261123T0930-transfer': transfer,
 }

@@ -9,7 +9,7 @@ import {
   type PreviewOptions,
   type PreviewReport,
   previewPeer,
-  repairDifferences,
+  repairPeer,
   runPeer,
   verifyPeer,
 } from './client/index.ts'
@@ -31,6 +31,7 @@ import {
   type Store,
 } from './store/index.ts'
 import { SynclineError } from './sync/index.ts'
+import { transferParts } from './transfer.ts'
 
 /** A running site. */
 export type Site = {
@@ -56,10 +57,6 @@ const ASK_MS = 5_000
 const CLOSE_SERVER_MS = 5_000
 /** Where several processes share a database, a run that was silent for so long lost its process. */
 const SILENT_SECONDS = 60
-/** Each repair covers as many records as a comparison names; what is left after so many is something that a repair does not cure. */
-const REPAIRS_MAX = 3
-/** Records that one pass of a repair exchanges. */
-const REPAIRED_MAX = 10_000
 /** A new log is rare; asking for it with every request would cost more than it tells. */
 const SELF_FRESH_MS = 1_000
 /** How soon this process notices that another one on the same database has started, and made a new mark. */
@@ -117,6 +114,8 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
   const runner = { store, self: current.read, connections, limits: config, events }
   const perform: RunPeer = (peer, options) => runPeer(runner, peer, options)
 
+  const transfers = transferParts({ store, dataDir: dir.path })
+
   let jobs: Jobs | undefined
   const starting = Promise.withResolvers<Jobs>()
   // Whoever asks before the jobs are there waits; when they never come, the start has failed and says so itself.
@@ -154,18 +153,16 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       }
     },
     askRecord: ({ peer, resource, id }) => askRecord({ store, connections }, peer, resource, id),
-    verifyPeer: async ({ peer: ref, resources, deep, repair }) => {
+    scanHost: transfers.scanHost,
+    trustHost: transfers.trustHost,
+    verifyPeer: async ({ peer: ref, resources, deep, repair, preview }) => {
       const peer = await findPeer(store.db, ref)
-      const namedMax = repair ? REPAIRED_MAX : undefined
-      const compare = () => verifyPeer({ store, connections }, peer, { resources, deep, namedMax })
-      let found = await compare()
-      for (let pass = 0; repair && pass < REPAIRS_MAX && found.some(({ differing }) => differing.length > 0); pass++) {
-        const { client } = await connections.of(peer)
-        const link = { self: await current.read(), peer }
-        for (const each of found) await repairDifferences({ store, link, client, limits: config }, each)
-        found = await compare()
+      if (!repair) {
+        const found = await verifyPeer({ store, connections }, peer, { resources, deep })
+        return { peer: peer.name, resources: found, repair: null }
       }
-      return { peer: peer.name, resources: found }
+      const { resources: found, ...done } = await repairPeer(runner, peer, { resources, deep, preview })
+      return { peer: peer.name, resources: found, repair: done }
     },
   }
 

@@ -54,6 +54,8 @@ function nothing(): ServerDeps {
       askRecord: absent,
       peerPolicy: absent,
       previewSync: absent,
+      scanHost: absent,
+      trustHost: absent,
       verifyPeer: absent,
     },
   }

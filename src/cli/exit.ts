@@ -14,9 +14,18 @@ export const EXIT = {
 
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT]
 
-const UNREACHABLE: ReadonlySet<string> = new Set<ErrorCode>(['SYNC_PEER_UNREACHABLE', 'SYNC_CONFIG_SITE_UNREACHABLE'])
+const UNREACHABLE: ReadonlySet<string> = new Set<ErrorCode>([
+  'SYNC_PEER_UNREACHABLE',
+  'SYNC_CONFIG_SITE_UNREACHABLE',
+  'SYNC_TRANSFER_UNREACHABLE',
+])
 /** Stopped before anything was written, until a person has looked. */
-const WAITING: ReadonlySet<string> = new Set<ErrorCode>(['SYNC_RUN_BRAKED', 'SYNC_PEER_CLONED'])
+const WAITING: ReadonlySet<string> = new Set<ErrorCode>([
+  'SYNC_RUN_BRAKED',
+  'SYNC_PEER_CLONED',
+  'SYNC_TRANSFER_BRAKED',
+  'SYNC_TRANSFER_UNTRUSTED',
+])
 const WRONG_USE: ReadonlySet<string> = new Set<ErrorCode>([
   'SYNC_REQUEST_INVALID',
   'SYNC_FILTER_INVALID',

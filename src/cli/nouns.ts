@@ -61,6 +61,11 @@ export const NOUNS: readonly Noun[] = [
     load: async () => (await import('./explain.ts')).explain,
   },
   { name: 'record', does: 'Records by hand', load: async () => (await import('./record.ts')).record },
+  {
+    name: 'transfer',
+    does: 'The hosts that files are copied to and from',
+    load: async () => (await import('./transfer.ts')).transfer,
+  },
   { name: 'token', does: 'Tokens of people and programs', load: async () => (await import('./token.ts')).token },
   {
     name: 'config',

@@ -62,13 +62,41 @@ export type ServerActions = {
     readonly peer: string
     readonly resource: string
   }) => Promise<LinkPolicy | null | 'unknown'>
+  /** The keys that a host shows now, and which of them are trusted. Errors: SYNC_TRANSFER_INVALID, SYNC_TRANSFER_UNREACHABLE. */
+  readonly scanHost: (host: TransferHost) => Promise<readonly ShownHostKey[]>
+  /** Trusts the keys of a host that have these fingerprints, and no other keys of it. Errors also: SYNC_TRANSFER_UNTRUSTED. */
+  readonly trustHost: (
+    host: TransferHost,
+    fingerprints: readonly string[],
+    by: string | null,
+  ) => Promise<readonly ShownHostKey[]>
   /** Compares resources with a peer by digests. */
   readonly verifyPeer: (request: {
     readonly peer: string
     readonly resources?: readonly string[] | undefined
     readonly deep: boolean
     readonly repair: boolean
+    /** With `repair`: only tells what it would do. */
+    readonly preview: boolean
   }) => Promise<VerifyReport>
+}
+
+/** A host that files are copied to or from, over ssh. */
+export type TransferHost = {
+  readonly host: string
+  readonly port?: number
+  readonly user?: string
+  readonly key?: string
+  readonly jump?: Omit<TransferHost, 'jump'>
+}
+
+export type ShownHostKey = {
+  readonly host: string
+  readonly port: number
+  readonly type: string
+  readonly key: string
+  readonly fingerprint: string
+  readonly trusted: boolean
 }
 
 /** What a run with a peer would do; src/client/preview.ts tells more of each member. */
@@ -108,8 +136,16 @@ export type VerifyReport = {
     readonly differing: readonly string[]
     /** The same with what is different. */
     readonly differences: readonly { readonly id: string; readonly what: string }[]
+    readonly complete: boolean
     readonly detail?: string | undefined
   }[]
+  /** Null where none was asked for. `runId` is null where nothing differed, and for a preview. */
+  readonly repair: {
+    readonly runId: string | null
+    readonly adopted: number
+    readonly applied: number
+    readonly preview: Preview | null
+  } | null
 }
 
 export type ServerDeps = {

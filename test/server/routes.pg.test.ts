@@ -1165,7 +1165,7 @@ t.test(
     t.match(released.json, { comment: 'they closed', releasedAt: /^20/ })
     t.equal(
       (await hub.ask(t, `POST ${where}/release`, { token: operator, body: {} })).json.code,
-      'SYNC_REQUEST_CHANGED',
+      'SYNC_REQUEST_SETTLED',
     )
     t.equal((await hub.ask(t, 'POST /api/v1/brakes/nothing/release', { token: operator, body: {} })).status, 404)
     t.match((await push('', deletes)).json, { counts: { applied: 2 } })
@@ -1261,6 +1261,24 @@ t.test('peers read and tell columns of what they are granted, and a task keeps i
   const cleared = await admin(t, `PATCH ${where}`, { mapping: null }, anyRevision)
   t.same(cleared.json.mapping, { rename: {}, constant: {}, omit: [] })
   await admin(t, `DELETE ${where}`, undefined, anyRevision)
+})
+
+t.test('a host is trusted by the fingerprints that a person names, and forgotten again', async (t) => {
+  const host = { host: 'backup01', user: 'sync' }
+  const shown = await admin(t, 'POST /api/v1/transfers/hosts/scan', host)
+  t.match(shown.json, { items: [{ host: 'backup01', port: 22, type: 'ssh-ed25519', trusted: false }] })
+  const [{ fingerprint }] = shown.json.items
+  t.notMatch(shown.text, /AAAA/)
+  t.match((await admin(t, 'POST /api/v1/transfers/hosts', { host, fingerprints: ['SHA256:short'] })).json, {
+    code: 'SYNC_REQUEST_INVALID',
+  })
+  const trusted = await admin(t, 'POST /api/v1/transfers/hosts', { host, fingerprints: [fingerprint] })
+  t.match(trusted.json, { items: [{ trusted: true }] })
+  t.match(hub.asked.at(-1), /^trustHost .*"by":"/)
+  const list = await hub.ask(t, 'GET /api/v1/transfers/hosts', { token: viewer })
+  t.match(list.json, { items: [{ host: 'backup01', port: 22, fingerprint, trustedAt: String, trustedBy: String }] })
+  t.equal((await admin(t, 'DELETE /api/v1/transfers/hosts/backup01')).status, 204)
+  t.equal((await admin(t, 'DELETE /api/v1/transfers/hosts/backup01')).json.code, 'SYNC_REQUEST_NOT_FOUND')
 })
 
 t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {

@@ -2,7 +2,15 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { createObserve } from '../../src/observe/index.ts'
 import { buildApp, type ServerActions, type ServerDeps } from '../../src/server/index.ts'
-import { createPeer, issueToken, type NewPeer, type Peer, type Role, setGrant } from '../../src/store/index.ts'
+import {
+  createPeer,
+  issueToken,
+  type NewPeer,
+  type Peer,
+  type Role,
+  setGrant,
+  trustHostKeys,
+} from '../../src/store/index.ts'
 import { SynclineError } from '../../src/sync/index.ts'
 import type { Site } from '../support/sites.ts'
 import { type Contract, contractOf } from './contract.ts'
@@ -121,6 +129,8 @@ export function basic(name: string, token: string): string {
   return `Basic ${Buffer.from(`${name}:${token}`).toString('base64')}`
 }
 
+const SHOWN = { port: 22, type: 'ssh-ed25519', key: 'AAAA', fingerprint: `SHA256:${'x'.repeat(43)}` }
+
 function actionsOf(site: Site, asked: string[]): ServerActions {
   const note = (name: string, request?: unknown) =>
     void asked.push(request === undefined ? name : `${name} ${JSON.stringify(request)}`)
@@ -137,6 +147,16 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
         uuid,
         url: 'http://joined.example.org',
       })
+    },
+    scanHost: async (host) => {
+      note('scanHost', host)
+      return [{ ...SHOWN, host: host.host, trusted: false }]
+    },
+    trustHost: async (host, fingerprints, by) => {
+      note('trustHost', { host, fingerprints, by })
+      const keys = [{ ...SHOWN, host: host.host }]
+      await trustHostKeys(site.store.db, keys, by)
+      return keys.map((key) => ({ ...key, trusted: true }))
     },
     peerPolicy: async ({ peer }) =>
       peer === 'stubborn' ? { onConflict: 'mine', master: null, fields: {} } : peer === 'away' ? 'unknown' : null,
@@ -161,9 +181,10 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
         resources: [
           {
             ...{ resource: 'city', equal: true, verdict: 'equal', checked: 3 },
-            ...{ differing: [], differences: [], detail: undefined },
+            ...{ differing: [], differences: [], complete: true, detail: undefined },
           },
         ],
+        repair: request.repair ? { runId: '1', adopted: 0, applied: 2, preview: null } : null,
       }
     },
   }

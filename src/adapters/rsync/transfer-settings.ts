@@ -60,24 +60,26 @@ const PATH_MAX = 4096
 const GROUP = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$/
 
 const path = { type: 'string', minLength: 1, maxLength: PATH_MAX }
+// One schema for a text and an object, not a choice of two: a fault is then told of what is there.
 const place = {
-  anyOf: [
-    { ...path, description: 'Absolute path on the machine of this site' },
-    {
-      type: 'object',
-      additionalProperties: false,
-      required: ['host', 'path'],
-      description: 'A path on another host',
-      properties: {
-        ...HOST_MEMBERS,
-        path: { ...path, description: 'Path on that host, absolute or below the folder one logs in to' },
-      },
-    },
-  ],
+  type: ['string', 'object'],
+  minLength: 1,
+  maxLength: PATH_MAX,
+  additionalProperties: false,
+  required: ['host', 'path'],
+  description: 'An absolute path on the machine of this site, or a path on another host',
+  properties: {
+    ...HOST_MEMBERS,
+    path: { ...path, description: 'Path on that host, absolute or below the folder one logs in to' },
+  },
 }
 const places = (description: string) => ({
+  ...place,
+  type: ['string', 'object', 'array'],
+  minItems: 1,
+  maxItems: PLACES_MAX,
+  items: place,
   description,
-  anyOf: [...place.anyOf, { type: 'array', minItems: 1, maxItems: PLACES_MAX, items: place }],
 })
 
 /** JSON Schema of the settings. */
@@ -126,7 +128,10 @@ export const TRANSFER_SCHEMA = {
     group: { type: 'string', description: 'Group that everything belongs to at the destination' },
     bandwidth: BANDWIDTH_SCHEMA,
     maxDelete: {
-      anyOf: [{ type: 'integer', minimum: 0, maximum: 2_000_000_000 }, { const: 'unlimited' }],
+      type: ['integer', 'string'],
+      minimum: 0,
+      maximum: 2_000_000_000,
+      pattern: '^unlimited$',
       description: 'A transfer that deletes stops deleting after so many, and fails; default 1000',
     },
     partial: {

@@ -26,6 +26,7 @@ import { settingRoutes } from './settings.ts'
 import { peerSiteRoutes, siteRoutes } from './site.ts'
 import { taskRoutes } from './tasks.ts'
 import { tokenRoutes } from './tokens.ts'
+import { transferRoutes } from './transfers.ts'
 import { undoRoutes } from './undo.ts'
 import { waitingRoutes } from './waiting.ts'
 
@@ -62,7 +63,7 @@ export const administration =
   async (app) => {
     const nouns = [
       ...[siteRoutes, peerRoutes, grantRoutes, invitationRoutes, resourceRoutes, recordRoutes, taskRoutes, runRoutes],
-      ...[agreementRoutes, conflictRoutes, quarantineRoutes, alarmRoutes, tokenRoutes, settingRoutes],
+      ...[agreementRoutes, conflictRoutes, quarantineRoutes, alarmRoutes, tokenRoutes, settingRoutes, transferRoutes],
     ]
     for (const routes of [...nouns, explainRoutes, undoRoutes, brakeRoutes, previewRoutes]) app.register(routes(deps))
   }
