@@ -262,7 +262,7 @@ t.test('what Eden empties is empty here; what Eden cannot be told to empty is to
   await run()
   eden.put('org_organisation', uuid(3), { year: null, acronym: null })
   await run()
-  t.match(await organisation(sites), { year: null, acronym: null, founded: Date })
+  t.match(await organisation(sites), { year: null, acronym: null, founded: /1999/ })
   await query(`update org_organisation set founded = null, comments = null`)
   const report = await run()
   t.match(report, { result: 'warning', counts: { pushRefused: 1 } })
@@ -291,7 +291,9 @@ t.test('I11: fields without a column here, and who made a record, are kept and g
     .map(({ body }) => body.toString())
   t.match(sent, /<data field="acronym" value="&quot;RAF&quot;"/)
   t.match(sent, / mci="2" created_on="2026-01-02T03:04:05" .*created_by="admin@example.com" .*approved="false"/)
-  t.match(office, new RegExp(`<reference field="location_id" resource="gis_location" uuid="${uuid(1)}"`))
+  const [reference = ''] = /<reference field="location_id"[^>]*>/.exec(office) ?? []
+  t.match(reference, ' resource="gis_location"')
+  t.match(reference, ` uuid="${uuid(1)}"`)
   t.equal(eden.rows('org_organisation').get(uuid(3))?.approved, false)
 })
 

@@ -32,6 +32,8 @@ export type Arrived = {
   readonly memory: EdenMemory
 }
 
+/** Why what Eden has already is sent to it again. */
+const OLDER = 'Eden shows an older state than before'
 /** Eden's clock counts whole seconds, and its answer is on its way for a moment. */
 const SLACK_SECONDS = 2
 
@@ -73,7 +75,8 @@ export function arrive(record: EdenRecord, memory: EdenMemory | undefined, place
     gone: false,
     replacedBy: record.replacedBy ?? null,
   }
-  if (arrival.kind === 'old') return { record, change: null, memory: { ...next, shownAt: known.shownAt } }
+  if (arrival.kind === 'old')
+    return { record, change: null, memory: { ...next, shownAt: known.shownAt, refused: known.refused ?? OLDER } }
   const have: EdenState = { ...arrival.have, prints }
   const before = [...known.emptied, ...Object.keys(known.have?.prints ?? {})]
   const emptied = deleted ? [] : [...new Set(before)].filter((field) => !Object.hasOwn(prints, field)).sort()
@@ -94,7 +97,7 @@ export function arrive(record: EdenRecord, memory: EdenMemory | undefined, place
       emptied,
       // A write of Eden answers what was sent: whatever becomes of it here is sent as something new.
       sent: isOurs || arrival.kind === 'write' ? undefined : known.sent,
-      refused: arrival.kind === 'write' || isOurs ? null : known.refused,
+      refused: arrival.kind === 'write' || isOurs || known.sent === undefined ? null : known.refused,
       attempts: arrival.kind === 'write' || isOurs ? 0 : known.attempts,
     },
   }

@@ -99,7 +99,10 @@ async function pushPart(
     const there = before.get(change.id)
     const memory = fresh.get(change.id) ?? unknown(change.id)
     const moved = there !== undefined && movedOn(there, memory)
-    if (moved && pushing.pulls) verdicts.push(heldBack(memory, change))
+    if (moved && pushing.pulls)
+      verdicts.push(heldBack(memory, 'it was changed at Eden since it was pulled: both writes meet with the next pull'))
+    else if (isConcurrent(change, memory) && pushing.pulls)
+      verdicts.push(heldBack(memory, 'it was changed at Eden too, and nobody has decided yet'))
     else if (moved) outgoing.push(outgoingOf(change, arrive(there.record, memory, there.at).memory, resource))
     else outgoing.push(outgoingOf(change, memory, resource))
   }
@@ -145,9 +148,15 @@ function movedOn({ record, at }: Shown, memory: EdenMemory): boolean {
   return !sameDot(next.have, memory.have) && (memory.sent === undefined || !sameDot(next.have, memory.sent))
 }
 
-function heldBack(memory: EdenMemory, { id }: Change): Verdict {
-  const reason = 'it was changed at Eden since it was pulled: both writes meet with the next pull'
-  return { memory: { ...memory, recordId: id, refused: reason }, outcome: 'refused', reason }
+/** Eden cannot be told of a conflict: it would take one side for the outcome. */
+function isConcurrent({ version }: Change, { have }: EdenMemory): boolean {
+  return (
+    version !== undefined && have !== undefined && !hasSeen(version, have.version) && !hasSeen(have.version, version)
+  )
+}
+
+function heldBack(memory: EdenMemory, reason: string): Verdict {
+  return { memory: { ...memory, refused: reason }, outcome: 'refused', reason }
 }
 
 function outgoingOf(change: Change, memory: EdenMemory, { shape, shapes }: EdenResource): Outgoing {

@@ -51,8 +51,9 @@ export type EdenArrival =
 export function readArrival(arriving: EdenArriving, known: EdenKnown | undefined): EdenArrival {
   const { have, sent } = known ?? {}
   const at = arriving.modifiedOn
-  // What was sent and then changed back to what it was before is a write.
-  const back = sent !== undefined && at !== undefined && at >= sent.modifiedOn && at > (have?.modifiedOn ?? 0)
+  // What was sent and then changed back to what it was before is a write. At the very time that was sent it is a refusal: Eden takes over the
+  // time of what it does not take.
+  const back = sent !== undefined && at !== undefined && at > sent.modifiedOn && at > (have?.modifiedOn ?? 0)
   if (have !== undefined && !back && sameState(arriving, have))
     return { kind: 'known', have: { ...have, modifiedOn: Math.max(have.modifiedOn, at ?? 0) } }
   if (sent !== undefined && isEcho(arriving, sent))
