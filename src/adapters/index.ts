@@ -1,6 +1,6 @@
-export { createMailer, type MailSettings } from './mail/mail.ts'
+export { createMailer, createMailSender, type MailMessage, type MailSettings } from './mail/mail.ts'
 export type { AlarmNotice, Sender } from './notice.ts'
 export { type ProcessEnd, type ProcessRequest, runProcess } from './process/process.ts'
 export * from './rsync/index.ts'
 export * from './ssh/index.ts'
-export { createWebhook, type WebhookSettings } from './webhook/webhook.ts'
+export { createSignedPost, createWebhook, type WebhookSettings } from './webhook/webhook.ts'

@@ -1,4 +1,5 @@
 import type { BatchReport, Outcome, PolicyName } from '../sync/index.ts'
+import { createJobEvents } from './job-events.ts'
 import type { Log } from './log.ts'
 import type { Meters } from './metrics.ts'
 
@@ -147,6 +148,7 @@ export type HorizonOld = {
 export type Events = ReturnType<typeof createEvents>
 
 export function createEvents(log: Log, meters: Meters) {
+  let siteName = ''
   const countChanges = (direction: 'incoming' | 'outgoing', batch: BatchMoved) => {
     const { peer, resource, counts, bytes } = batch
     for (const [outcome, count] of Object.entries(counts) as [Outcome, number][]) {
@@ -156,7 +158,10 @@ export function createEvents(log: Log, meters: Meters) {
   }
 
   return {
+    ...createJobEvents(log, meters.work, () => siteName),
+
     siteStarted(event: SiteStarted): void {
+      siteName = event.name
       meters.info.set({ version: event.version, name: event.name }, 1)
       log.info({ event: 'site.started', ...event })
     },

@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { createJobMeters, type JobMeasurement, recordJobs } from './job-events.ts'
 
 /** States that are measured when somebody asks, not counted as they happen. What is absent is not shown. */
 export type Measurement = {
@@ -18,6 +19,7 @@ export type Measurement = {
   readonly horizonAgeMs?: number
   /** Time since each checkpoint moved or was confirmed. */
   readonly checkpoints?: readonly { readonly peer: string; readonly resource: string; readonly ageMs: number }[]
+  readonly work?: JobMeasurement
 }
 
 /** Every metric of Syncline. Labels are few and bounded: peer, resource, result and the like, never a record, a URL or a message. */
@@ -79,6 +81,7 @@ export function createMeters(registry: Registry) {
       'peer',
       'resource',
     ]),
+    work: createJobMeters(registry),
     measureFailures: counter('measure_failures_total', 'Measurements for this page that failed.', []),
   }
 }
@@ -123,6 +126,7 @@ function record(meters: Meters, now: Measurement): void {
   meters.checkpointAge.reset()
   for (const { peer, resource, ageMs } of now.checkpoints ?? [])
     meters.checkpointAge.set({ peer, resource }, ageMs / 1000)
+  recordJobs(meters.work, now.work)
   setOrRemove(meters.conflictsOpen, now.conflictsOpen)
   setOrRemove(meters.horizonAge, now.horizonAgeMs === undefined ? undefined : now.horizonAgeMs / 1000)
 }

@@ -45,7 +45,7 @@ const atMs = (value: number) => sql<string>`to_timestamp(${value / 1000}::float8
 export async function takeDueJobs(
   db: Kysely<Database>,
   decide: (job: DueJobRow, standing: JobStanding, nowMs: number) => DueDecision,
-): Promise<{ readonly made: number; readonly seen: number }> {
+): Promise<{ readonly made: number; readonly more: boolean }> {
   return inTransaction(db, async (trx) => {
     const rows = await trx
       .selectFrom('syncline.job')
@@ -74,7 +74,7 @@ export async function takeDueJobs(
         .where('id', '=', job.id)
         .execute()
     }
-    return { made, seen: rows.length }
+    return { made, more: rows.length === DUE_MAX }
   })
 }
 
@@ -122,14 +122,28 @@ export async function jobsOnEvents(db: Kysely<Database>, events: readonly string
   return rows.map(({ name }) => name)
 }
 
-/** How long until something is due by the clock of the database; null when nothing ever is. */
-export async function untilNextJob(db: Kysely<Database>): Promise<number | null> {
-  const { rows } = await sql<{ ms: number | null }>`
-    select (extract(epoch from least(
-      (select min(next_due) from syncline.job where enabled and next_due is not null),
-      (select min(next_at) from syncline.job_run where phase <> 'over' and worker is null and next_at > clock_timestamp())
-    ) - clock_timestamp()) * 1000)::float8 as ms`.execute(db)
-  return rows[0]?.ms ?? null
+export type JobPulse = {
+  /** A job is due. */
+  readonly due: boolean
+  /** A run could be taken: its time has come, or its process is gone. Whether limits let it go on is another question. */
+  readonly runnable: boolean
+  /** Milliseconds until the next of both, by the clock of the database; null when nothing is planned. */
+  readonly nextMs: number | null
+}
+
+/** One cheap look at whether there is anything to do. */
+export async function jobPulse(db: Kysely<Database>): Promise<JobPulse> {
+  const { rows } = await sql<JobPulse>`
+    with clock as (select clock_timestamp() as now),
+    due as (select min(next_due) as at from syncline.job where enabled and next_due is not null),
+    run as (
+      select coalesce(bool_or(case when worker is null then next_at <= now else alive_until < now end), false) as runnable,
+             min(next_at) filter (where worker is null and next_at > now) as at
+        from syncline.job_run, clock where phase <> 'over')
+    select coalesce(due.at <= now, false) as "due", run.runnable,
+           (extract(epoch from least(case when due.at > now then due.at end, run.at) - now) * 1000)::float8 as "nextMs"
+      from clock, due, run`.execute(db)
+  return rows[0] ?? { due: false, runnable: false, nextMs: null }
 }
 
 async function standingOf(trx: Transaction<Database>, jobId: number, dryRun: boolean): Promise<JobStanding> {

@@ -151,7 +151,7 @@ export async function stopJobRuns(
     const rows = await trx
       .updateTable('syncline.job_run')
       .set({
-        stop_asked_at: sql<string>`coalesce(stop_asked_at, clock_timestamp())`,
+        stop_asked_at: sql<string>`clock_timestamp()`,
         stop_asked_by: by,
         changed_at: sql<string>`clock_timestamp()`,
       })
@@ -194,6 +194,18 @@ export async function pruneJobRuns(db: Kysely<Database>): Promise<number> {
       select id, row_number() over (partition by job_name order by id desc) as place from syncline.job_run where dead) o
      where r.id = o.id and o.place > 1000`.execute(db)
   return Number(numAffectedRows ?? 0)
+}
+
+/** Runs that are not over, those that wait for a person, and when each job last succeeded. For metrics. */
+export async function measureJobs(db: Kysely<Database>) {
+  const queue = await sql<{ phase: string; count: number }>`
+    select phase, count(*)::int from syncline.job_run where phase <> 'over' group by 1 order by 1`.execute(db)
+  const dead = await sql<{ job: string; count: number }>`
+    select job_name as job, count(*)::int from syncline.job_run where dead group by 1 order by 1`.execute(db)
+  const succeeded = await sql<{ job: string; seconds: number }>`
+    select name as job, extract(epoch from last_success_at)::float8 as seconds from syncline.job
+     where last_success_at is not null order by name`.execute(db)
+  return { queue: queue.rows, dead: dead.rows, succeeded: succeeded.rows }
 }
 
 export function toJobRun(row: Selectable<Database['syncline.job_run']>): JobRunEntry {

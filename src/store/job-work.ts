@@ -214,27 +214,37 @@ export async function saveJobRun(
 }
 
 /** What a process hears of its runs when it says that it is alive. */
-export type Alive = { readonly id: string; readonly stopAskedBy: string | null; readonly leases: readonly string[] }
+export type Alive = {
+  readonly id: string
+  readonly stop: { readonly by: string; readonly at: string } | null
+  /** Of those in the database, the ones that the run still holds. */
+  readonly leases: readonly string[]
+}
 
-/** Says that a process is alive, for all its runs and their leases. A run that is missing in the answer is no longer its own. */
+/** Says that a process is alive, for the runs that it performs and their leases. A run that is missing in the answer is no longer its own. */
 export async function keepRunsAlive(
   db: Kysely<Database>,
   worker: string,
+  ids: readonly string[],
   seconds: { readonly alive: number; readonly lease: number },
 ): Promise<readonly Alive[]> {
-  const { rows } = await sql<{ id: string; stop: string | null; leases: string[] }>`
+  const { rows } = await sql<{ id: string; by: string | null; at: string | null; leases: string[] }>`
     with runs as (
       update syncline.job_run set alive_until = clock_timestamp() + make_interval(secs => ${seconds.alive})
-       where worker = ${worker} and phase <> 'over'
-      returning id, token, case when stop_asked_at is null then null else coalesce(stop_asked_by, 'somebody') end as stop),
+       where worker = ${worker} and id = any(${[...ids]}::int8[]) and phase <> 'over'
+      returning id, token, stop_asked_by as by, stop_asked_at::text as at),
     held as (
       update syncline.lease l
          set renewed_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => ${seconds.lease})
         from runs where l.token = runs.token
       returning l.name, l.token)
-    select runs.id, runs.stop, coalesce(array_agg(held.name) filter (where held.name is not null), '{}') as leases
-      from runs left join held on held.token = runs.token group by runs.id, runs.stop`.execute(db)
-  return rows.map(({ id, stop, leases }) => ({ id, stopAskedBy: stop, leases }))
+    select runs.id, runs.by, runs.at, coalesce(array_agg(held.name) filter (where held.name is not null), '{}') as leases
+      from runs left join held on held.token = runs.token group by runs.id, runs.by, runs.at`.execute(db)
+  return rows.map(({ id, by, at, leases }) => ({
+    id,
+    stop: at === null ? null : { by: by ?? 'somebody', at },
+    leases,
+  }))
 }
 
 export type JobRunEnd = {

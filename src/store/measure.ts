@@ -1,6 +1,7 @@
 import { type Kysely, sql } from 'kysely'
 import { countAlarms } from './alarms.ts'
 import { horizon } from './collect.ts'
+import { measureJobs } from './job-runs.ts'
 import type { Database } from './schema.ts'
 
 /** What waits, and how far things are behind, at this moment. For metrics. */
@@ -11,6 +12,7 @@ export type StoreMeasurement = {
   readonly conflictsOpen: number
   readonly horizonAgeMs: number
   readonly checkpoints: readonly { readonly peer: string; readonly resource: string; readonly ageMs: number }[]
+  readonly work: Awaited<ReturnType<typeof measureJobs>>
 }
 
 export async function measureStore(db: Kysely<Database>): Promise<StoreMeasurement> {
@@ -36,6 +38,7 @@ export async function measureStore(db: Kysely<Database>): Promise<StoreMeasureme
     conflictsOpen: conflicts.rows[0]?.count ?? 0,
     horizonAgeMs: ageSeconds * 1000,
     checkpoints: checkpoints.rows,
+    work: await measureJobs(db),
   }
 }
 

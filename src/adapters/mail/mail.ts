@@ -16,9 +16,8 @@ const TIMEOUT_MS = 20_000
  * server said.
  */
 export function createMailer(settings: MailSettings): (sender: Sender, notice: AlarmNotice) => Promise<void> {
-  const { url, from, to } = settings
-  const timeouts = { connectionTimeout: TIMEOUT_MS, greetingTimeout: TIMEOUT_MS, socketTimeout: TIMEOUT_MS }
-  const transport = createTransport({ url, ...timeouts, disableFileAccess: true, disableUrlAccess: true })
+  const { from, to } = settings
+  const transport = transportOf(settings.url)
   return async (sender, notice) => {
     const { moment } = notice
     const begin = idOf(sender, { ...notice, moment: 'begin' })
@@ -33,6 +32,37 @@ export function createMailer(settings: MailSettings): (sender: Sender, notice: A
       headers: { 'Auto-Submitted': 'auto-generated' },
     })
   }
+}
+
+/** A mail of any content. `id` names it whenever it is sent again. */
+export type MailMessage = {
+  readonly id: string
+  readonly to: readonly string[]
+  readonly subject: string
+  readonly text: string
+  readonly html: string | undefined
+}
+
+/** Sends mails as `senderName`. Throws what the server said. */
+export function createMailSender(
+  settings: Pick<MailSettings, 'url' | 'from'>,
+): (senderName: string, message: MailMessage) => Promise<void> {
+  const transport = transportOf(settings.url)
+  return async (senderName, { id, to, html, ...content }) => {
+    await transport.sendMail({
+      from: { name: `Syncline ${senderName}`, address: settings.from },
+      to: [...to],
+      ...content,
+      ...(html !== undefined && { html }),
+      messageId: `<${id}@syncline.invalid>`,
+      headers: { 'Auto-Submitted': 'auto-generated' },
+    })
+  }
+}
+
+function transportOf(url: string) {
+  const timeouts = { connectionTimeout: TIMEOUT_MS, greetingTimeout: TIMEOUT_MS, socketTimeout: TIMEOUT_MS }
+  return createTransport({ url, ...timeouts, disableFileAccess: true, disableUrlAccess: true })
 }
 
 function idOf(sender: Sender, notice: AlarmNotice): string {

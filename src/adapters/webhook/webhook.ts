@@ -17,11 +17,19 @@ export function createWebhook(
   { url, secret }: WebhookSettings,
   now: () => number = Date.now,
 ): (sender: Sender, notice: AlarmNotice) => Promise<void> {
+  const post = createSignedPost(secret, now)
+  return (sender, notice) => post(url, noticeId(sender, notice), bodyOf(sender, notice))
+}
+
+/** The same for any body. `id` names the message whenever it is sent again. */
+export function createSignedPost(
+  secret: string,
+  now: () => number = Date.now,
+): (url: string, id: string, content: object) => Promise<void> {
   const key = keyOf(secret)
-  return async (sender, notice) => {
-    const id = noticeId(sender, notice)
+  return async (url, id, content) => {
     const timestamp = String(Math.floor(now() / 1000))
-    const body = JSON.stringify(bodyOf(sender, notice))
+    const body = JSON.stringify(content)
     const { statusCode, body: answer } = await request(url, {
       method: 'POST',
       headers: {
