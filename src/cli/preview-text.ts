@@ -39,12 +39,13 @@ export function previewWaits({ tasks }: Preview): boolean {
   )
 }
 
-export async function previewText(out: Output, preview: Preview): Promise<string> {
+/** `what` would do it: a run, a repair. */
+export async function previewText(out: Output, preview: Preview, what = 'a run'): Promise<string> {
   const { peer, tasks, newLog, durationMs } = preview
   const rows = tasks.flatMap(({ resource, parts }) => parts.map((part) => row(resource, part)))
   const details = tasks.flatMap(({ resource, parts }) => parts.flatMap((part) => partText(out, peer, resource, part)))
   return [
-    `With ${cell(peer)}, a run would do this; nothing of it was done (${duration(durationMs)}).`,
+    `With ${cell(peer)}, ${what} would do this; nothing of it was done (${duration(durationMs)}).`,
     ...(newLog ? [`${cell(peer)} was restored or copied: everything would be offered and asked for again.`] : []),
     '',
     await out.table(

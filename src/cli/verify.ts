@@ -2,7 +2,8 @@ import type { VerifyReport } from '../server/index.ts'
 import { path } from './api.ts'
 import { type Register, verb } from './command.ts'
 import { EXIT } from './exit.ts'
-import type { Color } from './output.ts'
+import type { Color, Output } from './output.ts'
+import { previewText } from './preview-text.ts'
 import { cell, count } from './text.ts'
 
 const COLORS: Readonly<Record<VerifyReport['resources'][number]['verdict'], Color>> = {
@@ -16,27 +17,33 @@ const SHOWN_MAX = 20
 
 /** `verify`: compares this site with a peer by digests. */
 export const verify: Register = (program, session) => {
-  verb<{ readonly deep?: boolean; readonly repair?: boolean }, [string, readonly string[]]>(program, session, {
+  type Options = { readonly deep?: boolean; readonly repair?: boolean; readonly preview?: boolean }
+  verb<Options, [string, readonly string[]]>(program, session, {
     use: 'verify <peer> [resources...]',
     does: 'Proves this site and a peer equal, or names the records that differ',
     more: 'What is on its way makes a difference too: compare after a run.',
     examples: [
       'syncline verify hub',
       'syncline verify hub city country --json',
+      'syncline verify hub city --deep --repair --preview',
       'syncline verify hub city --deep --repair',
     ],
     options: (command) =>
       command
         .option('--deep', 'compare the values of the rows too, and find what was changed behind the triggers')
-        .option('--repair', 'exchange exactly the records that differ, and compare once more'),
-    run: async ({ site, out }, { deep, repair }, peer, resources) => {
-      const body = { deep, repair, resources: resources.length === 0 ? undefined : resources }
+        .option(
+          '--repair',
+          'exchange exactly the records that differ, as a run that can be taken back, and compare once more',
+        )
+        .option('--preview', 'with --repair: tell what it would do, here and at the peer, and do nothing'),
+    run: async ({ site, out }, { deep, repair, preview }, peer, resources) => {
+      const body = { deep, repair, preview, resources: resources.length === 0 ? undefined : resources }
       const report = await (await site()).send<VerifyReport>('POST', path`/peers/${peer}/verify`, {
         body,
         patient: true,
       })
-      await out.result(report, () =>
-        out.table(
+      await out.result(report, async () => {
+        const table = await out.table(
           ['RESOURCE', 'RECORDS', 'RESULT', 'DIFFERING'],
           report.resources.map(({ resource, verdict, checked, differences, differing, detail }) => [
             resource,
@@ -46,14 +53,26 @@ export const verify: Register = (program, session) => {
               .filter((each) => each !== '')
               .join('; '),
           ]),
-        ),
-      )
+        )
+        return [table, ...(await repairText(out, report.repair))].join('\n')
+      })
       if (report.resources.every(({ equal }) => equal)) return EXIT.done
       return report.resources.every(({ verdict }) => verdict === 'equal' || verdict === 'waiting')
         ? EXIT.waiting
         : EXIT.failed
     },
   })
+}
+
+async function repairText(out: Output, repair: VerifyReport['repair']): Promise<readonly string[]> {
+  if (repair?.preview != null) {
+    if (repair.preview.tasks.length === 0) return ['Nothing would be exchanged.']
+    return ['', await previewText(out, repair.preview, 'a repair')]
+  }
+  if (repair?.runId == null) return []
+  return [
+    `Run ${repair.runId} applied ${count(repair.applied)} records; ${count(repair.adopted)} were taken up from behind the triggers. To take it back: syncline run undo ${repair.runId}`,
+  ]
 }
 
 type Differences = VerifyReport['resources'][number]['differences']

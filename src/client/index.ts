@@ -20,7 +20,9 @@ export {
   previewPeer,
   type TaskChange,
 } from './preview.ts'
-export { type RepairDeps, type Repaired, repairDifferences } from './repair.ts'
+export { type Repaired, repairDifferences } from './repair.ts'
+export type { RepairLink } from './repair-records.ts'
+export { type RepairOptions, type RepairReport, repairPeer } from './repair-run.ts'
 export {
   type RunEvents,
   type RunnerDeps,

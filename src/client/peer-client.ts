@@ -108,6 +108,8 @@ export type PushOptions = {
   readonly preview?: 'values' | 'heads' | undefined
   /** Deletions that are still to be sent, these included. */
   readonly announced?: number | undefined
+  /** Run of this site that sends it: the peer keeps what came with one run together. */
+  readonly runId?: string | null | undefined
 }
 
 /** The verbs of /sync/v1 as this site asks a peer for them. Each makes one attempt: repeating is for the caller to decide. */
@@ -221,6 +223,7 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
         headers: {
           'content-type': LINES_MEDIA_TYPE,
           ...(options.announced && { 'syncline-due': `deletes=${options.announced}` }),
+          ...(options.runId != null && { 'syncline-run': options.runId }),
           'content-digest': contentDigest(body),
           ...(coded && { 'content-encoding': 'zstd' }),
         },

@@ -49,6 +49,8 @@ export type Verified = {
   readonly differing: readonly string[]
   /** The same with what is different. */
   readonly differences: readonly Difference[]
+  /** False when the search ended before all of them were found. */
+  readonly complete: boolean
   readonly detail?: string
 }
 
@@ -131,7 +133,7 @@ async function verifyResource(
     durationMs: tookMs,
   })
   return {
-    ...{ resource: resource.name, equal: verdict === 'equal', verdict, differences },
+    ...{ resource: resource.name, equal: verdict === 'equal', verdict, differences, complete: !isFull(walk) },
     checked: Math.max(here.records, there.records),
     differing: [...new Set(differences.map(({ id }) => id))],
     ...(reason !== null && { detail: reason }),

@@ -82,7 +82,8 @@ export async function weigh(
   const { trips, weight, samples, nothing } = weighed
   if (trips.length > 0) {
     const { deletes, changes, living } = weight
-    throw await stop(run, resource, direction, new Braked(trips, { deletes, changes, living, samples }))
+    const braked = new Braked(trips, { deletes, changes, living, samples })
+    throw await stop(run, resource, direction, braked, 'Nothing of it was written')
   }
   if (brake !== undefined && (pass === null || nothing))
     await endBrake(run.store.db, brake.id, pass === null ? 'cleared' : 'used')
@@ -98,7 +99,7 @@ export async function braking<T>(run: RunSession, name: string, work: () => Prom
   } catch (error) {
     if (!(error instanceof Braked)) throw error
     const resource = run.resources.get(name) ?? assert.fail(`${name} is attached`)
-    throw await stop(run, resource, 'pull', error)
+    throw await stop(run, resource, 'pull', error, 'The batch that would go beyond it was not written')
   }
 }
 
@@ -328,6 +329,7 @@ async function stop(
   resource: ResourceInfo,
   direction: BrakeDirection,
   { trips, facts, message }: Braked,
+  written: string,
 ): Promise<SynclineError> {
   const place = { peerId: run.link.peer.id, resourceId: resource.id, direction, runId: run.runId }
   const { token }: Brake = await openBrake(run.store.db, {
@@ -337,5 +339,8 @@ async function stop(
     facts,
   })
   const some = facts.samples.length === 0 ? '' : `; among them ${facts.samples.slice(0, 3).join(', ')}`
-  return new SynclineError('SYNC_RUN_BRAKED', `${message}${some}. If it is meant: syncline sync --release ${token}`)
+  return new SynclineError(
+    'SYNC_RUN_BRAKED',
+    `${message}${some}. ${written}. If it is meant: syncline sync --release ${token}`,
+  )
 }

@@ -81,6 +81,11 @@ export const ERRORS = {
     title: 'Somebody changed it in the meantime',
     mend: 'Read it again and repeat the change with the new ETag.',
   },
+  SYNC_REQUEST_SETTLED: {
+    retry: 'never',
+    title: 'That was decided already',
+    mend: 'Nothing is left to decide: the message says how it was, by whom and when; `syncline conflict show ID` and `syncline brake show TOKEN` have the rest.',
+  },
   SYNC_REQUEST_TOO_LARGE: {
     retry: 'never',
     title: 'The request is too large',
@@ -233,7 +238,7 @@ export const ERRORS = {
   },
   SYNC_RUN_BRAKED: {
     retry: 'after-fix',
-    title: 'A brake stopped this before anything was written',
+    title: 'A brake holds this back until a person has looked',
     mend: 'Look at what the message names; if it is meant, `syncline sync --release TOKEN` lets it go on, once.',
   },
   SYNC_JOB_FAILED: {

@@ -5,6 +5,7 @@ import {
   createConnections,
   type RunEvents,
   repairDifferences,
+  repairPeer,
   runPeer,
   type Verified,
   verifyPeer,
@@ -18,9 +19,12 @@ import {
   findResource,
   issueToken,
   listAgreements,
+  listLog,
+  listRuns,
   listTasks,
   refreshAltered,
   setGrant,
+  undoRun,
   updateTask,
   wholeDigest,
 } from '../../src/store/index.ts'
@@ -37,6 +41,8 @@ type Pair = {
   readonly run: () => ReturnType<typeof runPeer>
   readonly verify: (options?: { deep?: boolean; namedMax?: number }) => Promise<Verified>
   readonly repair: (found: Verified) => ReturnType<typeof repairDifferences>
+  /** As `verify --repair` does it. */
+  readonly repairPeer: (options?: { deep?: boolean; preview?: boolean }) => ReturnType<typeof repairPeer>
 }
 
 /** Two sites: `here` runs, `there` is a whole server. */
@@ -74,8 +80,9 @@ async function pair(t: Test, more: { task?: object; grant?: object; ddlThere?: s
     repair: async (found) => {
       const link = { self: here.self, peer: await now() }
       const { client } = await connections.of(await now())
-      return repairDifferences({ store: here.store, link, client, limits: LIMITS }, found)
+      return repairDifferences({ store: here.store, link, client, limits: LIMITS, runId: null }, found)
     },
+    repairPeer: async (options = {}) => repairPeer(deps, await now(), { deep: false, preview: false, ...options }),
   }
 }
 
@@ -465,7 +472,7 @@ t.test(
       await t.rejects(both.repair(found), { code: 'SYNC_RUN_BRAKED', message: /waits for a release/ })
       const other = emptied === 'here' ? there : here
       const [left] = await other.sql('select count(*)::int as n from place')
-      t.ok(Number(left?.n) >= 200, 'the limit of 100 is the most that goes')
+      t.equal(left?.n, 300, 'it was weighed before anything was written')
     }
   },
 )
@@ -485,4 +492,90 @@ t.test('I9: values that were found different stay so until values are found equa
   await both.repair(await both.verify({ deep: true }))
   t.match(await both.verify({ deep: true }), { equal: true })
   t.match(await agreement(here), { verdict: 'equal' })
+})
+
+t.test(
+  'I10: a repair is weighed with all its records and those of the peer before the first of them is written',
+  async (t) => {
+    const both = await pair(t, { task: { maxDeletes: '150' }, grant: { maxDeletes: '20' } })
+    const { here, there } = both
+    await here.sql(
+      `insert into place (id, name) select 'p' || lpad(n::text, 3, '0'), 'place' from generate_series(1, 250) n`,
+    )
+    await both.run()
+    await there.sql(`delete from place where id <= 'p160'`)
+    await t.rejects(both.repairPeer(), {
+      code: 'SYNC_RUN_BRAKED',
+      message: /would delete 160 of 250 .*nothing was written/,
+    })
+    t.same(await here.sql('select count(*)::int as n from place'), [{ n: 250 }])
+    t.match(await listRuns(here.store.db, { limit: 1 }), {
+      items: [{ cause: 'repair', result: 'fatal', code: 'SYNC_RUN_BRAKED', message: /nothing was written/ }],
+    })
+    const { preview } = await both.repairPeer({ preview: true })
+    t.match(preview, {
+      tasks: [
+        {
+          resource: 'place',
+          parts: [{ direction: 'pull', writes: { deletes: 160 }, braked: [/would delete 160 of 250/] }, {}],
+        },
+      ],
+    })
+
+    const pushed = await pair(t, { grant: { maxDeletes: '20' } })
+    await pushed.here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 250) n`)
+    await pushed.run()
+    await pushed.here.sql(`delete from place where id < 'p13'; update place set name = 'new' where id = 'p99'`)
+    await t.rejects(pushed.repairPeer(), { code: 'SYNC_RUN_BRAKED', message: /delete 34 .*nothing was written/ })
+    t.same(await pushed.there.sql('select count(*)::int as n from place'), [{ n: 250 }])
+  },
+)
+
+t.test('a repair tells what it would do, and is a run that can be taken back', async (t) => {
+  const both = await pair(t)
+  const { here, there } = both
+  await here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 10) n`)
+  await both.run()
+  await there.sql(
+    `update place set name = 'theirs' where id = 'p1'; delete from place where id = 'p2'; insert into place (id, name) values ('new', 'n')`,
+  )
+  await here.sql(`update place set name = 'ours' where id = 'p3'`)
+  await behind(here, `update place set name = 'behind' where id = 'p4'`)
+  const rows = () => here.sql('select id, name from place order by id')
+  const [before, versions] = [await rows(), await here.sql('select record_id, clock from syncline.record order by 1')]
+  const seen = await both.repairPeer({ deep: true, preview: true })
+  t.equal(seen.runId, null)
+  t.match(seen.preview?.tasks, [
+    {
+      resource: 'place',
+      parts: [
+        { direction: 'pull', writes: { inserts: 1, updates: 1, deletes: 1 }, braked: [] },
+        { direction: 'push', writes: { inserts: 0, updates: 2, deletes: 0 }, braked: [] },
+      ],
+    },
+  ])
+  t.match(seen.preview?.tasks[0]?.parts[0]?.samples.map(({ id }) => id).sort(), ['new', 'p1', 'p2'])
+  t.same(await rows(), before, 'nothing was written')
+  t.same(await here.sql('select record_id, clock from syncline.record order by 1'), versions)
+
+  const done = await both.repairPeer({ deep: true })
+  t.match(done, { adopted: 1, applied: 5, resources: [{ equal: true }] })
+  t.same(await rows(), await there.sql('select id, name from place order by id'))
+  const runId = done.runId ?? ''
+  t.match((await listRuns(here.store.db, { limit: 1 })).items, [
+    { id: runId, cause: 'repair', result: 'success', counts: { applied: 5 } },
+  ])
+  t.match((await listLog(here.store.db, { runId })).items, [{ action: 'repair', resource: 'place' }])
+  const undone = await undoRun(
+    here.store,
+    here.self,
+    { runId, preview: false, force: [], partial: false, by: 'ann' },
+    LIMITS,
+  )
+  t.match(undone.counts, { removed: 1, restored: 1, replaced: 1 })
+  t.same(await rows(), before)
+  await both.run()
+  t.same(await there.sql('select id, name from place order by id'), before, 'and that is a change like any other')
+  const again = await both.repairPeer()
+  t.match(again, { runId: null, applied: 0, resources: [{ equal: true }] }, 'where nothing differs there is no run')
 })

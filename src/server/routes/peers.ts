@@ -11,7 +11,7 @@ import {
   rotatePeer,
   updatePeer,
 } from '../../store/index.ts'
-import { VERDICTS } from '../../sync/index.ts'
+import { SynclineError, VERDICTS } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { matchedRevision, revisionTag } from '../etag.ts'
 import type { Routes } from '../exchange.ts'
@@ -31,6 +31,7 @@ import {
   uuid,
   words,
 } from '../schemas.ts'
+import { preview } from './previews.ts'
 
 export const peer = closed(
   {
@@ -259,22 +260,35 @@ export const peerRoutes =
           }),
         ),
         repair: Type.Optional(
-          Type.Boolean({ default: false, description: 'Exchanges what differs anew, and nothing else.' }),
+          Type.Boolean({
+            default: false,
+            description:
+              'Exchanges what differs anew, and nothing else, as a run that can be taken back. The brakes weigh all of it before anything is written.',
+          }),
+        ),
+        preview: Type.Optional(
+          Type.Boolean({ default: false, description: 'With `repair`: only tells what it would do.' }),
         ),
       }),
       response: { 200: answer(verified) },
     }
-    app.post('/peers/:peer/verify', { schema: verify, config: { access: 'operator' } }, async (request) => {
-      const { name } = await findPeer(store.db, request.params.peer)
-      const { resources, deep = false, repair = false } = request.body
-      const report = await actions.verifyPeer({ peer: name, resources, deep, repair })
-      const found = report.resources.map(({ detail, differences, ...each }) => ({
-        ...each,
-        differences: differences.map(({ id, what }) => ({ id, what })),
-        ...(detail !== undefined && { detail }),
-      }))
-      return { peer: report.peer, resources: found }
-    })
+    app.post(
+      '/peers/:peer/verify',
+      { schema: verify, config: { access: 'operator', endless: true } },
+      async (request) => {
+        const { name } = await findPeer(store.db, request.params.peer)
+        const { resources, deep = false, repair = false, preview: previewed = false } = request.body
+        if (previewed && !repair)
+          throw new SynclineError('SYNC_REQUEST_INVALID', 'a comparison writes nothing; preview goes with repair')
+        const report = await actions.verifyPeer({ peer: name, resources, deep, repair, preview: previewed })
+        const found = report.resources.map(({ detail, differences, complete: _, ...each }) => ({
+          ...each,
+          differences: differences.map(({ id, what }) => ({ id, what })),
+          ...(detail !== undefined && { detail }),
+        }))
+        return { peer: report.peer, resources: found, repair: report.repair }
+      },
+    )
   }
 
 const verified = closed(
@@ -302,6 +316,17 @@ const verified = closed(
           detail: Type.Optional(text('What else there is to say.')),
         },
         { title: 'VerifiedResource', description: 'What the comparison of a resource found.' },
+      ),
+    ),
+    repair: nullable(
+      closed(
+        {
+          runId: nullable(Type.String(), { description: 'Run that can be taken back; null where nothing differed.' }),
+          adopted: count('Records that were changed behind the triggers of a side, and are its changes now.'),
+          applied: count('Records that were exchanged and applied.'),
+          preview: nullable(preview, { description: 'What it would do, where only that was asked for.' }),
+        },
+        { title: 'Repair', description: 'What was exchanged anew.' },
       ),
     ),
   },

@@ -73,7 +73,7 @@ const part = closed(
   },
   { title: 'PreviewedPart', description: 'What one direction of a task would do.' },
 )
-const preview = closed(
+export const preview = closed(
   {
     peer: text('Name.'),
     tasks: Type.Array(
