@@ -124,7 +124,7 @@ export async function findBrake(db: Kysely<Database>, ref: string): Promise<Brak
 
 /**
  * A person's word that what was stopped may go on, once. Releasing what a copied peer had stopped forgets the marks of both copies: the next one
- * that calls is taken for the right one. Errors: SYNC_REQUEST_NOT_FOUND, SYNC_REQUEST_CHANGED when it is released or over already.
+ * that calls is taken for the right one. Errors: SYNC_REQUEST_NOT_FOUND, SYNC_REQUEST_SETTLED when it is released or over already.
  */
 export async function releaseBrake(
   db: Kysely<Database>,
@@ -137,11 +137,7 @@ export async function releaseBrake(
     if (brake === undefined)
       throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `there is no brake "${token.slice(0, 40)}"`)
     if (brake.releasedAt !== null || brake.endedAt !== null) {
-      const what =
-        brake.endedAt !== null && brake.ending !== 'used'
-          ? `is over (${brake.ending})`
-          : `was released by ${brake.releasedBy}`
-      throw new SynclineError('SYNC_REQUEST_CHANGED', `brake ${token} ${what}; a release works once`)
+      throw new SynclineError('SYNC_REQUEST_SETTLED', `brake ${token} ${settledHow(brake)}`)
     }
     await sql`update syncline.brake set released_at = clock_timestamp(), released_by = ${by}, comment = ${comment} where id = ${brake.id}::int8`.execute(
       trx,
@@ -185,6 +181,23 @@ export async function brakesWith(
     else live.push(brake)
   }
   return live
+}
+
+/** What became of a brake that a person can release no more. */
+function settledHow({ releasedAt, releasedBy, usedAt, endedAt, ending }: Brake): string {
+  const released = releasedAt === null ? '' : `was released by ${releasedBy} at ${releasedAt}`
+  switch (endedAt === null ? null : ending) {
+    case null:
+      return `${released}; what it had stopped goes on with the next run, or the next push of the peer`
+    case 'used':
+      return `${released}, and used at ${usedAt ?? endedAt}; a release works once`
+    case 'changed':
+      return `is over since ${endedAt}: stopped again with other numbers, which is a brake of its own; \`syncline brake list\` has its token`
+    case 'expired':
+      return `${released}, and nobody used that within ${RELEASE_DAYS} days; what is stopped again gets a new token`
+    case 'cleared':
+      return `is over since ${endedAt}: nothing was left that it had to stop`
+  }
 }
 
 /** The pass that a released brake gives; null for one that waits for a person. */

@@ -21,7 +21,7 @@ import {
 } from './conflicts.ts'
 import type { Store } from './database.ts'
 import type { ExchangeLimits } from './exchange.ts'
-import type { Self } from './registry/index.ts'
+import { isoTime, type Self } from './registry/index.ts'
 import { findResource, liveTable, loadResources, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
 import { compileFilter } from './scope.ts'
@@ -46,7 +46,7 @@ export type Choice = {
 /**
  * Settles a conflict by a person's word: a new write of this site that has seen both versions, so that it wins everywhere. The record is taken
  * as it is now, which may be newer than what the conflict shows as ours. What loses goes to history.
- * Errors: SYNC_REQUEST_NOT_FOUND, SYNC_REQUEST_INVALID for a choice that names what is not there, SYNC_REQUEST_CHANGED for one that is settled
+ * Errors: SYNC_REQUEST_NOT_FOUND, SYNC_REQUEST_INVALID for a choice that names what is not there, SYNC_REQUEST_SETTLED for one that is settled
  * already, SYNC_STORE_BUSY, and what the database refuses (SYNC_RECORD_CONSTRAINT, SYNC_RECORD_PARENT_MISSING …): then the conflict stays open.
  */
 export async function resolveConflict(
@@ -61,7 +61,7 @@ export async function resolveConflict(
     await sql`select from syncline.conflict where id = ${id}::int8 for update`.execute(trx)
     await refreshOurs(trx)
     const row = await findConflictRow(trx, id)
-    if (row.resolvedAt !== null) throw settledAlready(id)
+    if (row.resolvedAt !== null) throw settledAlready(row)
     const resource = await findResource(trx, row.resource)
     const content = contentOf(row, resource, choice)
     const resolution = content === null ? (choice.choice ?? 'ours') : 'merged'
@@ -114,8 +114,8 @@ async function write(
   // Somebody's write that knew the other side came in between: what was chosen was not written.
   if (resolution === 'merged' && report.counts.merged === 0)
     throw new SynclineError(
-      'SYNC_REQUEST_CHANGED',
-      'the record was changed in the meantime by somebody who knew both sides',
+      'SYNC_REQUEST_SETTLED',
+      'it was settled in the meantime by a change of the record by somebody who knew both sides',
     )
 }
 
@@ -167,7 +167,7 @@ export async function resolveMatching(
     } catch (error) {
       if (!(error instanceof SynclineError)) throw error
       // Settled by somebody else meanwhile, which is what was wanted.
-      if (error.code === 'SYNC_REQUEST_CHANGED') continue
+      if (error.code === 'SYNC_REQUEST_SETTLED') continue
       if (failed.length < 100) failed.push({ id, recordId, code: error.code, reason: error.message })
     }
   }
@@ -257,8 +257,19 @@ function codeOf(code: string | undefined): ErrorCode {
   return code !== undefined && Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : 'SYNC_RECORD_INVALID'
 }
 
-function settledAlready(id: string): SynclineError {
-  return new SynclineError('SYNC_REQUEST_CHANGED', `conflict ${id} is settled already`)
+/** How a conflict ended, in words. */
+const ENDINGS: Readonly<Record<string, string>> = {
+  ours: 'the side here won',
+  theirs: 'the other side won',
+  merged: 'with what was chosen of both',
+  elsewhere: 'by a later change, or a decision at another site, that knew both sides',
+  superseded: 'taken up by another conflict of the same record',
+}
+
+function settledAlready({ id, resolvedAt, resolvedBy, resolution }: ConflictRow): SynclineError {
+  const by = resolvedBy === null ? '' : ` by ${resolvedBy}`
+  const how = resolution === null ? '' : `: ${ENDINGS[resolution] ?? resolution}`
+  return new SynclineError('SYNC_REQUEST_SETTLED', `conflict ${id} was settled at ${isoTime(resolvedAt)}${by}${how}`)
 }
 
 function invalid(detail: string): SynclineError {

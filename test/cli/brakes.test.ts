@@ -64,7 +64,7 @@ t.test('sync --release lets one thing go on and runs just that', async (t) => {
     ...syncing,
     ...nothing,
     'POST /brakes/7k2m9qxd/release': { body: released },
-    'POST /brakes/twice/release': problem('SYNC_REQUEST_CHANGED', 'brake twice was released by ann', 412),
+    'POST /brakes/twice/release': problem('SYNC_REQUEST_SETTLED', 'brake twice was released by ann', 409),
   })
   const ended = await syncline(['sync', '--release', '7k2m9qxd', '--comment', 'closed', ...flags])
   t.match(ended, { code: 0, stdout: /3 pulled/, stderr: /Released: .*would delete 512/ })

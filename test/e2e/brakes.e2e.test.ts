@@ -128,7 +128,7 @@ for (const [title, wipe] of [
       t.equal(await count(field), 0)
       const { items } = await field.site.api<Items<LogEntry>>('GET', `/log?action=release&resource=${table}`)
       t.match(items, [{ message: /^administrator released brake .*moved to another hub/ }])
-      await t.rejects(release(field, brake), /SYNC_REQUEST_CHANGED/)
+      await t.rejects(release(field, brake), /SYNC_REQUEST_SETTLED/)
 
       await hub.query(`insert into ${table} (id, name) select 'again ' || n, 'x' from generate_series(1, 300) n`)
       t.match(await sync(), { result: 'success', counts: { applied: 300 } })

@@ -51,8 +51,8 @@ t.test('a brake keeps its token while it stops the same, and gets another one wh
   })
   t.not(other.token, first.token)
   await t.rejects(releaseBrake(b.store.db, { token: first.token, by: 'ann' }), {
-    code: 'SYNC_REQUEST_CHANGED',
-    message: /is over \(changed\)/,
+    code: 'SYNC_REQUEST_SETTLED',
+    message: /is over since 20\S+: stopped again with other numbers/,
   })
   t.equal((await listBrakes(b.store.db, { open: true })).items.length, 1)
   t.match(other.token, /^[0-9a-hjkmnp-tv-z]{8}$/)
@@ -67,12 +67,15 @@ t.test('a release works once, by a named person, and is in the log', async (t) =
   t.match(released, { releasedBy: 'ann', comment: 'we closed those', endedAt: null })
   t.same(passOf((await brakesWith(b.store.db, at.peerId))[0]), { rules: ['deletes'], deletes: 500, changes: 0 })
   await t.rejects(releaseBrake(b.store.db, { token, by: 'bob' }), {
-    code: 'SYNC_REQUEST_CHANGED',
-    message: /released by ann/,
+    code: 'SYNC_REQUEST_SETTLED',
+    message: /was released by ann at 20\S+; what it had stopped goes on with the next run/,
   })
   await endBrake(b.store.db, id, 'used')
   t.same(await brakesWith(b.store.db, at.peerId), [])
-  await t.rejects(releaseBrake(b.store.db, { token, by: 'bob' }), { code: 'SYNC_REQUEST_CHANGED' })
+  await t.rejects(releaseBrake(b.store.db, { token, by: 'bob' }), {
+    code: 'SYNC_REQUEST_SETTLED',
+    message: /was released by ann at 20\S+, and used at 20/,
+  })
   await t.rejects(releaseBrake(b.store.db, { token: 'nothing', by: 'bob' }), { code: 'SYNC_REQUEST_NOT_FOUND' })
   t.match((await listLog(b.store.db, { action: 'release' })).items, [
     { peer: a.name, resource: 'place', message: /^ann released brake .*: we closed those\. .*it would delete 500/ },
@@ -88,6 +91,10 @@ t.test('a release that nobody used in a week is worth nothing', async (t) => {
   await b.sql(`update syncline.brake set released_at = now() - interval '8 days'`)
   t.same(await brakesWith(b.store.db, at.peerId), [])
   t.match(await findBrake(b.store.db, token), { ending: 'expired' })
+  await t.rejects(releaseBrake(b.store.db, { token, by: 'bob' }), {
+    code: 'SYNC_REQUEST_SETTLED',
+    message: /nobody used that within 7 days/,
+  })
 })
 
 /** Deletions of every place that `from` holds, as one push. */
@@ -173,6 +180,10 @@ t.test('I9: what was stopped stops nothing any more when both sites are found eq
   t.match(await compare(a), { verdict: 'equal', records: 390 })
   t.same((await listBrakes(b.store.db, { open: true })).items, [])
   t.match(await findBrake(b.store.db, open?.token ?? ''), { ending: 'cleared', releasedAt: null })
+  await t.rejects(releaseBrake(b.store.db, { token: open?.token ?? '', by: 'bob' }), {
+    code: 'SYNC_REQUEST_SETTLED',
+    message: /nothing was left/,
+  })
 
   await t.rejects(push(b, a, await wipe(a, b, 200)), { code: 'SYNC_RUN_BRAKED' })
   const [again] = (await listBrakes(b.store.db, { open: true })).items

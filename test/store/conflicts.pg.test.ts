@@ -240,7 +240,10 @@ t.test('a decision can mix sides and values, and says so when it names what is n
     resolvedBy: 'Ada',
   })
   t.match(await rowOf(a), { name: 'b', note: 'a', price: '3' })
-  await t.rejects(resolve(a, id, { choice: 'ours' }), { code: 'SYNC_REQUEST_CHANGED' })
+  await t.rejects(resolve(a, id, { choice: 'ours' }), {
+    code: 'SYNC_REQUEST_SETTLED',
+    message: new RegExp(`^conflict ${id} was settled at 20\\S+Z by Ada: with what was chosen of both$`),
+  })
   t.ok((await rounds([a, b], [[0, 1]])) >= 0)
   t.match(await rowOf(b), { name: 'b', note: 'a', price: '3' })
   t.same(await open(b), [])

@@ -357,7 +357,7 @@ for (const ground of all) {
       await resolveConflict(store, self, { id: of('c01'), choice: 'theirs', by: 'Ada' }, limits)
       t.match(await now('c01'), { data: { name: 'Theirs' }, version: { origin: self.origin, seen: { [uuid]: clock } } })
       await t.rejects(resolveConflict(store, self, { id: of('c01'), choice: 'ours', by: 'Bob' }, limits), {
-        code: 'SYNC_REQUEST_CHANGED',
+        code: 'SYNC_REQUEST_SETTLED',
       })
       await t.rejects(resolveConflict(store, self, { id: '999999', choice: 'ours', by: 'Bob' }, limits), {
         code: 'SYNC_REQUEST_NOT_FOUND',
