@@ -3,8 +3,10 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { alarmSettings } from './alarm-settings.ts'
 import {
+  addEdenPeer,
   askRecord,
   createConnections,
+  createFromEden,
   joinPeer,
   type PreviewOptions,
   type PreviewReport,
@@ -109,6 +111,7 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
     uuid: self.uuid,
     mark: () => current.latest().mark,
   }
+  const eden = { store, key: dir.key, settings }
   const connections = createConnections(store, dir.key, settings)
   cleanup.add(connections.close)
   const runner = { store, self: current.read, connections, limits: config, events }
@@ -140,6 +143,8 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       events.peerPaired({ peer: peer.name, uuid: peer.uuid, by: 'joining' })
       return { ...peer, grants }
     },
+    addEdenPeer: async (request) => addEdenPeer({ ...eden, self: await current.read() }, request),
+    createFromEden: async ({ peer, tables }) => createFromEden({ ...eden, self: await current.read() }, peer, tables),
     peerPolicy: async ({ peer, resource }) => {
       const found = await findPeer(store.db, peer)
       if (found.url === null) return 'unknown'

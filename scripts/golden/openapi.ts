@@ -46,8 +46,11 @@ function nothing(): ServerDeps {
     version,
     trustProxy: [],
     actions: {
+      jobs: absent,
       syncNow: absent,
       joinPeer: absent,
+      addEdenPeer: absent,
+      createFromEden: absent,
       scheduleChanged: absent,
       nextRuns: absent,
       checkSchedule: absent,

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { text } from 'node:stream/consumers'
 import type { Command } from 'commander'
 import type { Grant, IssuedToken, Peer } from '../store/index.ts'
+import { SynclineError } from '../sync/index.ts'
 import { path } from './api.ts'
 import { type Context, noun, type Register, seconds, verb } from './command.ts'
 import { registerGrant } from './peer-grant.ts'
@@ -13,21 +14,39 @@ export const peer: Register = (program, session) => {
   const peer = noun(program, 'peer', 'Other sites as registered here')
   registerPairing(peer, session)
 
-  verb<Connection & { readonly uuid?: string }, [string]>(peer, session, {
+  verb<Connection & Eden & { readonly uuid?: string }, [string]>(peer, session, {
     use: 'add <name>',
     does: 'Registers a peer by hand, where no pairing code can be passed on',
-    more: 'A program that only pushes with curl is a peer too: add it without more, grant it what it may push, and give it a token with `syncline peer rotate`.',
+    more: 'A program that only pushes with curl is a peer too: add it without more, grant it what it may push, and give it a token with `syncline peer rotate`. For a Sahana Eden site give the address of the application and an account there; without an address that Eden does the connecting.',
     examples: [
       'syncline peer add hub --uuid 0198c0de-0000-7000-8000-000000000001 --address https://hub.example.org --peer-token-file hub.token',
       'syncline peer add survey-script',
+      'syncline peer add relief --type eden --address https://relief.example.org/eden --user sync@example.org --password-file relief.password',
     ],
     options: (command) =>
       connectionOptions(
-        command.option('--uuid <uuid>', 'UUID of that site, as its `syncline status` shows it; default a new one'),
+        command
+          .option('--uuid <uuid>', 'UUID of that site, as its `syncline status` shows it; default a new one')
+          .option('--type <type>', 'syncline or eden', 'syncline')
+          .option('--user <name>', 'account at an Eden site')
+          .option('--password-file <file>', 'file with its password; - for standard input'),
       ),
     run: async (context, options, name) => {
-      const body = { name, uuid: options.uuid, ...(await connectionOf(context, options)) }
-      const made = await (await context.site()).send<Peer>('POST', '/peers', { body })
+      const { type, user, uuid } = options
+      if (!['syncline', 'eden'].includes(type))
+        throw new SynclineError('SYNC_REQUEST_INVALID', `--type is syncline or eden, not "${type}"`)
+      const eden = type === 'eden'
+      if (!eden && (user !== undefined || options.passwordFile !== undefined))
+        throw new SynclineError('SYNC_REQUEST_INVALID', '--user and --password-file go with --type eden')
+      const { token, ...connection } = await connectionOf(context, options)
+      if (eden && token !== undefined)
+        throw new SynclineError(
+          'SYNC_REQUEST_INVALID',
+          'an Eden site knows accounts: --user and --password-file instead of --peer-token-file',
+        )
+      const password = (await secretOf(context, options.passwordFile))?.trim()
+      const body = { name, uuid, ...connection, ...(eden ? { username: user, password } : { token }) }
+      const made = await (await context.site()).send<Peer>('POST', eden ? '/peers/eden' : '/peers', { body })
       await context.out.result(made, () => `Peer ${cell(made.name)} is registered.`)
     },
   })
@@ -130,6 +149,8 @@ type Connection = {
   readonly certKey?: string
 }
 
+type Eden = { readonly type: string; readonly user?: string; readonly passwordFile?: string }
+
 function connectionOptions(command: Command): Command {
   return command
     .option('--address <url>', 'where this site reaches it')
@@ -148,8 +169,7 @@ function connectionOptions(command: Command): Command {
 async function connectionOf({ streams }: Context, options: Connection): Promise<Record<string, unknown>> {
   const file = async (name: string | undefined) => (name === undefined ? undefined : await readFile(name, 'utf8'))
   const pem = async (name: string | false | undefined) => (name === false ? null : await file(name))
-  const { peerTokenFile } = options
-  const token = peerTokenFile === '-' ? await text(streams.stdin) : await file(peerTokenFile)
+  const token = await secretOf({ streams }, options.peerTokenFile)
   return {
     url: options.address === false ? null : options.address,
     token: token?.trim(),
@@ -158,6 +178,12 @@ async function connectionOf({ streams }: Context, options: Connection): Promise<
     clientCertPem: await pem(options.cert),
     clientKeyPem: options.cert === false ? null : await file(options.certKey),
   }
+}
+
+/** A secret in a file, or on standard input. */
+async function secretOf({ streams }: Pick<Context, 'streams'>, name: string | undefined): Promise<string | undefined> {
+  if (name === undefined) return undefined
+  return name === '-' ? text(streams.stdin) : readFile(name, 'utf8')
 }
 
 function stateOf(peer: Peer, now: number): string {
@@ -170,6 +196,7 @@ function describe(peer: Peer, now: number): string {
   const offset = peer.clockOffsetMs
   return fields([
     ['name', peer.name],
+    ['type', peer.kind === 'syncline' ? undefined : peer.kind],
     ['uuid', peer.uuid],
     ['id', peer.id],
     ['address', peer.url ?? 'none: the peer does the connecting'],

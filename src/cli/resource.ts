@@ -32,6 +32,7 @@ export type Resource = {
   readonly attachedAt: string
 }
 
+type MadeFromEden = { readonly made: readonly { readonly resource: Resource; readonly without: readonly string[] }[] }
 type Attached = { readonly resources: readonly Resource[] }
 
 /** A line of the answer to an attach: a step, or its end. */
@@ -72,16 +73,32 @@ export const resource: Register = (program, session) => {
     },
   )
 
-  verb<{ readonly schema: string }, [string]>(resource, session, {
-    use: 'create <name>',
-    does: 'Makes a table for records from a JSON Schema, where no application has one',
+  verb<{ readonly schema?: string; readonly fromEden?: string }, [readonly string[]]>(resource, session, {
+    use: 'create <names...>',
+    does: 'Makes a table for records from a JSON Schema or as a Sahana Eden site describes it, where no application has one',
+    more: 'With --from-eden several tables are made together, those before that others refer to.',
     examples: [
       'syncline resource create city --schema city.schema.json',
       'syncline resource create city --schema - < city.json',
+      'syncline resource create --from-eden relief org_sector org_organisation',
     ],
     options: (command) =>
-      command.requiredOption('--schema <file>', 'file with the JSON Schema of a record; - for standard input'),
-    run: async ({ site, out, streams }, { schema }, name) => {
+      command
+        .option('--schema <file>', 'file with the JSON Schema of a record; - for standard input')
+        .option('--from-eden <peer>', 'Sahana Eden site that has tables of these names'),
+    run: async ({ site, out, streams }, { schema, fromEden }, names) => {
+      if (fromEden !== undefined) {
+        const body = { peer: fromEden, tables: names }
+        const { made } = await (await site()).send<MadeFromEden>('POST', '/resources/eden', { body })
+        await out.result({ made }, () => made.map(sentenceOfEden).join('\n'))
+        return
+      }
+      const [name = '', ...others] = names
+      if (schema === undefined || others.length > 0)
+        throw new SynclineError(
+          'SYNC_REQUEST_INVALID',
+          'a resource is made from --schema FILE; several at once only with --from-eden PEER',
+        )
       const source = schema === '-' ? await text(streams.stdin) : await readFile(schema, 'utf8')
       const body = { name, schema: parseSchema(source, schema) }
       const made = await (await site()).send<Resource>('POST', '/resources/managed', { body })
@@ -179,6 +196,11 @@ function parseSchema(source: string, file: string): unknown {
   } catch (cause) {
     throw new SynclineError('SYNC_REQUEST_INVALID', `${file} is not JSON: ${(cause as Error).message}`, { cause })
   }
+}
+
+function sentenceOfEden({ resource, without }: MadeFromEden['made'][number]): string {
+  const rest = without.length === 0 ? '' : ` Without a column, and kept beside the record: ${without.join(', ')}.`
+  return `${sentence(resource)}${rest}`
 }
 
 function sentence(resource: Resource): string {

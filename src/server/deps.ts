@@ -1,5 +1,5 @@
 import type { Observe } from '../observe/index.ts'
-import type { Peer, PreviewedRecord, PreviewedWrites, ResourceInfo, Self, Store } from '../store/index.ts'
+import type { Peer, PeerSettings, PreviewedRecord, PreviewedWrites, ResourceInfo, Self, Store } from '../store/index.ts'
 import type { BatchReport, LinkPolicy, Mode, PeerAnswer, Verdict } from '../sync/index.ts'
 
 /** Bounds that the server keeps, by the names of the settings they come from. */
@@ -42,6 +42,13 @@ export type ServerActions = {
   }) => Promise<readonly Preview[]>
   /** Redeems a pairing code at the site that made it, and registers that site here. */
   readonly joinPeer: (request: { readonly code: string; readonly name?: string | undefined }) => Promise<Peer>
+  /** Introduces this site at a Sahana Eden site, and registers that one here. One without an address does the connecting. */
+  readonly addEdenPeer: (request: EdenPeerRequest) => Promise<Peer>
+  /** Makes tables as a Sahana Eden site describes them. */
+  readonly createFromEden: (request: {
+    readonly peer: Peer
+    readonly tables: readonly string[]
+  }) => Promise<readonly { readonly resource: ResourceInfo; readonly without: readonly string[] }[]>
   /** Tasks changed: due times are to be worked out anew. */
   readonly scheduleChanged: () => void
   /** When each scheduled task is due next; ISO 8601. */
@@ -165,4 +172,11 @@ export type ServerDeps = {
   /** PEM texts. With `clientCa` peers must show a certificate of one of these authorities besides their token. */
   readonly tls?: { readonly cert: string; readonly key: string; readonly clientCa?: string | undefined } | undefined
   readonly actions: ServerActions
+}
+
+/** A Sahana Eden site that is to be called. */
+export type EdenPeerRequest = PeerSettings & {
+  readonly name: string
+  /** Another site at that address is refused. */
+  readonly uuid?: string | undefined
 }

@@ -1,6 +1,5 @@
 import { type Kysely, type Selectable, sql } from 'kysely'
 import { type EdenKept, type EdenKnown, type EdenState, makeVersion, type Version } from '../sync/index.ts'
-import { RECORD_HASH } from './digest-sum.ts'
 import type { Database } from './schema.ts'
 
 /** What is known of a record at a Sahana Eden site. Times are seconds since 1970, by Eden's clock. */
@@ -160,23 +159,6 @@ export async function seenHere(
   return found
 }
 
-/**
- * The living records that Eden was found to have, counted as a site counts its own (digest-sum.ts). `refused`: those of all where it did not take
- * what was sent; each makes the sum another one.
- */
-export async function edenTotal(
-  db: Kysely<Database>,
-  { peerId, resourceId }: EdenPlace,
-): Promise<{ readonly records: number; readonly sum: string; readonly refused: number }> {
-  const hash = sql.raw(RECORD_HASH.replaceAll('o.origin', 'r.origin'))
-  const { rows } = await sql<{ records: number; sum: string; refused: number }>`
-    select count(*) filter (where lives)::int as records, (coalesce(sum(${hash}) filter (where lives), 0) + count(refused))::text as sum, count(refused)::int as refused
-      from (select *, origin is not null and not deleted and not gone as lives from syncline.eden_record where peer_id = ${peerId} and resource_id = ${resourceId}) r`.execute(
-    db,
-  )
-  return rows[0] ?? { records: 0, sum: '0', refused: 0 }
-}
-
 /** When a table of Eden was last compared in full. */
 export type EdenComparison = { readonly round: number; readonly comparedAt: string | null; readonly tookMs: number }
 
@@ -226,6 +208,16 @@ export async function dueAtEden(
     db,
   )
   return rows.map(({ id }) => id)
+}
+
+/** The next pull of a table is a full comparison, in whatever process. */
+export async function expectEdenComparison(db: Kysely<Database>, { peerId, resourceId }: EdenPlace): Promise<void> {
+  await db
+    .updateTable('syncline.eden_table')
+    .set({ compared_at: null })
+    .where('peer_id', '=', peerId)
+    .where('resource_id', '=', resourceId)
+    .execute()
 }
 
 function* portions<T>(all: readonly T[]): Iterable<T[]> {

@@ -103,13 +103,14 @@ export {
   type EdenComparison,
   type EdenMemory,
   type EdenPlace,
-  edenTotal,
   endEdenComparison,
+  expectEdenComparison,
   lastEdenComparison,
   readEdenMemory,
   seenHere,
   writeEdenMemory,
 } from './eden.ts'
+export { edenDigest, edenDigestRecords, edenTotal } from './eden-digests.ts'
 export { followMerges } from './eden-merge.ts'
 export {
   checkpointAtHead,
@@ -124,6 +125,7 @@ export {
   registerEden,
   serveAllChosen,
   strangersWithin,
+  waitingHere,
   writeEdenTrail,
 } from './eden-served.ts'
 export {

@@ -38,6 +38,8 @@ const LEAST: Readonly<Record<string, 'public' | 'local' | 'peer' | 'viewer' | 'o
   listPeers: 'viewer',
   addPeer: 'administrator',
   joinPeer: 'administrator',
+  addEdenPeer: 'administrator',
+  createResourcesFromEden: 'administrator',
   readPeer: 'viewer',
   changePeer: 'administrator',
   removePeer: 'administrator',

@@ -3,6 +3,7 @@ import type { Test } from 'tap'
 import { createObserve } from '../../src/observe/index.ts'
 import { buildApp, type ServerActions, type ServerDeps } from '../../src/server/index.ts'
 import {
+  createManaged,
   createPeer,
   issueToken,
   type NewPeer,
@@ -147,6 +148,22 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
         uuid,
         url: 'http://joined.example.org',
       })
+    },
+    addEdenPeer: async (request) => {
+      note('addEdenPeer', request)
+      const uuid = request.uuid ?? '11111111-2222-4333-8444-777777777777'
+      return createPeer(site.store.db, site.key, { ...request, uuid, kind: 'eden' })
+    },
+    createFromEden: async ({ peer, tables }) => {
+      note('createFromEden', { peer: peer.name, tables })
+      const schema = { type: 'object', properties: { id: { type: 'string' }, name: { type: 'string' } } }
+      const made = []
+      for (const name of tables)
+        made.push({
+          resource: await createManaged(site.store, { name, schema }),
+          without: ['location_id (reference gis_location)'],
+        })
+      return made
     },
     scanHost: async (host) => {
       note('scanHost', host)

@@ -1,5 +1,7 @@
 import {
   dueAtEden,
+  edenDigest,
+  edenDigestRecords,
   edenTotal,
   followMerges,
   lastEdenComparison,
@@ -18,7 +20,7 @@ import type { Connection } from '../transport.ts'
 import { arrive } from './arrive.ts'
 import { createEdenPuller } from './pull.ts'
 import { edenRecordsByName, previewPush, pushToEden } from './push.ts'
-import { createEdenRequests } from './requests.ts'
+import { createEdenRequests, type EdenRequests } from './requests.ts'
 import { type EdenResource, edenResource } from './resources.ts'
 
 /** What a client of an Eden site needs besides its connection. */
@@ -33,20 +35,13 @@ export type EdenClientDeps = {
 const COMPARE_EVERY_MS = 600_000
 /** Records that one run offers again because Eden did not take them. */
 const AGAIN_MAX = 1_000
+/** Records that a comparison is told one by one. */
+const RECORDS_MAX = 10_000
 /** Eden has one order of changes; it is not told when its database was put back. */
 const LOG_ID = 'eden'
 
 /** A client that also knows what only Eden can be asked. */
-export type EdenClient = PeerClient & {
-  readonly eden: {
-    /** The next pull of a resource asks for everything. */
-    readonly compareNext: (resource: string) => void
-    readonly fields: (
-      table: string,
-      signal?: AbortSignal,
-    ) => Promise<readonly { readonly name: string; readonly type: string }[]>
-  }
-}
+export type EdenClient = PeerClient & Pick<EdenRequests, 'fields'>
 
 /**
  * A Sahana Eden site as a peer: the verbs that runs use, answered by what Eden's protocol can do. Eden knows no versions, so this site keeps what
@@ -89,7 +84,7 @@ export function createEdenClient(deps: EdenClientDeps, connection: Connection, s
 
   return {
     host: requests.host,
-    eden: { compareNext: puller.compareNext, fields: requests.fields },
+    fields: requests.fields,
 
     async greet(signal) {
       const all = await tasks()
@@ -168,8 +163,19 @@ export function createEdenClient(deps: EdenClientDeps, connection: Connection, s
       return { records: total.records, sum: total.sum, filter: null, hidden: false, waiting }
     },
 
-    digests: async () => {
-      throw unproved('Eden has no digests')
+    /** Digests of what Eden shows now: all of it is looked at once, when a comparison begins. */
+    async digests(name, query, signal) {
+      if (query.deep !== undefined || query.strays !== undefined)
+        throw unproved('with an Eden site values are compared without --deep: what Eden shows is looked at as a whole')
+      const { place } = await resourceOf(name)
+      const range = { from: query.from ?? null, to: query.to ?? null }
+      if (range.from === null && range.to === '') await puller.scan(name, signal)
+      if (query.records === 'true') return { records: await edenDigestRecords(store.db, place, range, RECORDS_MAX) }
+      return {
+        ranges: await edenDigest(store.db, place, range, Number(query.buckets ?? 1)),
+        filter: null,
+        hidden: false,
+      }
     },
     adopt: async () => {
       throw unproved('Eden cannot look behind its own application')
@@ -233,26 +239,4 @@ function nothing({ resource, after }: PullQuery): Pulled {
 function emptyCounts() {
   const counts = { applied: 0, known: 0, skipped: 0, merged: 0, conflict: 0, quarantined: 0, refused: 0 }
   return { counts, rejections: [], truncated: false }
-}
-
-/** Introduces this site to an Eden. Gives the UUID of that site. Errors: those of its answers, SYNC_PEER_REFUSED where it calls itself by no UUID. */
-export async function registerAtEden(
-  self: Pick<Self, 'uuid' | 'name'>,
-  connection: Connection,
-  settings: ClientSettings,
-  signal?: AbortSignal,
-): Promise<string> {
-  const requests = createEdenRequests(connection, settings, self.uuid)
-  try {
-    const sender = await requests.register(self.name, signal)
-    const uuid = siteOfRepository(sender)
-    if (uuid !== undefined) return uuid
-    throw new PeerError(
-      'SYNC_PEER_REFUSED',
-      `the Eden at ${requests.host} calls itself "${sender.slice(0, 80)}", which holds no UUID`,
-      { status: 200, retryable: false },
-    )
-  } finally {
-    await requests.close()
-  }
 }

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import {
   appendLog,
   endEdenComparison,
+  expectEdenComparison,
   lastEdenComparison,
   offerAgain,
   type Peer,
@@ -58,8 +59,8 @@ type Place = { readonly since: number | null; readonly token: string | null; rea
 
 export type EdenPuller = {
   readonly pull: (query: PullQuery) => Promise<Pulled>
-  /** The next pull of each resource is a full comparison. */
-  readonly compareNext: (resource: string) => void
+  /** Looks at everything that Eden has of a resource, and applies nothing: the next pull does. */
+  readonly scan: (resource: string, signal?: AbortSignal) => Promise<void>
   readonly close: () => void
 }
 
@@ -69,7 +70,6 @@ export type EdenPuller = {
  */
 export function createEdenPuller(pulling: EdenPulling): EdenPuller {
   const readings = new Map<string, Reading>()
-  const wanted = new Set<string>()
 
   async function pull(query: PullQuery): Promise<Pulled> {
     const { resource: name, after, limit = pulling.recordsMax, signal } = query
@@ -104,7 +104,7 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
       last.comparedAt === null
         ? 0
         : Date.parse(last.comparedAt) + Math.max(pulling.compareEveryMs, last.tookMs / SCAN_SHARE)
-    const full = since === null || (!quiet && (wanted.has(resource.name) || Date.now() >= due))
+    const full = since === null || (!quiet && Date.now() >= due)
     const asked = {
       table: resource.shape.table,
       ...(!full && since !== null && { since: Math.max(0, since - OVERLAP_SECONDS) }),
@@ -217,7 +217,6 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
   async function finish(key: string, reading: Reading, resource: EdenResource, quiet: boolean): Promise<void> {
     readings.delete(key)
     if (quiet || !reading.full) return
-    wanted.delete(resource.name)
     const { db } = pulling.store
     const gone = await endEdenComparison(db, resource.place, reading.round, performance.now() - reading.began)
     if (gone.length === 0) return
@@ -286,7 +285,22 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
 
   return {
     pull,
-    compareNext: (resource) => void wanted.add(resource),
+    scan: async (name, signal) => {
+      const resource = await pulling.resourceOf(name)
+      const reading = await begin(`${name} scan`, resource, { since: null, token: null, page: 0 }, false, signal)
+      try {
+        const query = { resource: name, after: null }
+        for (;;) {
+          const elements = await reading.document.next(pulling.recordsMax)
+          if (elements.length === 0) break
+          await take(reading, resource, query, elements, false)
+        }
+        await finish(`${name} scan`, reading, resource, false)
+        await expectEdenComparison(pulling.store.db, resource.place)
+      } finally {
+        end(`${name} scan`)
+      }
+    },
     close: () => {
       for (const key of [...readings.keys()]) end(key)
     },

@@ -9,11 +9,14 @@ import { changesRoutes } from './changes.ts'
 import { checkpointRoutes } from './checkpoints.ts'
 import { conflictRoutes } from './conflicts.ts'
 import { digestRoutes } from './digests.ts'
+import { edenPeerRoutes } from './eden-peers.ts'
 import { eventRoutes } from './events.ts'
 import { explainRoutes } from './explain.ts'
 import { grantRoutes } from './grants.ts'
 import { healthRoutes } from './health.ts'
 import { invitationRoutes } from './invitations.ts'
+import { jobRunRoutes } from './job-runs.ts'
+import { jobRoutes } from './jobs.ts'
 import { pairingRoutes } from './pairings.ts'
 import { peerRoutes } from './peers.ts'
 import { previewRoutes } from './previews.ts'
@@ -64,8 +67,10 @@ export const administration =
     const nouns = [
       ...[siteRoutes, peerRoutes, grantRoutes, invitationRoutes, resourceRoutes, recordRoutes, taskRoutes, runRoutes],
       ...[agreementRoutes, conflictRoutes, quarantineRoutes, alarmRoutes, tokenRoutes, settingRoutes, transferRoutes],
+      edenPeerRoutes,
     ]
-    for (const routes of [...nouns, explainRoutes, undoRoutes, brakeRoutes, previewRoutes]) app.register(routes(deps))
+    for (const routes of [...nouns, jobRoutes, jobRunRoutes, explainRoutes, undoRoutes, brakeRoutes, previewRoutes])
+      app.register(routes(deps))
   }
 
 /** What those ask who operate it. */

@@ -337,3 +337,5 @@ const verified = closed(
 function view({ siteId: _, ...rest }: Peer): Static<typeof peer> {
   return rest
 }
+
+export { view as peerView }

@@ -386,3 +386,5 @@ function view(info: ResourceInfo): Static<typeof resource> {
     ...{ fingerprint, managed, addedUuid, ready, attachedAt: isoTime(attachedAt) },
   }
 }
+
+export { resource, view as resourceView }
