@@ -10,6 +10,7 @@ import { parseJson, SynclineError } from '../sync/index.ts'
 import { callerKey, guardAccess } from './access.ts'
 import type { ServerDeps } from './deps.ts'
 import { documentOptions } from './document.ts'
+import { edenAddress, edenRoutes } from './eden/index.ts'
 import { answerProblem, PROBLEM_TYPE, RetryLater } from './problem.ts'
 import { administration, exchange, operation } from './routes/index.ts'
 import { validateStrictly } from './validate.ts'
@@ -78,6 +79,7 @@ export async function buildApp(deps: ServerDeps): Promise<FastifyInstance> {
   await app.register(operation(deps))
   await app.register(exchange(deps), { prefix: '/sync/v1' })
   await app.register(administration(deps), { prefix: '/api/v1' })
+  await app.register(edenRoutes(deps), { prefix: '/eden' })
   return app
 }
 
@@ -111,6 +113,7 @@ function options(deps: ServerDeps): FastifyServerOptions {
     forceCloseConnections: 'idle',
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: 4_096 },
+    rewriteUrl: (request: { url?: string }) => edenAddress(request.url ?? '/'),
     frameworkErrors: (error, request, reply) => answerProblem(error, request, reply),
     clientErrorHandler: (error, socket) => answerBrokenRequest(error, socket),
   } as FastifyServerOptions

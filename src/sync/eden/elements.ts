@@ -21,6 +21,11 @@ export type EdenOutgoing = {
   readonly kept?: EdenKept | undefined
   /** The second that the peer has shown for it: what is told it is never older. */
   readonly notBefore?: number | undefined
+  /**
+   * Fields that the peer may have a value for: these it is told to be empty. Eden makes an empty text of what it is told so, so that the others are left
+   * out. Absent: every empty field is told.
+   */
+  readonly filled?: ReadonlySet<string> | undefined
   /** What stands inside it. */
   readonly components?: readonly EdenElement[]
   /** The record that it was merged into. */
@@ -64,7 +69,7 @@ export function edenElement(outgoing: EdenOutgoing, shape: EdenShape, shapes: Ed
     modified_on: modified,
     ...Object.fromEntries(passed.filter(([name]) => name !== 'created_on')),
   }
-  return { table: shape.table, attributes, fields: fieldsOf(change, shape, shapes), components }
+  return { table: shape.table, attributes, fields: fieldsOf(change, shape, shapes, outgoing.filled), components }
 }
 
 /** The second that Eden is told for a record. */
@@ -91,20 +96,28 @@ export function printsOf(change: Change, shape: EdenShape): EdenPrints {
   return prints
 }
 
-function fieldsOf(change: PutChange, shape: EdenShape, shapes: EdenShapes): EdenField[] {
+function fieldsOf(
+  change: PutChange,
+  shape: EdenShape,
+  shapes: EdenShapes,
+  filled: ReadonlySet<string> | undefined,
+): EdenField[] {
   const columns = columnsByName(shape)
   const data: EdenField[] = []
   const references: EdenField[] = []
   for (const [name, value] of Object.entries(change.data)) {
     const column = columns.get(name)
     if (column?.attribute === true) continue
+    if (value === null && filled?.has(column?.field ?? name) === false) continue
     const reference = column === undefined && name.startsWith('$k_') ? verbatimReference(name, value) : undefined
     if (reference !== undefined) references.push(reference)
     else if (column?.kind === 'references') references.push(listOut(column, value, shapes))
     else data.push({ kind: 'data', field: column?.field ?? name, attributes: attributesOf(value, column), text: '' })
   }
-  for (const [name, reference] of Object.entries(change.refs ?? {}))
-    references.push(referenceOut(columns.get(name)?.field ?? name, reference, shapes))
+  for (const [name, reference] of Object.entries(change.refs ?? {})) {
+    const field = columns.get(name)?.field ?? name
+    if (reference !== null || filled?.has(field) !== false) references.push(referenceOut(field, reference, shapes))
+  }
   return [...data, ...references]
 }
 

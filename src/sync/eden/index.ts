@@ -2,6 +2,7 @@
 export { type EdenArrival, type EdenArriving, type EdenKnown, type EdenState, readArrival } from './arrival.ts'
 export type { EdenAttributes, EdenElement, EdenField, EdenLimits, EdenReader, EdenWriter } from './element.ts'
 export { type EdenKept, type EdenOutgoing, edenElement, mciIn, mciOut, printsOf, sentTime } from './elements.ts'
+export { emptied, usesTuid } from './emptied.ts'
 export { type EdenVariable, edenFilters } from './filter.ts'
 export { edenUuid, idOfEdenUuid, repositoryOfSite, siteOfRepository } from './identity.ts'
 export {
@@ -26,3 +27,4 @@ export {
   shapeOfResource,
 } from './shape.ts'
 export { edenTimeOf, readEdenTime, writeEdenTime } from './time.ts'
+export { type EdenPlaces, type EdenTrail, followTrail, noteAnswer, placesOf } from './trail.ts'

@@ -1,0 +1,214 @@
+import {
+  type EdenTold,
+  findGrant,
+  noteEdenSent,
+  type ResourceInfo,
+  readEdenTold,
+  referringIds,
+  serveAllChosen,
+  strangersWithin,
+} from '../../store/index.ts'
+import {
+  type Change,
+  changesOfLines,
+  type EdenElement,
+  type EdenShape,
+  type EdenState,
+  edenElement,
+  type LineBatch,
+  printsOf,
+  type Reference,
+  sentTime,
+  shapeOfResource,
+  type Version,
+} from '../../sync/index.ts'
+import type { ServerDeps } from '../deps.ts'
+import type { EdenTables } from './asked.ts'
+
+type Link = Parameters<typeof serveAllChosen>[1]
+
+/** What records are made into elements with. */
+export type OutgoingContext = {
+  readonly deps: ServerDeps
+  readonly link: Link
+  readonly tables: EdenTables
+  /** Filters by table at Eden. */
+  readonly filters: ReadonlyMap<string, string>
+  readonly includeDeleted: boolean
+  /** Records older than this second are not asked for. */
+  readonly since: number
+  /** Whether what is told is remembered: a plain export is read by anybody. */
+  readonly remembered: boolean
+}
+
+/** Elements of records, and what they refer to. */
+export type Told = {
+  readonly elements: readonly EdenElement[]
+  /** The second of each, in the order of the elements. */
+  readonly seconds: readonly number[]
+  readonly ids: readonly string[]
+  readonly references: readonly Reference[]
+}
+
+/** Levels of components inside components, and of references behind references. */
+const NOTHING: ReadonlySet<string> = new Set()
+
+const COMPONENT_LEVELS = 3
+const REFERENCE_LEVELS = 10
+
+type How = {
+  /** How deep inside other records. */
+  readonly level?: number
+  /** The column that says which record they stand in. */
+  readonly omit?: string
+  /** Only what the peer is not proved to have. */
+  readonly unproved?: boolean
+}
+
+/** Turns records into elements, with their components inside. Remembers grants, so that one request asks for each once. */
+export function outgoing(context: OutgoingContext) {
+  const { deps, link, tables, filters } = context
+  const { store, limits } = deps
+  const grants = new Map<string, Promise<boolean>>()
+
+  function may(direction: 'pull' | 'push', resource: string): Promise<boolean> {
+    const key = `${direction} ${resource}`
+    const known = grants.get(key)
+    if (known !== undefined) return known
+    const asked = findGrant(store.db, link.peer.id, resource, direction).then((grant) => grant !== null)
+    grants.set(key, asked)
+    return asked
+  }
+
+  /** The elements of a batch. */
+  async function tell(batch: LineBatch, resource: ResourceInfo, shape: EdenShape, how: How = {}): Promise<Told> {
+    const { level = 0, omit } = how
+    const all = changesOfLines(batch).filter(
+      (change) => change.kind === 'put' || (change.kind === 'delete' && context.includeDeleted),
+    )
+    const place = { peerId: link.peer.id, resourceId: resource.id }
+    const kept = await readEdenTold(
+      store.db,
+      place,
+      all.map(({ id }) => id),
+    )
+    const changes = how.unproved === true ? all.filter((change) => !isProved(change, kept.get(change.id))) : all
+    const ids = changes.map(({ id }) => id)
+    const components = await componentsOf(ids, shape, level)
+    const strangers = ids.length === 0 || omit !== undefined ? new Map() : await strangersWithin(store.db, place, ids)
+    const sent = new Map<string, EdenState>()
+    const told = {
+      elements: [] as EdenElement[],
+      seconds: [] as number[],
+      ids: [] as string[],
+      references: [] as Reference[],
+    }
+    for (const change of changes) {
+      const version = change.version as Version
+      const known = kept.get(change.id)
+      const modifiedOn = sentTime({ version, notBefore: known?.notBefore })
+      if (modifiedOn < context.since) continue
+      const inside = components.get(change.id)
+      const element = edenElement(
+        {
+          change: omit === undefined ? change : without(change, omit),
+          version,
+          kept: known?.kept,
+          notBefore: known?.notBefore,
+          filled: known?.filled ?? NOTHING,
+          components: [...(inside?.elements ?? []), ...(strangers.get(change.id) ?? [])],
+        },
+        shape,
+        tables.shapes,
+      )
+      told.elements.push(element)
+      told.seconds.push(modifiedOn)
+      told.ids.push(change.id)
+      told.references.push(...referencesOf(change, shape), ...(inside?.references ?? []))
+      sent.set(change.id, { modifiedOn, deleted: change.kind !== 'put', prints: printsOf(change, shape), version })
+    }
+    // Only who sends records back can be known again by what it was told.
+    if (context.remembered && (await may('push', resource.name))) await noteEdenSent(store.db, place, sent)
+    return told
+  }
+
+  type Inside = { readonly elements: EdenElement[]; readonly references: Reference[] }
+
+  async function componentsOf(
+    masters: readonly string[],
+    shape: EdenShape,
+    level: number,
+  ): Promise<ReadonlyMap<string, Inside>> {
+    const found = new Map<string, Inside>()
+    if (masters.length === 0 || level >= COMPONENT_LEVELS) return found
+    for (const { table, column } of shape.components) {
+      const own = tables.shapes.get(table)
+      const resource = own && tables.resources.get(own.resource)
+      if (own === undefined || resource === undefined || !(await may('pull', resource.name))) continue
+      const refers = await referringIds(store.db, resource, column, masters)
+      const masterOf = new Map([...refers].flatMap(([master, ids]) => ids.map((id) => [id, master] as const)))
+      const request = { resource: resource.name, ids: [...masterOf.keys()], filter: filters.get(table) }
+      for (const batch of await serveAllChosen(store, link, request, limits)) {
+        const told = await tell(batch, resource, own, { level: level + 1, omit: column })
+        told.elements.forEach((element, n) => {
+          const master = masterOf.get(told.ids[n] ?? '') ?? ''
+          const inside = found.get(master) ?? { elements: [], references: [] }
+          found.set(master, inside)
+          inside.elements.push(element)
+        })
+        for (const id of told.ids.slice(0, 1)) found.get(masterOf.get(id) ?? '')?.references.push(...told.references)
+      }
+    }
+    return found
+  }
+
+  /** The records that others refer to, and those behind them, as far as the peer may have them; each once. */
+  async function follow(
+    references: readonly Reference[],
+    seen: (reference: Reference) => boolean,
+  ): Promise<EdenElement[]> {
+    const elements: EdenElement[] = []
+    let wanted = references.filter((reference) => !seen(reference))
+    for (let level = 0; level < REFERENCE_LEVELS && wanted.length > 0; level++) {
+      const next: Reference[] = []
+      for (const [name, some] of Map.groupBy(wanted, ({ resource }) => resource)) {
+        const shape = shapeOfResource(tables.shapes, name)
+        const resource = tables.resources.get(name)
+        if (shape === undefined || resource === undefined || !(await may('pull', name))) continue
+        const request = { resource: name, ids: some.map(({ id }) => id), filter: filters.get(shape.table) }
+        for (const batch of await serveAllChosen(store, link, request, limits)) {
+          const told = await tell(batch, resource, shape, { level: COMPONENT_LEVELS, unproved: context.remembered })
+          elements.push(...told.elements)
+          next.push(...told.references)
+        }
+      }
+      wanted = next.filter((reference) => !seen(reference))
+    }
+    return elements
+  }
+
+  return { tell, follow, may }
+}
+
+function referencesOf(change: Change, shape: EdenShape): Reference[] {
+  if (change.kind !== 'put') return []
+  const single = Object.values(change.refs ?? {}).filter((reference) => reference !== null)
+  const lists = shape.columns.flatMap(({ kind, column, resource }) => {
+    const value = change.data[column]
+    return kind === 'references' && resource !== undefined && Array.isArray(value)
+      ? value.map((id) => ({ resource, id: String(id) }))
+      : []
+  })
+  return lists.length === 0 ? single : [...single, ...lists]
+}
+
+function isProved({ version }: Change, told: EdenTold | undefined): boolean {
+  return told?.proved != null && told.proved.origin === version?.origin && told.proved.clock === version.clock
+}
+
+/** A component does not name the record that it stands in. */
+function without(change: Change, column: string): Change {
+  if (change.kind !== 'put' || change.refs === undefined) return change
+  const { [column]: _, ...refs } = change.refs
+  return { ...change, refs }
+}

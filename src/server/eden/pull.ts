@@ -1,0 +1,336 @@
+import {
+  appendLog,
+  checkpointAtHead,
+  isEdenRegistered,
+  type ResourceInfo,
+  readEdenTrail,
+  serveAllChosen,
+  serveChanges,
+  writeEdenTrail,
+} from '../../store/index.ts'
+import {
+  changesOfLines,
+  type EdenElement,
+  type EdenPlaces,
+  type EdenTrail,
+  type EdenWriter,
+  emptyS3xml,
+  followTrail,
+  type LineBatch,
+  noteAnswer,
+  placesOf,
+  type Reference,
+  readEdenTime,
+  SynclineError,
+} from '../../sync/index.ts'
+import type { ServerDeps } from '../deps.ts'
+import { type EdenAsked, type EdenTables, filtersOf, grantedTable, ownRepository } from './asked.ts'
+import { outgoing } from './outgoing.ts'
+
+type Link = Parameters<typeof serveChanges>[1]
+type Place = { readonly peerId: number; readonly resourceId: number }
+
+/** Records of the first batch, so that its bytes leave at once, and of the largest. */
+const FIRST_ROWS = 100
+const ROWS_MAX = 2_000
+/** No origin has this number. */
+const NO_SITE = 0
+/** Bytes of one piece of the answer. */
+const PIECE_BYTES = 65_536
+
+export type EdenDocument = {
+  readonly mediaType: string
+  /** Everything of the first batch is known before it begins, so a failure of it still has a status of its own. */
+  readonly pieces: AsyncIterable<string>
+}
+
+/** Where an answer begins, and where it leaves its mark. */
+type Course = { readonly place: Place; readonly trail: EdenTrail | null; readonly places: EdenPlaces }
+
+/**
+ * Records of a table as a document of Eden, in the order of this site. What a registered peer has is followed by the times that it asks with
+ * (EdenTrail); `msince` itself only narrows what somebody is told whom this site does not follow.
+ */
+export async function edenDocument(
+  deps: ServerDeps,
+  link: Link,
+  asked: EdenAsked,
+  tables: EdenTables,
+  writer: EdenWriter,
+): Promise<EdenDocument> {
+  const { store, limits } = deps
+  const began = performance.now()
+  const { shape, resource } = await grantedTable(store, tables, link.peer, asked.table, 'pull')
+  const own = ownRepository(asked, link.peer, await isEdenRegistered(store.db, link.peer.id))
+  const followed = own && asked.way !== 'plain' && asked.start === 0 && asked.limit === null
+  const filters = filtersOf(asked, shape, tables)
+  const course = await courseOf(deps, link, resource, followed ? asked.msince : undefined)
+  const context = {
+    ...{ deps, link, tables, filters, includeDeleted: asked.includeDeleted, remembered: own },
+    since: followed || asked.msince === null ? 0 : (readEdenTime(asked.msince) ?? 0),
+  }
+  const { tell, follow, may } = outgoing(context)
+  const seen = new Seen()
+  const state = { places: course.places, records: 0, from: Number.POSITIVE_INFINITY, until: 0, restarted: false }
+  const heads = new Map<string, string>()
+  // Who is not followed wants what there is, also what came from himself.
+  const whole = followed ? link : { ...link, peer: { ...link.peer, siteId: NO_SITE } }
+  const serve = (name: string, after: string | undefined, limit: number) => {
+    const filter = filters.get(tableOf(tables, name))
+    return serveChanges(store, whole, { resource: name, after, limit, filter, quiet: !followed }, limits)
+  }
+
+  const first = await serveFirst()
+  return {
+    mediaType: writer.mediaType,
+    pieces: inPieces(logged(deps, link, asked, began, pieces, () => state.records)),
+  }
+
+  /** The first batch, from the beginning when this site began a new log since. */
+  async function serveFirst(): Promise<LineBatch> {
+    try {
+      return await serve(resource.name, course.places[resource.name], FIRST_ROWS)
+    } catch (error) {
+      if (!(error instanceof SynclineError) || error.code !== 'SYNC_CHECKPOINT_GONE') throw error
+      state.places = {}
+      return serve(resource.name, undefined, FIRST_ROWS)
+    }
+  }
+
+  async function* pieces(): AsyncIterable<string> {
+    // What stands inside a record goes with it: of components only what changed beside them is looked for.
+    for (const { component } of await componentsOf()) {
+      const head = await checkpointAtHead(store, link, component, filters.get(tableOf(tables, component.name)))
+      if (head !== undefined) heads.set(component.name, head)
+    }
+    const later: EdenElement[] = []
+    let opened = false
+    const pages = paging(asked)
+    const open = (all: boolean): string => {
+      opened = true
+      return writer.open(rootOf(deps, asked, all ? pages.sent() : null))
+    }
+    for (let batch: LineBatch = first, limit = FIRST_ROWS; ; ) {
+      // A record that changed meanwhile comes once more in a document of its own: Eden takes two of one name for two.
+      if (idsOf(batch).some((id) => seen.has({ resource: resource.name, id }))) break
+      const told = await tell(batch, resource, shape)
+      const page = pages.take(told.elements.length)
+      const elements = told.elements.slice(page.from, page.until)
+      for (const id of told.ids) seen.add({ resource: resource.name, id })
+      note(told.seconds)
+      const more = batch.next?.more === true && !page.last
+      if (!opened && elements.length > 0) yield open(!more)
+      yield* elements.map(writer.element)
+      if (batch.next !== undefined) state.places = { ...state.places, [resource.name]: batch.next.checkpoint }
+      const referred = await follow(told.references, isTold)
+      if (writer.mediaType === 'text/xml') yield* referred.map(writer.element)
+      else later.push(...referred)
+      if (!more) break
+      limit = Math.min(limit * 4, ROWS_MAX, limits.batchRowsMax)
+      batch = await serve(resource.name, batch.next?.checkpoint, limit)
+    }
+    for await (const element of changedInside()) {
+      if (!opened) yield open(false)
+      yield writer.element(element)
+    }
+    // In S3JSON the records of a table stand together.
+    for (const some of Map.groupBy(later, ({ table }) => table).values()) yield* some.map(writer.element)
+    await mark()
+    if (opened) yield writer.close()
+    else yield emptyDocument(deps, asked, writer)
+  }
+
+  /** Records of the table itself come by themselves, or came before. */
+  function isTold(reference: Reference): boolean {
+    return reference.resource === resource.name || !seen.add(reference)
+  }
+
+  /** Masters that did not change themselves, with what changed inside of them. */
+  async function* changedInside(): AsyncIterable<EdenElement> {
+    if (course.trail === null) return
+    for (const { component, column } of await componentsOf()) {
+      const after = state.places[component.name]
+      const head = heads.get(component.name)
+      if (head === undefined) continue
+      if (after === undefined) {
+        // From the beginning every record carried what stands inside of it.
+        state.places = { ...state.places, [component.name]: head }
+        continue
+      }
+      for (let at: string | undefined = after; ; ) {
+        const batch: LineBatch = await serve(component.name, at, ROWS_MAX)
+        const masters = await mastersOf(batch, column)
+        for (const told of masters) {
+          note(told.seconds)
+          yield* told.elements
+        }
+        at = batch.next?.checkpoint
+        if (at !== undefined) state.places = { ...state.places, [component.name]: at }
+        if (batch.next?.more !== true) break
+      }
+    }
+  }
+
+  async function mastersOf(batch: LineBatch, column: string) {
+    const ids = new Set<string>()
+    for (const change of changesOfLines(batch)) {
+      const master = change.kind === 'put' ? change.refs?.[column] : undefined
+      if (master != null && seen.add({ resource: resource.name, id: master.id })) ids.add(master.id)
+    }
+    const filter = filters.get(shape.table)
+    const batches = await serveAllChosen(store, link, { resource: resource.name, ids: [...ids], filter }, limits)
+    return Promise.all(batches.map((each) => tell(each, resource, shape)))
+  }
+
+  async function componentsOf() {
+    const found = []
+    for (const { table, column } of shape.components) {
+      const component = tables.resources.get(tables.shapes.get(table)?.resource ?? '')
+      if (component !== undefined && (await may('pull', component.name))) found.push({ component, column })
+    }
+    return found
+  }
+
+  function note(seconds: readonly number[]): void {
+    for (const second of seconds) {
+      state.from = Math.min(state.from, second)
+      state.until = Math.max(state.until, second)
+    }
+    state.records += seconds.length
+  }
+
+  /** Before the last bytes leave: who could read the document may ask with what was in it. */
+  async function mark(): Promise<void> {
+    if (course.trail === null) return
+    const told = state.records === 0 ? null : { from: state.from, until: state.until }
+    await writeEdenTrail(store.db, course.place, noteAnswer(course.trail, state.places, told))
+  }
+}
+
+/** `msince` undefined: nobody follows. */
+async function courseOf(
+  { store }: ServerDeps,
+  { peer }: Link,
+  resource: ResourceInfo,
+  msince: string | null | undefined,
+): Promise<Course> {
+  const place = { peerId: peer.id, resourceId: resource.id }
+  if (msince === undefined) return { place, trail: null, places: {} }
+  const trail = followTrail(await readEdenTrail(store.db, place), msince)
+  return { place, trail, places: placesOf(trail) }
+}
+
+function tableOf({ shapes }: EdenTables, resource: string): string {
+  for (const shape of shapes.values()) if (shape.resource === resource) return shape.table
+  return resource
+}
+
+/** Which of the records of a page are sent. */
+function paging({ start, limit }: EdenAsked) {
+  let [passed, sent] = [0, 0]
+  return {
+    take(count: number): { readonly from: number; readonly until: number; readonly last: boolean } {
+      const from = Math.min(count, Math.max(0, start - passed))
+      const until = limit === null ? count : Math.min(count, from + limit - sent)
+      passed += count
+      sent += until - from
+      return { from, until, last: limit !== null && sent >= limit }
+    },
+    sent: () => sent,
+  }
+}
+
+function rootOf({ publicUrl }: ServerDeps, asked: EdenAsked, results: number | null): Record<string, string> {
+  const base = publicUrl()
+  const paged = asked.limit === null ? {} : { start: String(asked.start), limit: String(asked.limit) }
+  return {
+    success: 'true',
+    ...paged,
+    ...(results !== null && { results: String(results) }),
+    domain: URL.parse(base)?.host ?? '',
+    url: `${base}/eden`,
+  }
+}
+
+/** Eden says "success" only where there are records; where there are none, an empty root is what its client takes for nothing. */
+function emptyDocument(deps: ServerDeps, asked: EdenAsked, writer: EdenWriter): string {
+  const root = { ...rootOf(deps, asked, 0), success: 'false' }
+  return writer.mediaType === 'text/xml' ? emptyS3xml(root) : `${writer.open(root)}${writer.close()}`
+}
+
+/** One line in the log for what was told, in the words of Eden. */
+async function* logged(
+  deps: ServerDeps,
+  { peer }: Link,
+  asked: EdenAsked,
+  began: number,
+  pieces: () => AsyncIterable<string>,
+  records: () => number,
+): AsyncIterable<string> {
+  let bytes = 0
+  const entry = (result: 'success' | 'warning' | 'error', remote: boolean, message: string) =>
+    appendLog(deps.store.db, {
+      ...{ peer: { id: peer.id, name: peer.name }, resource: asked.table, mode: 'pull', direction: 'incoming' },
+      ...{ action: 'send', result, remote, message, changes: records(), bytes },
+      durationMs: Math.round(performance.now() - began),
+    })
+  try {
+    for await (const piece of pieces()) {
+      bytes += Buffer.byteLength(piece)
+      yield piece
+    }
+  } catch (error) {
+    await entry('error', false, `data export failed: ${(error as Error).message}`).catch(() => {})
+    throw error
+  }
+  const changes = records()
+  if (changes === 0) await entry('warning', false, 'No data to send')
+  else await entry('success', false, `Data sent to peer (${changes} records)`)
+  const durationMs = Math.round(performance.now() - began)
+  deps.observe.events.pullServed({ peer: peer.name, resource: asked.table, changes, bytes, durationMs, more: false })
+}
+
+async function* inPieces(source: AsyncIterable<string>): AsyncIterable<string> {
+  let piece = ''
+  let first = true
+  for await (const part of source) {
+    piece += part
+    if (piece.length < PIECE_BYTES && !(first && piece.length > 0)) continue
+    yield piece
+    piece = ''
+    first = false
+  }
+  if (piece !== '') yield piece
+}
+
+function idsOf(batch: LineBatch): readonly string[] {
+  return batch.text === ''
+    ? []
+    : batch.text.split('\n').map((line) => JSON.parse(line.slice(0, line.indexOf('\t'))) as string)
+}
+
+/** Records that were told already in this document, each by a number of 53 bits: two that share one end a document early, and no more. */
+class Seen {
+  readonly #known = new Set<number>()
+
+  /** False when it was there before. */
+  add(reference: Reference): boolean {
+    const size = this.#known.size
+    return this.#known.add(numberOf(reference)).size > size
+  }
+
+  has(reference: Reference): boolean {
+    return this.#known.has(numberOf(reference))
+  }
+}
+
+function numberOf({ resource, id }: Reference): number {
+  let [a, b] = [0x811c9dc5, 0x01000193]
+  for (const text of [resource, ' ', id]) {
+    for (let at = 0; at < text.length; at++) {
+      a = Math.imul(a ^ text.charCodeAt(at), 0x01000193)
+      b = Math.imul(b + text.charCodeAt(at), 0x85ebca6b) ^ (b >>> 13)
+    }
+  }
+  return (a >>> 0) * 0x200000 + (b >>> 11)
+}
