@@ -16,6 +16,7 @@ import {
   verifyPeer,
 } from './client/index.ts'
 import { type Config, type DataDir, openDataDir } from './config/index.ts'
+import { jobParts } from './job-parts.ts'
 import { checkSchedule, type Jobs, peersWithTasks, type RunPeer, startJobs } from './jobs/index.ts'
 import { createObserve, type Observe } from './observe/index.ts'
 import { buildApp, type ServerActions, type ServerDeps } from './server/index.ts'
@@ -123,16 +124,22 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
   const starting = Promise.withResolvers<Jobs>()
   // Whoever asks before the jobs are there waits; when they never come, the start has failed and says so itself.
   starting.promise.catch(() => {})
+  const previewSync: ServerActions['previewSync'] = async ({ peer: ref, resources, change }) => {
+    const peers = ref === undefined ? await peersWithTasks(store, resources) : [await findPeer(store.db, ref)]
+    // One after the other: each tries in one transaction, and the embedded database has one connection.
+    const found: PreviewReport[] = []
+    for (const peer of peers)
+      found.push(await previewPeer(runner, peer, { resources, change: change as PreviewOptions['change'] }))
+    return found
+  }
+  const sender = async () => {
+    const { uuid, name } = await current.read()
+    return { uuid, name, url: config.publicUrl ?? url }
+  }
   const actions: ServerActions = {
+    jobs: async () => (await starting.promise).desk,
     syncNow: async (request) => (await starting.promise).syncNow(request),
-    previewSync: async ({ peer: ref, resources, change }) => {
-      const peers = ref === undefined ? await peersWithTasks(store, resources) : [await findPeer(store.db, ref)]
-      // One after the other: each tries in one transaction, and the embedded database has one connection.
-      const found: PreviewReport[] = []
-      for (const peer of peers)
-        found.push(await previewPeer(runner, peer, { resources, change: change as PreviewOptions['change'] }))
-      return found
-    },
+    previewSync,
     scheduleChanged: () => jobs?.scheduleChanged(),
     nextRuns: () => jobs?.nextRuns() ?? [],
     checkSchedule,
@@ -192,10 +199,12 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       alarms: alarmSettings(config, {
         store,
         dataDir: dir.path,
-        sender: async () => {
-          const { uuid, name } = await current.read()
-          return { uuid, name, url: config.publicUrl ?? url }
-        },
+        sender,
+      }),
+      parts: jobParts(config, {
+        sender,
+        transfer: transfers,
+        preview: (peer, resources) => previewSync({ peer, resources }),
       }),
       events,
     })
@@ -320,6 +329,7 @@ function reachable(host: string): string {
 
 async function runAll(jobs: Jobs, { events }: Observe): Promise<void> {
   try {
+    await jobs.desk.runAll()
     await jobs.syncNow({ cause: 'signal' })
   } catch (error) {
     // A site without tasks has nothing to run.

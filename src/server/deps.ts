@@ -28,6 +28,8 @@ export type ServerLimits = {
 
 /** What other rooms do for the server. The composition root gives them. */
 export type ServerActions = {
+  /** Everything that is asked of jobs. Waits for them while the site starts. */
+  readonly jobs: () => Promise<JobActions>
   /** Starts runs now, with one peer or all, of some resources or all, and gives their ids without waiting for them to end. */
   readonly syncNow: (request: {
     readonly peer?: string | undefined
@@ -104,6 +106,49 @@ export type ShownHostKey = {
   readonly key: string
   readonly fingerprint: string
   readonly trusted: boolean
+}
+
+type Fault = { readonly path: string; readonly message: string }
+
+/** What becomes of definitions of jobs: with faults nothing is changed. */
+export type AppliedJobs = {
+  readonly faults: readonly Fault[]
+  readonly changes: readonly { readonly name: string; readonly does: 'add' | 'change' | 'remove' | 'keep' }[]
+}
+
+type Guarded = { readonly label: string; readonly free: boolean; readonly reason: string | null }
+
+/** What a run of a job would do now. */
+export type PlannedJob = {
+  readonly job: string
+  readonly dryRun: boolean
+  readonly gates: readonly Guarded[]
+  readonly leases: readonly Guarded[]
+  readonly steps: readonly {
+    readonly name: string
+    readonly kind: string
+    readonly stage: 'steps' | 'always'
+    readonly plan: {
+      readonly summary: string
+      readonly argv?: readonly (readonly string[])[]
+      readonly files?: number | null
+      readonly bytes?: number | null
+      readonly notes?: readonly string[]
+    } | null
+    readonly failure: string | null
+  }[]
+}
+
+export type JobActions = {
+  readonly schema: () => Readonly<Record<string, unknown>>
+  readonly compare: (definitions: readonly unknown[], prune: boolean) => Promise<AppliedJobs>
+  readonly apply: (definitions: readonly unknown[], prune: boolean) => Promise<AppliedJobs>
+  readonly run: (
+    name: string,
+    wish: { readonly caller: string; readonly dryRun?: boolean | undefined },
+  ) => Promise<{ readonly runId: string; readonly does: 'begin' | 'after' | 'coalesce' }>
+  readonly stop: (name: string, runId: string | undefined, caller: string) => Promise<readonly string[]>
+  readonly plan: (name: string, signal: AbortSignal) => Promise<PlannedJob>
 }
 
 /** What a run with a peer would do; src/client/preview.ts tells more of each member. */

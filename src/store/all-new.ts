@@ -1,5 +1,5 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
-import { type BatchReport, type LineBatch, SynclineError } from '../sync/index.ts'
+import { type BatchReport, type LineBatch, SynclineError, unsoundLines } from '../sync/index.ts'
 import type { ApplyContext } from './apply.ts'
 import { addedToSum, RECORD_HASH } from './digest-sum.ts'
 import { exactPayload } from './exact.ts'
@@ -57,6 +57,7 @@ function mayBeAllNew(context: ApplyContext, write: WriteContext, batch: LineBatc
     batch.count >= ROWS_MIN &&
     context.peer !== null &&
     write.unknown.length === 0 &&
+    unsoundLines(batch).length === 0 &&
     (grant === undefined || (grant.columns === null && grant.filter === undefined)) &&
     resource.references.every((reference) => !reference.cyclic)
   )

@@ -1,5 +1,13 @@
 import { sql, type Transaction } from 'kysely'
-import { type BatchReport, type Json, type LineBatch, type Mapping, NO_MAPPING, type Policy } from '../sync/index.ts'
+import {
+  type BatchReport,
+  type Json,
+  type LineBatch,
+  type Mapping,
+  NO_MAPPING,
+  type Policy,
+  unsoundLines,
+} from '../sync/index.ts'
 import { writeAllNew } from './all-new.ts'
 import { markBlockedDeletes } from './blocked.ts'
 import { closeSettledConflicts } from './conflict-close.ts'
@@ -98,14 +106,16 @@ async function applyReadable(
   write: WriteContext,
   origins: readonly number[],
 ): Promise<BatchReport> {
+  const unsound = unsoundLines(batch)
   await sql`savepoint syncline_batch`.execute(trx)
   try {
-    return await applyStaged(trx, context, batch, write, origins, [])
+    return await applyStaged(trx, context, batch, write, origins, unsound)
   } catch (error) {
     if (!isReadingFault(error)) throw error
     await sql`rollback to savepoint syncline_batch`.execute(trx)
-    const unreadable = await findUnreadable(trx, context.resource, batch, write)
-    if (unreadable.length === 0) throw error
+    const found = await findUnreadable(trx, context.resource, batch, write)
+    const unreadable = [...unsound, ...found.filter(({ n }) => !unsound.some((each) => each.n === n))]
+    if (found.length === 0) throw error
     return await applyStaged(trx, context, batch, write, origins, unreadable)
   }
 }

@@ -17,7 +17,7 @@ export function originsSql(): RawBuilder<unknown> {
 export function seenText(row: string): RawBuilder<unknown> {
   const seen = `(select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(${row}.seen))`
   return sql.raw(`case when ${row}.fields is not null
-                 then (coalesce(${seen}, '{}') || jsonb_build_object('fields', syncline.place_fields(${row}.fields, o.list)))::text
+                 then (coalesce(${seen}, '{}') || jsonb_build_object('fields', syncline.place_fields(syncline.sound_fields(${row}.fields, ${row}.origin, ${row}.clock, ${row}.seen), o.list)))::text
                  when ${row}.seen is null then '' else ${seen}::text end`)
 }
 

@@ -2,6 +2,7 @@ import t from 'tap'
 import {
   applyPull,
   attach,
+  createTask,
   discardQuarantined,
   listQuarantine,
   receiveChanges,
@@ -639,3 +640,52 @@ t.test('I10: what waited is retried within the grant of now; without one it wait
   t.match((await redrive(b.store, b.self, null, LIMITS)).counts, { applied: 1 })
   t.same(await b.sql('select name from city'), [{ name: 'early' }])
 })
+
+t.test(
+  'I8: a record with writes behind its fields that cannot be waits alone, and comes when its site sends it anew',
+  async (t) => {
+    const [a, b] = await pair('create table place (id text primary key, name text, note text)', ['place'])
+    for (const site of [a, b])
+      await createTask(site.store.db, {
+        peerId: peerOf(site, site === a ? b : a).id,
+        resource: 'place',
+        mode: 'both',
+        onConflict: 'merge',
+      })
+    await a.sql(`insert into place values ('bad', '1', 'x'), ('good', '1', 'x')`)
+    await a.sql(`update place set name = '2'`)
+    const served = await serveChanges(a.store, linkOf(a, b), { resource: 'place' }, LIMITS)
+    t.match(served.text, /"fields"/)
+    // What a faulty program made of it.
+    const broken = served.text.replace(/("bad"\t.*?"name": \{"dots": \{"0": )\d+/, '$19007199254740990')
+    t.not(broken, served.text)
+    const report = await applyPull(
+      b.store,
+      linkOf(b, a),
+      { task: TASK, batch: { ...served, text: broken }, runId: null },
+      LIMITS,
+    )
+    t.match(report.counts, { applied: 1, quarantined: 1 })
+    t.match(await waiting(b), [
+      { record_id: 'bad', code: 'SYNC_RECORD_INVALID', reason: /names a write of "0" that the version has not seen/ },
+    ])
+    await due(b)
+    await redrive(b.store, b.self, null, LIMITS)
+    t.match(await waiting(b), [{ record_id: 'bad' }], 'trying again makes it no better')
+    t.same(await b.sql('select id from place'), [{ id: 'good' }])
+    // The same fault in its own database is never sent: the write stands for the last one that its version has seen.
+    await a.sql(
+      `update syncline.record set fields = jsonb_set(fields, '{name,dots}', (select jsonb_build_object(origin::text, 9007199254740990))) where record_id = 'bad'`,
+    )
+    await a.sql(`update syncline.record set xact = pg_current_xact_id() where record_id = 'bad'`)
+    await pullAll(b, a)
+    t.same(await waiting(b), [])
+    t.same(await b.sql('select * from place order by id'), await a.sql('select * from place order by id'))
+    await b.sql(`update place set note = 'of b' where id = 'bad'`)
+    await a.sql(`update place set name = 'of a' where id = 'bad'`)
+    await syncOnce(b, a, { task: { onConflict: 'merge' } })
+    await syncOnce(b, a, { task: { onConflict: 'merge' } })
+    for (const site of [a, b])
+      t.match(await site.sql(`select name, note from place where id = 'bad'`), [{ name: 'of a', note: 'of b' }])
+  },
+)

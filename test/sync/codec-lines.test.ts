@@ -10,6 +10,7 @@ import {
   linesOfChanges,
   linesTrailer,
   splitSets,
+  unsoundLines,
 } from '../../src/sync/index.ts'
 import { CONTEXT, canonical, change, REFS, refusal, SAMPLE } from '../conformance/codec.ts'
 
@@ -168,14 +169,6 @@ t.test('lines: an envelope that the database could misread is refused with its l
   t.match(why(t, '"a"\t17\t0\t{"x":5}\tp\t["x"]'), /seen names "x"/)
   t.match(why(t, '"a"\t17\t0\t{"0":"5"}\tp\t["x"]'), /the clock in seen of origin 0 must be a whole number/)
   t.match(why(t, '"a"\t17\t0\t{"0":}\tp\t["x"]'), /JSON/)
-  t.match(
-    why(t, '"a"\t17\t0\t{"fields":{"name":{"dots":{"0":18}}}}\tp\t["x"]'),
-    /names a write of "0" that the version has not seen/,
-  )
-  t.match(
-    why(t, '"a"\t17\t0\t{"fields":{"name":{"dots":{"9":1}}}}\tp\t["x"]'),
-    /names a write of "9" that the version has not seen/,
-  )
   t.match(why(t, '"a"\t9999999999999999\t0\t\tp\t["x"]'), /clock must be a whole number/)
   t.match(why(t, '""\t17\t0\t\tp\t["x"]'), /id must be a text that is not empty/)
   t.match(why(t, '"\\u0000"\t17\t0\t\tp\t["x"]'), /id holds a character that no database text can hold/)
@@ -300,4 +293,24 @@ t.test('lines: I11: fields without a column travel in sets, and a set that does 
   t.throws(() => decodeLines(linesBody(bare), CONTEXT), { message: /a line is id, clock, origin/ })
   const purged = { ...bare, columns: [], purged: true as const, text: '"-12"\t\t\t\td\t', count: 1 }
   t.strictSame(decodeLines(linesBody(purged), CONTEXT), purged)
+})
+
+t.test('I8: lines whose writes behind fields cannot be are told apart from the others, which stay', async (t) => {
+  const line = (id: string, fields: string, payload = '["x"]') => `"${id}"\t17\t0\t{"fields":${fields}}\tp\t${payload}`
+  const good = line('good', '{"name":{"dots":{"0":17}}}')
+  const lines = [
+    '"plain"\t17\t0\t\tp\t["\\"fields\\""]',
+    line('ahead', '{"name":{"dots":{"0":18}}}'),
+    good,
+    line('stranger', '{"name":{"dots":{"9":1}}}'),
+    line('odd', '{"name":7}'),
+  ]
+  const decoded = decodeLines(bodyOf({ ...EMPTY, text: lines.join('\n'), count: lines.length }), CONTEXT)
+  t.match(unsoundLines(decoded), [
+    { n: 2, reason: /names a write of "0" that the version has not seen/ },
+    { n: 4, reason: /names a write of "9" that the version has not seen/ },
+    { n: 5, reason: /must be an object with dots/ },
+  ])
+  t.same(unsoundLines({ text: good }), [])
+  t.same(unsoundLines({ text: '' }), [])
 })

@@ -11,6 +11,7 @@ export {
   linesHeader,
   linesTrailer,
   splitSets,
+  unsoundLines,
 } from './lines.ts'
 export { s3jsonReader, s3jsonWriter } from './s3json.ts'
 export { type S3xmlBatch, s3xml } from './s3xml.ts'
