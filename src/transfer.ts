@@ -16,7 +16,7 @@ import {
   type TransferResult,
   transferFaults,
 } from './adapters/index.ts'
-import type { HostLease, StepHandler } from './jobs/step.ts'
+import type { HostLease, StepHandler } from './jobs/index.ts'
 import { listHostKeys, type Store, trustHostKeys } from './store/index.ts'
 
 /** What the rest of the site needs for copying files between hosts: a kind of step, a kind of lease, and the trust in hosts. */

@@ -13,11 +13,16 @@ import {
   type Task,
 } from '../store/index.ts'
 import { SynclineError } from '../sync/index.ts'
+import { createCheck } from './check.ts'
+import { createDesk, type JobDesk } from './desk.ts'
 import { type DetectorDeps, startDetector } from './detector.ts'
+import { type EngineDeps, startEngine } from './engine.ts'
 import { startHousekeeping } from './housekeeping.ts'
 import { startLive } from './live.ts'
 import { createRuns, type RunPeer, type Runs, type StartedRuns, type SyncRequest } from './runs.ts'
 import { type DueTasks, startScheduler } from './scheduler.ts'
+import type { HostLease, StepHandler, StepSite } from './step.ts'
+import { commandStep, type NotifyDeps, notifyStep, type SyncDeps, syncStep, waitStep } from './steps/index.ts'
 
 export type JobsDeps = {
   readonly store: Store
@@ -35,17 +40,27 @@ export type JobsDeps = {
   readonly listen: (peer: Peer, signal: AbortSignal) => AsyncIterable<string>
   /** Rules of the stall detector, and whom it tells. */
   readonly alarms: DetectorDeps['alarms']
-  readonly events: DetectorDeps['events'] & {
-    readonly jobScheduled: (event: {
-      readonly job: string
-      readonly cause: 'schedule' | 'retry'
-      readonly dueAt: string
-    }) => void
-    readonly internalError: (event: { readonly where: string; readonly err: unknown }) => void
-    readonly horizonOld: (event: { readonly ageMs: number; readonly holder?: string }) => void
-    readonly captureBroken: (event: { readonly resource: string; readonly problem: string }) => void
-    readonly tombstonesPurged: (event: { readonly resource: string; readonly count: number }) => void
+  /** What jobs are made of, besides what this room brings along. */
+  readonly parts: {
+    readonly host: string
+    readonly environment: Readonly<Record<string, string | undefined>>
+    readonly notify: NotifyDeps
+    readonly previewSync: SyncDeps['preview']
+    readonly steps: readonly StepHandler<never>[]
+    readonly leases: readonly HostLease<never>[]
   }
+  readonly events: DetectorDeps['events'] &
+    EngineDeps['events'] & {
+      readonly jobScheduled: (event: {
+        readonly job: string
+        readonly cause: 'schedule' | 'retry'
+        readonly dueAt: string
+      }) => void
+      readonly internalError: (event: { readonly where: string; readonly err: unknown }) => void
+      readonly horizonOld: (event: { readonly ageMs: number; readonly holder?: string }) => void
+      readonly captureBroken: (event: { readonly resource: string; readonly problem: string }) => void
+      readonly tombstonesPurged: (event: { readonly resource: string; readonly count: number }) => void
+    }
 }
 
 /** Everything that sets off runs in this process. */
@@ -57,6 +72,7 @@ export type Jobs = {
   /** Tasks or peers changed: due times are worked out anew. */
   readonly scheduleChanged: () => void
   readonly nextRuns: () => readonly { readonly taskId: number; readonly at: string }[]
+  readonly desk: JobDesk
   /** Takes no more work, cancels what runs at its next safe point, and waits for that at most `timeoutMs`. */
   readonly stop: (timeoutMs: number) => Promise<void>
 }
@@ -76,7 +92,12 @@ const LIVE_REFRESH_MS = 5_000
 export async function startJobs(deps: JobsDeps): Promise<Jobs> {
   const { store } = deps
   const onError = tellSometimes((err) => deps.events.internalError({ where: 'jobs', err }))
-  const runs = createRuns({ store, runPeer: deps.runPeer, onError })
+  const runs = createRuns({
+    store,
+    runPeer: announced(deps.runPeer, (events) => engine.fire(events), onError),
+    onError,
+  })
+  const { engine, desk } = await startWork(deps, runs, onError)
   const queue = deps.schedule || deps.work ? await openQueue<SyncJob>(store, onError) : null
   const send = (job: DueJob<SyncJob>, dueAt: string, peer: string) => {
     const sending = queue?.send(job).then((added) => {
@@ -114,10 +135,12 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
     run: runs.run,
     scheduleChanged: () => void refresh().catch(onError),
     nextRuns: scheduler.nextRuns,
+    desk,
     stop: async (timeoutMs) => {
       clearInterval(polling)
       scheduler.stop()
       await Promise.all([
+        engine.stop(timeoutMs),
         runs.stop(timeoutMs),
         queue?.stop(timeoutMs),
         live?.stop(),
@@ -125,6 +148,38 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
         endDetector?.(),
       ])
     },
+  }
+}
+
+/** The engine of jobs with all kinds of steps, and the desk where people ask for them. */
+async function startWork(deps: JobsDeps, runs: Runs, onError: (error: unknown) => void) {
+  const { store, events, schedule, work } = deps
+  const { host, environment, notify, previewSync, steps, leases } = deps.parts
+  const { uuid, name } = await deps.self()
+  const site: StepSite = { uuid, name, host, pid: process.pid }
+  const own = [
+    commandStep(environment),
+    syncStep({ store, run: runs.run, preview: previewSync }),
+    waitStep,
+    notifyStep(notify),
+  ]
+  const parts = { steps: [...own, ...steps], leases }
+  const check = createCheck(parts)
+  const engine = await startEngine({ store, site, parts, check, schedule, work, events, onError })
+  return { engine, desk: createDesk({ store, check, parts, engine, site }) }
+}
+
+/** Runs that jobs may wait for are told of when they have ended well; those that a job performs are its own business. */
+function announced(
+  runPeer: RunPeer,
+  fire: (events: readonly string[]) => Promise<void>,
+  onError: (error: unknown) => void,
+): RunPeer {
+  return async (peer, options) => {
+    const outcome = await runPeer(peer, options)
+    const well = outcome.result === 'success' || outcome.result === 'warning'
+    if (well && options.cause !== 'job') fire([`sync ${peer.name}`]).catch(onError)
+    return outcome
   }
 }
 

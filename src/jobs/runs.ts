@@ -35,7 +35,7 @@ export type Runs = {
   /** One run to its end. Errors: those of RunPeer. */
   readonly run: (
     peer: Peer,
-    options: { readonly resources?: readonly string[]; readonly cause: string },
+    options: { readonly resources?: readonly string[]; readonly cause: string; readonly signal?: AbortSignal },
   ) => Promise<RunOutcome>
   /** Starts runs now and gives their ids. A run that is under way with the peer is waited for a little. */
   readonly syncNow: (request: SyncRequest) => Promise<StartedRuns>
@@ -72,14 +72,21 @@ export function createRuns(deps: {
 
   const begin = (
     peer: Peer,
-    options: { readonly resources?: readonly string[] | undefined; readonly cause: string },
+    options: {
+      readonly resources?: readonly string[] | undefined
+      readonly cause: string
+      /** Cancels this run alone. */
+      readonly signal?: AbortSignal | undefined
+    },
     onStarted?: (runId: string) => void,
   ) => {
     const work = async () => {
       await seat()
       try {
         stopping.signal.throwIfAborted()
-        return await deps.runPeer(peer, { ...options, signal: stopping.signal, onStarted })
+        const { signal: own, ...rest } = options
+        const signal = own === undefined ? stopping.signal : AbortSignal.any([stopping.signal, own])
+        return await deps.runPeer(peer, { ...rest, signal, onStarted })
       } finally {
         leave()
       }

@@ -91,12 +91,21 @@ export async function openJobRuns(db: Kysely<Database>): Promise<readonly JobRun
   return rows.map(toJobRun)
 }
 
-/** Runs that changed after a moment, as the database gave it in `changedAt`, in the order of their changes. */
-export async function changedJobRuns(db: Kysely<Database>, after: string | null): Promise<readonly JobRunEntry[]> {
+/**
+ * Runs that changed after a moment, in the order of their changes, and the moment up to which this is all but what commits late. Without a moment
+ * all runs that are not over.
+ */
+export async function changedJobRuns(
+  db: Kysely<Database>,
+  after: string | null,
+): Promise<{ readonly runs: readonly JobRunEntry[]; readonly at: string }> {
+  const { rows } = await sql<{ at: string }>`select clock_timestamp() as at`.execute(db)
   let select = db.selectFrom('syncline.job_run').selectAll()
   if (after === null) select = select.where('phase', '<>', 'over')
   else select = select.where('changed_at', '>', after)
-  return (await select.orderBy('changed_at').limit(1000).execute()).map(toJobRun)
+  const runs = (await select.orderBy('changed_at').limit(1000).execute()).map(toJobRun)
+  // A full page: the rest comes with the next question.
+  return { runs, at: runs.length === 1000 ? (runs.at(-1)?.changedAt ?? '') : isoTime(rows[0]?.at ?? '') }
 }
 
 /** A run by id. Errors: SYNC_REQUEST_NOT_FOUND. */

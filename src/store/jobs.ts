@@ -145,6 +145,12 @@ export async function allJobs(db: Kysely<Database>): Promise<readonly JobEntry[]
   return (await db.selectFrom('syncline.job').selectAll().orderBy('name').execute()).map(toJob)
 }
 
+/** Jobs that may be set off by a signal. */
+export async function jobsToSignal(db: Kysely<Database>): Promise<readonly JobEntry[]> {
+  const rows = await db.selectFrom('syncline.job').selectAll().where('enabled', '=', true).orderBy('name').execute()
+  return rows.map(toJob)
+}
+
 export function toJob(row: Selectable<Database['syncline.job']>): JobEntry {
   return {
     id: row.id,

@@ -136,6 +136,37 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
   const note = (name: string, request?: unknown) =>
     void asked.push(request === undefined ? name : `${name} ${JSON.stringify(request)}`)
   return {
+    jobs: async () => ({
+      schema: () => ({ title: 'Job' }),
+      compare: async (jobs, prune) => {
+        note('compareJobs', { jobs, prune })
+        return { faults: [{ path: '/0', message: 'is wrong' }], changes: [] }
+      },
+      apply: async (jobs, prune) => {
+        note('applyJobs', { jobs, prune })
+        const faults = jobs.length === 0 ? [{ path: '', message: 'is empty' }] : []
+        return { faults, changes: [{ name: 'nightly', does: 'keep' }] }
+      },
+      run: async (name, wish) => {
+        note('runJob', { name, ...wish })
+        return { runId: '1', does: 'begin' }
+      },
+      stop: async (name, run, caller) => {
+        note('stopJob', { name, run, caller })
+        return ['1']
+      },
+      plan: async (name) => {
+        note('planJob', name)
+        const step = {
+          name: 'copy',
+          kind: 'command',
+          stage: 'steps',
+          plan: { summary: 'would run' },
+          failure: null,
+        } as const
+        return { job: name, dryRun: false, gates: [], leases: [], steps: [step] }
+      },
+    }),
     syncNow: async (request) => {
       note('syncNow', request)
       return { runs: [{ peer: request.peer ?? 'every', runId: '1' }] }
