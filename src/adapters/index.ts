@@ -1,3 +1,4 @@
+export * from './legacy/index.ts'
 export { createMailer, createMailSender, type MailMessage, type MailSettings } from './mail/mail.ts'
 export type { AlarmNotice, Sender } from './notice.ts'
 export { type ProcessEnd, type ProcessRequest, runProcess } from './process/process.ts'

@@ -62,6 +62,11 @@ export const NOUNS: readonly Noun[] = [
   },
   { name: 'record', does: 'Records by hand', load: async () => (await import('./record.ts')).record },
   {
+    name: 'import-config',
+    does: 'Takes over what another program was set up to do',
+    load: async () => (await import('./import-config.ts')).importConfig,
+  },
+  {
     name: 'transfer',
     does: 'The hosts that files are copied to and from',
     load: async () => (await import('./transfer.ts')).transfer,

@@ -191,7 +191,10 @@ export function parseOption(text: string): readonly Option[] | undefined {
   for (let index = 1; index < text.length; index++) {
     const letter = text[index] ?? ''
     const name = LETTERS[letter] ?? letter
-    if (LETTERS_WITH_VALUE.includes(letter)) return [...options, { name, value: text.slice(index + 1) }]
+    if (LETTERS_WITH_VALUE.includes(letter)) {
+      const value = text.slice(index + 1)
+      return [...options, { name, ...(value !== '' && { value }) }]
+    }
     options.push({ name })
   }
   return options

@@ -1,0 +1,1 @@
+export { type TakenOver, takeOverRsyncDirector } from './rsyncdirector.ts'
