@@ -50,9 +50,9 @@ export type Told = {
   readonly references: readonly Reference[]
 }
 
-/** Levels of components inside components, and of references behind references. */
 const NOTHING: ReadonlySet<string> = new Set()
 
+/** Levels of components inside components, and of references behind references. */
 const COMPONENT_LEVELS = 3
 const REFERENCE_LEVELS = 10
 
