@@ -10,6 +10,15 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     end
     $$
   `.execute(db)
+  await sql`
+    alter table syncline.run add column received text
+  `.execute(db)
+  await sql`
+    create unique index run_received on syncline.run (peer_id, received) where received is not null
+  `.execute(db)
+  await sql`
+    comment on column syncline.run.received is 'What the peer calls the run in which it pushed what this one holds.'
+  `.execute(db)
   // A write behind a field that its version has not seen stands for the last write of that origin that it has: nobody can have merged anything else.
   await sql`
     create function syncline.sound_dots(dots jsonb, origin int4, clock int8, seen jsonb) returns jsonb

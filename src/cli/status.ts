@@ -74,7 +74,7 @@ async function factsOf(api: Api, { waiting }: SiteInfo, brakes: readonly Brake[]
     api.get<{ readonly items: readonly Agreement[] }>('/agreements'),
   ])
   const runs = peers.map(async ({ name }) => {
-    const { items } = await api.get<Page<RunEntry>>('/runs', { peer: name, limit: 1 })
+    const { items } = await api.get<Page<RunEntry>>('/runs', { peer: name, kind: 'sync', limit: 1 })
     return items.map((run) => [name, run] as const)
   })
   return {

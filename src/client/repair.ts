@@ -103,7 +103,9 @@ async function push(link: RepairLink, { resource, task }: Repairing, ids: readon
     const batches = await readForRepair(store.db, request)
     for (const batch of batches) {
       if (batch.count === 0) continue
-      const { report } = await client.push(batch, signal, { runId })
+      const { report } = await client.push(batch, signal, {
+        runId: runId === null ? null : `${link.link.self.logId}/${runId}`,
+      })
       applied += report.counts.applied + report.counts.merged
     }
     left = without(left, batches)

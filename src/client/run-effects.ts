@@ -238,7 +238,7 @@ async function push(run: RunSession, resource: string): Promise<RunEvent> {
     if (batch.purges !== undefined && batch.purges !== run.purges.get(`push ${resource}`)) {
       const known = run.resources.get(resource) ?? assert.fail(`${resource} is attached`)
       await pushPurged({ run, task: taskOf(run, resource), resource: known }, state.after, (page) =>
-        retrying(run, run.lateSignal, () => run.peer.client.push(page, run.lateSignal)),
+        retrying(run, run.lateSignal, () => run.peer.client.push(page, run.lateSignal, { runId: nameOf(run) })),
       )
       run.purges.set(`push ${resource}`, batch.purges)
     }
@@ -288,11 +288,18 @@ async function collectNext(run: RunSession, resource: string, after: string | un
   }
 }
 
+/** What the peer knows this run by: a database that is put back counts its runs from there again, in another log. */
+function nameOf({ link, runId }: RunSession): string {
+  return `${link.self.logId}/${runId}`
+}
+
 /** Null when the batch was too large for the peer and must be collected again with fewer records. */
 async function send(run: RunSession, resource: string, batch: LineBatch): Promise<Pushed | null> {
   try {
     const announced = run.announced.get(resource)
-    return await retrying(run, run.lateSignal, () => run.peer.client.push(batch, run.lateSignal, { announced }))
+    return await retrying(run, run.lateSignal, () =>
+      run.peer.client.push(batch, run.lateSignal, { announced, runId: nameOf(run) }),
+    )
   } catch (error) {
     if (!(error instanceof PeerError) || error.status !== 413 || batch.count === 1) throw error
     run.rows.set(`push ${resource}`, Math.ceil(batch.count / 2))

@@ -20,6 +20,7 @@ import { mergeRulesOf } from './field-marks.ts'
 import { type Guard, receiveBrake } from './guard.ts'
 import { tidyAfter } from './housekeeping.ts'
 import { namePurged, passPurged, purgedSince, servePurged } from './purged.ts'
+import type { ReceivedRun } from './received-run.ts'
 import { touchRefiltered } from './refilter.ts'
 import { findGrant, findTaskFor, type Peer, readSelf, type SelfEntry } from './registry/index.ts'
 import { relayParked, SETS_MAX } from './relay.ts'
@@ -149,6 +150,8 @@ export async function receiveChanges(
     readonly batches: readonly LineBatch[]
     readonly byHand: boolean
     readonly runId: string | null
+    /** Takes note of what was done for its run, in the same commit. */
+    readonly note?: ReceivedRun['note'] | undefined
     /** Deletions that the peer says to have still to send, these included. */
     readonly announced?: number | undefined
   },
@@ -172,7 +175,8 @@ export async function receiveChanges(
     grant: { columns: grant.columns, filter },
   })
   const brake = receiveBrake(store, link, resource, grant, push.announced ?? 0)
-  return applyAll(store, { ...context, guard: brake.guard }, push.batches).catch(brake.stopped)
+  const alongside: Alongside = async (trx, report) => push.note?.(trx, report)
+  return applyAll(store, { ...context, guard: brake.guard }, push.batches, alongside).catch(brake.stopped)
 }
 
 /** Applies a pulled batch and moves the checkpoint in the same commit (I5). `alongside` adds to that commit, such as the log entry of the batch. */

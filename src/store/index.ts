@@ -215,6 +215,7 @@ export {
   readRecord,
   readRecords,
 } from './records.ts'
+export { type ReceivedRun, receivedRun } from './received-run.ts'
 export { redrive } from './redrive.ts'
 export { type Refreshed, refreshAltered } from './refresh.ts'
 export * from './registry/index.ts'
@@ -241,6 +242,7 @@ export {
   type NewLogEntry,
   pruneLog,
   RESULTS,
+  RUN_KINDS,
   type RunEntry,
   type RunQuery,
   type RunResult,

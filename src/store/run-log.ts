@@ -19,9 +19,16 @@ export type RunResult = (typeof RESULTS)[number]
 /** State of a run whose process died under it. */
 export const INTERRUPTED = 'interrupted'
 
+/** sync: with a peer, set off here · received: what a peer pushed in one of its runs · repair: what differed, exchanged anew · undo: a run taken back. */
+export const RUN_KINDS = ['sync', 'received', 'repair', 'undo'] as const
+export type RunKind = (typeof RUN_KINDS)[number]
+
 /** One execution of a task set or job. */
 export type RunEntry = {
   readonly id: string
+  readonly kind: RunKind
+  /** What the peer calls the run in which it pushed this; null for what began here. */
+  readonly received: string | null
   /** Null when the peer was removed since; `peer` still names it. */
   readonly peerId: number | null
   readonly peer: string | null
@@ -86,6 +93,7 @@ export type RunQuery = PageQuery & {
   readonly peer?: string | undefined
   readonly state?: string | undefined
   readonly result?: RunResult | undefined
+  readonly kind?: RunKind | undefined
 }
 
 const MESSAGE_CHARACTERS_MAX = 10_000
@@ -215,6 +223,7 @@ export async function listRuns(db: Kysely<Database>, query: RunQuery = {}): Prom
   if (query.peer !== undefined) select = select.where(ofPeer(query.peer))
   if (query.state !== undefined) select = select.where('state', '=', query.state)
   if (query.result !== undefined) select = select.where('result', '=', query.result)
+  if (query.kind !== undefined) select = select.where(ofKind(query.kind))
   return toPage(await select.orderBy('id', 'desc').limit(bounds.take).execute(), bounds, toRun)
 }
 
@@ -293,6 +302,17 @@ function ofPeer(name: string) {
   return sql<boolean>`(peer_id = (select id from syncline.peer where name = ${name}) or (peer_id is null and peer_name = ${name}))`
 }
 
+function kindOf({ received, cause }: { readonly received: string | null; readonly cause: string }): RunKind {
+  if (cause === 'received' || received !== null) return 'received'
+  return cause === 'repair' ? 'repair' : cause.startsWith('undo of run ') ? 'undo' : 'sync'
+}
+
+/** The same in the database. */
+function ofKind(kind: RunKind) {
+  return sql<boolean>`case when cause = 'received' or received is not null then 'received' when cause = 'repair' then 'repair'
+    when starts_with(cause, 'undo of run ') then 'undo' else 'sync' end = ${kind}`
+}
+
 /** PostgreSQL's text has no place for NUL, and what peers say has no natural end. */
 function storable(message: string): string {
   return message.slice(0, MESSAGE_CHARACTERS_MAX).replaceAll('\0', '\uFFFD')
@@ -301,6 +321,8 @@ function storable(message: string): string {
 function toRun(row: Selectable<Database['syncline.run']>): RunEntry {
   return {
     id: row.id,
+    kind: kindOf(row),
+    received: row.received,
     peerId: row.peer_id,
     peer: row.peer_name,
     cause: row.cause,

@@ -346,6 +346,7 @@ type RunTable = {
   code: string | null
   message: string | null
   counts: ColumnType<Readonly<Record<string, number>>, string | undefined, string>
+  received: ColumnType<string | null, string | null | undefined, string | null>
 }
 
 type LogTable = {

@@ -63,6 +63,8 @@ const task: Task = {
 }
 const run: RunEntry = {
   id: '7',
+  kind: 'sync',
+  received: null,
   peerId: 1,
   peer: 'hub',
   cause: 'schedule',

@@ -4,8 +4,10 @@ import {
   findGrant,
   findResource,
   loadResources,
+  type ReceivedRun,
   type ResourceInfo,
   receiveChanges,
+  receivedRun,
   redrive,
   serveChanges,
   serveChosen,
@@ -129,6 +131,13 @@ function idsOf(text: string): readonly string[] {
     // Told below, as whatever else is no list.
   }
   throw new SynclineError('SYNC_REQUEST_INVALID', 'ids is no JSON list of record ids, such as ["AT","SI"]')
+}
+
+/** What a pusher calls its run. Errors: SYNC_REQUEST_INVALID. */
+function runKeyIn(header: string | string[] | undefined): string | null {
+  if (header === undefined) return null
+  if (typeof header === 'string' && /^[\x21-\x7e]{1,100}$/.test(header)) return header
+  throw new SynclineError('SYNC_REQUEST_INVALID', 'Syncline-Run is a name of up to 100 visible ASCII characters')
 }
 
 /** /sync/v1/changes: pull and push. Reads and writes only what the peer is granted; the peer acknowledges by PUT /sync/v1/checkpoints. */
@@ -263,7 +272,8 @@ export const changesRoutes =
               const push = { resource: name, batches, byHand, announced }
               return previewPush(store, await linkOf(deps, request), push, preview, limits)
             }
-            return receive(request, resource, batches, byHand, count, announced)
+            const run = await receivedRun(store.db, peerOf(request), runKeyIn(request.headers['syncline-run']))
+            return receive(request, resource, batches, byHand, { count, announced, run })
           })
         },
       )
@@ -275,15 +285,18 @@ export const changesRoutes =
       resource: ResourceInfo,
       batches: readonly LineBatch[],
       byHand: boolean,
-      changes: number,
-      announced: number,
+      {
+        count: changes,
+        announced,
+        run,
+      }: { readonly count: number; readonly announced: number; readonly run: ReceivedRun },
     ): Promise<BatchReport> {
       const began = performance.now()
       const link = await linkOf(deps, request)
       const report = await receiveChanges(
         store,
         link,
-        { resource: resource.name, batches, byHand, runId: null, announced },
+        { resource: resource.name, batches, byHand, runId: run.id, note: run.note, announced },
         limits,
       )
       const { applied, merged, conflict: conflicts, quarantined, refused } = report.counts
@@ -296,6 +309,7 @@ export const changesRoutes =
           { resource: resource.name, mode: 'push', action: 'apply' },
           {
             result: needsPerson(report) ? 'warning' : 'success',
+            runId: applied + merged + conflicts + quarantined + refused > 0 ? run.id : null,
             message: sentenceOf(changes, report),
             ...{ changes, applied: applied + merged, conflicts, quarantined, refused, bytes, durationMs },
           },
@@ -305,7 +319,7 @@ export const changesRoutes =
         await announce(link.peer.id, link.peer.name, resource.name, report)
       }
       // What waited for one of these records, whichever peer it came from, can go on now.
-      if (applied > 0) await redrive(store, link.self, null, limits)
+      if (applied > 0) await redrive(store, link.self, run.id, limits)
       return report
     }
 

@@ -1,5 +1,14 @@
 import { type Static, Type } from 'typebox'
-import { findPeer, findResource, listLog, listRuns, RESULTS, type RunEntry, readRun } from '../../store/index.ts'
+import {
+  findPeer,
+  findResource,
+  listLog,
+  listRuns,
+  RESULTS,
+  RUN_KINDS,
+  type RunEntry,
+  readRun,
+} from '../../store/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import type { Routes } from '../exchange.ts'
 import {
@@ -22,9 +31,17 @@ const result = words(RESULTS, {
   description:
     'success, warning (something waits for a person), error (may work later), fatal (a person or a setting must change first).',
 })
+const runKind = words(RUN_KINDS, {
+  description:
+    'sync: with a peer, set off here; received: what a peer pushed in one of its runs; repair: what differed, exchanged anew; undo: a run taken back.',
+})
 const run = closed(
   {
     id: Type.String(),
+    kind: runKind,
+    received: nullable(Type.String(), {
+      description: 'What the peer calls the run in which it pushed this; null for what began here.',
+    }),
     peer: nullable(Type.String(), { description: 'Name of the peer; null for work without one.' }),
     cause: text('What set it off.'),
     state: text('What it is doing, or how it ended.'),
@@ -76,6 +93,7 @@ export const runRoutes =
         peer: Type.Optional(peerRef),
         state: Type.Optional(Type.String({ minLength: 1, maxLength: 100 })),
         result: Type.Optional(result),
+        kind: Type.Optional(runKind),
       }),
       response: { 200: answer(pageOf(run, 'RunPage')) },
     }
