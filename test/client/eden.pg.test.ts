@@ -237,6 +237,49 @@ t.test('a time that Eden set back by itself is no write, and the next push is ta
   t.equal(eden.rows('org_organisation').get(uuid(3))?.values.name, 'After')
 })
 
+t.test('a record that Eden stamped again, unchanged and ahead of time, still takes what is written here', async (t) => {
+  const sites = await pair(t)
+  const { eden, query, run } = sites
+  seed(sites)
+  await run()
+  const ahead = new Date(Date.now() + 120_000).toISOString().slice(0, 19)
+  Object.assign(eden.rows('org_organisation').get(uuid(3)) ?? {}, { modified_on: ahead })
+  await run()
+  await query(`update org_organisation set name = 'Here'`)
+  t.match(await run(), { result: 'success', counts: { pushApplied: 1 } })
+  t.match(eden.rows('org_organisation').get(uuid(3)), { modified_on: ahead, values: { name: 'Here' } })
+})
+
+t.test('I1: a record from the future waits alone, and hides nothing that comes after it', async (t) => {
+  const sites = await pair(t, { names: ['org_sector'] })
+  const { eden, query, run } = sites
+  eden.put('org_sector', uuid(50), { name: 'From the future' }, '2030-01-01T00:00:00')
+  await run()
+  t.match(await query('select code from syncline.quarantine'), [{ code: 'SYNC_RECORD_CLOCK_AHEAD' }])
+  eden.put('org_sector', uuid(51), { name: 'Now' })
+  await run()
+  t.same(await query('select name from org_sector'), [{ name: 'Now' }])
+})
+
+t.test('I9: what moved since everything was compared is not called equal, and why is said', async (t) => {
+  const sites = await pair(t, { names: ['org_sector'] })
+  const { eden, query, run, longAfter } = sites
+  const verdict = async () => (await query('select verdict, reason from syncline.agreement'))[0]
+  eden.put('org_sector', uuid(60), { name: 'One' })
+  await run()
+  t.match(await verdict(), { verdict: 'equal', reason: null })
+  eden.put('org_sector', uuid(61), { name: 'Two' })
+  await run()
+  t.match(await verdict(), {
+    verdict: 'unknown',
+    reason: /its cursor can pass over changes: everything was compared last on/,
+  })
+  await longAfter()
+  eden.put('org_sector', uuid(62), { name: 'Three' })
+  await run()
+  t.match(await verdict(), { verdict: 'equal', reason: null })
+})
+
 t.test('I6: deletions go both ways; one that Eden refuses is told, and goes through when it can', async (t) => {
   const sites = await pair(t)
   const { eden, query, run } = sites
