@@ -47,7 +47,8 @@ export type Told = {
   /** The second of each, in the order of the elements. */
   readonly seconds: readonly number[]
   readonly ids: readonly string[]
-  readonly references: readonly Reference[]
+  /** What each of them refers to, what stands in it included. */
+  readonly references: readonly (readonly Reference[])[]
 }
 
 const NOTHING: ReadonlySet<string> = new Set()
@@ -101,7 +102,7 @@ export function outgoing(context: OutgoingContext) {
       elements: [] as EdenElement[],
       seconds: [] as number[],
       ids: [] as string[],
-      references: [] as Reference[],
+      references: [] as Reference[][],
     }
     for (const change of changes) {
       const version = change.version as Version
@@ -124,7 +125,7 @@ export function outgoing(context: OutgoingContext) {
       told.elements.push(element)
       told.seconds.push(modifiedOn)
       told.ids.push(change.id)
-      told.references.push(...referencesOf(change, shape), ...(inside?.references ?? []))
+      told.references.push([...referencesOf(change, shape), ...(inside?.references ?? [])])
       sent.set(change.id, { modifiedOn, deleted: change.kind !== 'put', prints: printsOf(change, shape), version })
     }
     // Only who sends records back can be known again by what it was told.
@@ -155,8 +156,8 @@ export function outgoing(context: OutgoingContext) {
           const inside = found.get(master) ?? { elements: [], references: [] }
           found.set(master, inside)
           inside.elements.push(element)
+          inside.references.push(...(told.references[n] ?? []))
         })
-        for (const id of told.ids.slice(0, 1)) found.get(masterOf.get(id) ?? '')?.references.push(...told.references)
       }
     }
     return found
@@ -179,7 +180,7 @@ export function outgoing(context: OutgoingContext) {
         for (const batch of await serveAllChosen(store, link, request, limits)) {
           const told = await tell(batch, resource, shape, { level: COMPONENT_LEVELS, unproved: context.remembered })
           elements.push(...told.elements)
-          next.push(...told.references)
+          next.push(...told.references.flat())
         }
       }
       wanted = next.filter((reference) => !seen(reference))

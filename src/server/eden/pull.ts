@@ -122,7 +122,7 @@ export async function edenDocument(
       if (!opened && elements.length > 0) yield open(!more)
       yield* elements.map(writer.element)
       if (batch.next !== undefined) state.places = { ...state.places, [resource.name]: batch.next.checkpoint }
-      const referred = await follow(told.references, isTold)
+      const referred = await follow(told.references.slice(page.from, page.until).flat(), isTold)
       if (writer.mediaType === 'text/xml') yield* referred.map(writer.element)
       else later.push(...referred)
       if (!more) break

@@ -1,0 +1,391 @@
+import { randomUUID } from 'node:crypto'
+import t, { type Test } from 'tap'
+import { setGrant } from '../../src/store/index.ts'
+import { type EdenElement, s3xmlReader } from '../../src/sync/index.ts'
+import { EDEN, EXCHANGES, type Exchange } from '../fixtures/eden/exchanges.ts'
+import { EDEN_DDL, EDEN_TABLES } from '../fixtures/eden/schema.ts'
+import { siteFactory } from '../support/sites.ts'
+import { addPeer, basic, type Served, type ServedPeer, serve } from './served.ts'
+
+const sites = await siteFactory(t)
+
+type Answer = {
+  readonly status: number
+  readonly type: string
+  readonly body: string
+  readonly headers: Record<string, unknown>
+}
+
+async function ask(
+  hub: Served,
+  authorization: string | undefined,
+  question: string,
+  body?: string,
+  headers = {},
+): Promise<Answer> {
+  const [method = '', url = ''] = question.split(/ (.*)/s)
+  const response = await hub.app.inject({
+    method: method as 'GET',
+    url,
+    headers: { ...(authorization !== undefined && { authorization }), ...headers },
+    ...(body !== undefined && { payload: body }),
+  })
+  return {
+    status: response.statusCode,
+    type: String(response.headers['content-type'] ?? ''),
+    body: response.body,
+    headers: response.headers,
+  }
+}
+
+function read(body: string): {
+  readonly root: Readonly<Record<string, string>>
+  readonly elements: readonly EdenElement[]
+} {
+  const reader = s3xmlReader({ elementsMax: 1e6, recordBytesMax: 1e6, depthMax: 32, bytesMax: 1e9 })
+  const elements = [...reader.write(Buffer.from(body)), ...reader.end()]
+  return { root: reader.root(), elements }
+}
+
+const uuids = (elements: readonly EdenElement[]) => elements.map(({ attributes }) => attributes.uuid)
+
+/** A site with the tables of Eden, and an Eden site that may pull and push them all. */
+async function edenSite(t: Test, name: string): Promise<{ hub: Served; eden: ServedPeer; asEden: string }> {
+  const hub = await serve(t, await sites.make(name, EDEN_DDL, EDEN_TABLES))
+  const eden = await addPeer(hub, { name: 'eden', uuid: randomUUID(), kind: 'eden' }, EDEN_TABLES)
+  return { hub, eden, asEden: basic('eden', eden.token) }
+}
+
+t.test('every exchange that Eden’s clients rely on has its status, type and meaning', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'replay')
+  const accounts = {
+    eden: asEden,
+    wrong: basic('eden', 'not-the-token'),
+    none: undefined,
+    viewer: basic('viewer', hub.tokens.viewer),
+  }
+  for (const exchange of EXCHANGES) {
+    await t.test(exchange.name, async (t) => {
+      const answer = await ask(hub, accounts[exchange.account ?? 'eden'], exchange.ask, exchange.body, exchange.headers)
+      hold(t, exchange, answer)
+      for (const [sql, value] of exchange.then ?? []) {
+        const [row = {}] = await hub.site.sql(sql)
+        t.same(Object.values(row)[0], value, sql)
+      }
+    })
+  }
+  const log = await hub.site.sql('select mode, direction, action, result, message from syncline.log order by id')
+  t.match(log[0], { mode: 'register', direction: 'incoming', result: 'success', message: 'Registration successful' })
+  t.ok(
+    log.some(
+      ({ mode, action, result, message }) =>
+        mode === 'pull' && action === 'send' && result === 'warning' && message === 'No data to send',
+    ),
+  )
+  t.ok(
+    log.some(
+      ({ mode, action, message }) =>
+        mode === 'push' && action === 'receive' && message === 'Data received from peer (1 records)',
+    ),
+  )
+})
+
+function hold(t: Test, { status, type, json, text, root, records }: Exchange, answer: Answer): void {
+  t.equal(answer.status, status, answer.body.slice(0, 300))
+  t.match(answer.type, type)
+  if (status === 401) t.equal(answer.headers['www-authenticate'], 'Basic realm="eden"')
+  if (json !== undefined) t.match(JSON.parse(answer.body), json)
+  if (text !== undefined) t.match(answer.body, text)
+  if (root === undefined) return
+  const document = read(answer.body)
+  t.match(document.root, root)
+  if (records !== undefined) t.same(uuids(document.elements), records)
+}
+
+t.test('I1: what a puller of Eden is told follows the order of this site, not the times of records', async (t) => {
+  const { hub, eden, asEden } = await edenSite(t, 'cursor')
+  const { sql } = hub.site
+  await register(t, hub, asEden)
+  const pull = async (msince?: string, resource = 'org_organisation') => {
+    const cursor = msince === undefined ? '' : `&msince=${msince}`
+    const answer = await ask(
+      hub,
+      asEden,
+      `GET /eden/sync/sync.xml?resource=${resource}&repository=${EDEN}${cursor}&include_deleted=True`,
+    )
+    t.equal(answer.status, 200, answer.body.slice(0, 300))
+    return read(answer.body).elements
+  }
+  const cursorOf = (elements: readonly EdenElement[]) => {
+    const times = elements
+      .filter(({ table }) => table === 'org_organisation')
+      .map(({ attributes }) => attributes.modified_on ?? '')
+    return after(times.sort().at(-1) ?? '')
+  }
+  const insert = (...names: string[]) =>
+    sql(`insert into org_organisation (uuid, name) select 'urn:uuid:' || n, n from unnest($1::text[]) n`, [names])
+
+  await insert('a', 'b')
+  const first = await pull()
+  t.same(uuids(first), ['urn:uuid:a', 'urn:uuid:b'])
+  t.same(
+    uuids(await pull()),
+    ['urn:uuid:a', 'urn:uuid:b'],
+    'it asks from the beginning again: nothing of that was taken',
+  )
+  const cursor = cursorOf(first)
+  t.same(uuids(await pull(cursor)), [], 'nothing is told twice without need')
+
+  await push(t, hub, 'arrived late', 'old', [['urn:uuid:late', '2019-01-01T00:00:00']])
+  t.same(
+    uuids(await pull(cursor)),
+    ['urn:uuid:late'],
+    'a record with an old time is told, though it is older than what Eden asked for',
+  )
+  t.same(uuids(await pull(cursor)), ['urn:uuid:late'], 'an answer that was lost is told again')
+  const back = '2019-01-01T00:00:01'
+  t.same(uuids(await pull(back)), [], 'its time set the clock of Eden back, and still nothing is told twice')
+  await insert('c')
+  const third = await pull(back)
+  t.same(uuids(third), ['urn:uuid:c'])
+  t.same(
+    uuids(await pull(cursor)),
+    ['urn:uuid:late', 'urn:uuid:c'],
+    'an Eden that was put back hears again what it had heard since',
+  )
+  t.same(uuids(await pull(cursorOf(third))), [])
+  t.equal((await pull('2001-01-01T00:00:00')).length, 4, 'a time that it never had from here: everything')
+
+  await sql(`delete from org_organisation where uuid = 'urn:uuid:a'`)
+  const [gone] = await pull(cursorOf(third))
+  t.match(gone, { attributes: { uuid: 'urn:uuid:a', deleted: 'True' }, fields: [] })
+  t.same(Object.keys(gone?.attributes ?? {}), ['uuid', 'deleted', 'modified_on'])
+
+  await setGrant(hub.site.store.db, {
+    peerId: eden.peer.id,
+    resource: 'org_sector',
+    direction: 'pull',
+    filter: "abrv = 'S'",
+  })
+  await sql(`insert into org_sector values ('urn:uuid:s1', 'Shelter', 'S'), ('urn:uuid:s2', 'Water', 'W')`)
+  t.same(uuids(await pull(undefined, 'org_sector')), ['urn:uuid:s1'], 'I10: only what it was granted')
+})
+
+t.test('I4: what Eden sends back of ours is no write, and what it made of it is one', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'echo')
+  const { sql } = hub.site
+  await register(t, hub, asEden)
+  await sql(`insert into org_organisation (uuid, name, year) values ('urn:uuid:x', 'Ours', 1990)`)
+  const version = () => sql(`select clock, origin, seen from syncline.record where record_id = 'urn:uuid:x'`)
+  const before = await version()
+  const answer = await ask(
+    hub,
+    asEden,
+    `GET /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}&include_deleted=True`,
+  )
+  const [told] = read(answer.body).elements
+  const time = told?.attributes.modified_on ?? ''
+  const echo = (name: string, at: string) =>
+    `<s3xml><resource name="org_organisation" uuid="urn:uuid:x" mci="2" created_on="${at}" modified_on="${at}"><data field="name">${name}</data></resource></s3xml>`
+  const send = async (document: string) => {
+    const sent = await ask(
+      hub,
+      asEden,
+      `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`,
+      document,
+    )
+    t.equal(sent.status, 200, sent.body)
+  }
+  await send(echo('Ours', time))
+  t.same(await version(), before, 'the very version, though Eden knows only its second and dropped a field')
+  await sql(`update org_organisation set year = 1991 where uuid = 'urn:uuid:x'`)
+  await send(echo('Ours', time))
+  t.same(
+    await sql(`select name, year from org_organisation`),
+    [{ name: 'Ours', year: 1991 }],
+    'an echo of an older state changes nothing',
+  )
+  t.same(await sql('select * from syncline.conflict'), [])
+  await send(echo('Theirs', after(time, 60)))
+  t.match(await sql(`select name, year from org_organisation`), [{ name: 'Theirs' }], 'a later write of Eden')
+  const kept = await sql(`select data ->> 'name' as name from syncline.history where record_id = 'urn:uuid:x'`)
+  t.ok(
+    kept.some(({ name }) => name === 'Ours'),
+    'and what it replaced is kept',
+  )
+})
+
+t.test('a change inside a record travels with it, and what this site has not goes on to other Edens', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'inside')
+  const other = await addPeer(hub, { name: 'second', uuid: randomUUID(), kind: 'eden' }, EDEN_TABLES)
+  const asSecond = basic('second', other.token)
+  const second = 'urn:uuid:e0e0e0e0-0000-4000-8000-000000000002'
+  await register(t, hub, asEden)
+  await register(t, hub, asSecond, second)
+  const office = 'urn:uuid:c0000000-0000-4000-8000-000000000009'
+  const whole = 'mci="1" created_on="2026-03-01T08:00:00" modified_on="2026-03-02T09:30:00"'
+  const document = `<s3xml><resource name="org_organisation" uuid="urn:uuid:m" ${whole} created_by="ada@example.org" approved="false"><data field="name">M</data><data field="unknown_here" value="[1, 2]"/><resource name="org_office" uuid="${office}" ${whole}><data field="name">O</data></resource><resource name="pr_role" uuid="urn:uuid:role" ${whole}><data field="role">Sites</data></resource></resource></s3xml>`
+  const sent = await ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`, document)
+  t.equal(sent.status, 200, sent.body)
+  const pull = async (msince = '') => {
+    const answer = await ask(
+      hub,
+      asSecond,
+      `GET /eden/sync/sync.xml?resource=org_organisation&repository=${second}${msince}&include_deleted=True`,
+    )
+    return read(answer.body).elements
+  }
+  const [master] = await pull()
+  t.match(
+    master?.attributes,
+    {
+      mci: '2',
+      created_on: '2026-03-01T08:00:00',
+      modified_on: '2026-03-02T09:30:00',
+      created_by: 'ada@example.org',
+      approved: 'false',
+    },
+    'one hop further, with its true times and people',
+  )
+  t.ok(
+    master?.fields.some(({ field, attributes }) => field === 'unknown_here' && attributes.value === '[1,2]'),
+    'I11: a field without a column',
+  )
+  t.same(
+    master?.components.map(({ table }) => table),
+    ['org_office', 'pr_role'],
+    'I11: a component without a table',
+  )
+  t.same(
+    master?.components[0]?.fields.map(({ field }) => field),
+    ['name'],
+    'a component does not name the record around it',
+  )
+  const msince = '&msince=2026-03-02T09:30:01'
+  t.same(await pull(msince), [])
+  await hub.site.sql(`update org_office set name = 'moved'`)
+  const [again] = await pull(msince)
+  t.equal(again?.attributes.uuid, 'urn:uuid:m', 'its master comes, which did not change')
+  t.match(again?.components[0]?.fields, [{ field: 'name', attributes: { value: '"moved"' } }])
+})
+
+t.test('a push of many records with what they refer to at its end is taken whole', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'many')
+  await register(t, hub, asEden)
+  const stamp = 'mci="1" created_on="2026-03-01T08:00:00" modified_on="2026-03-02T09:30:00"'
+  const organisations = Array.from(
+    { length: 2_500 },
+    (_, n) =>
+      `<resource name="org_organisation" uuid="urn:uuid:o${n}" ${stamp}><data field="name">O ${n}</data><resource name="org_office" uuid="urn:uuid:f${n}" ${stamp}><data field="name">F</data><reference field="location_id" resource="gis_location" uuid="urn:uuid:l${n % 10}"/></resource></resource>`,
+  )
+  const locations = Array.from(
+    { length: 10 },
+    (_, n) =>
+      `<resource name="gis_location" uuid="urn:uuid:l${n}" ${stamp}><data field="name">L ${n}</data></resource>`,
+  )
+  const document = `<s3xml>${organisations.join('')}${locations.join('')}</s3xml>`
+  const send = () => ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`, document)
+  const first = await send()
+  t.equal(first.status, 200, first.body.slice(0, 500))
+  t.match(JSON.parse(first.body), { records: 2_500 })
+  t.same(
+    await hub.site.sql(
+      'select (select count(*)::int from org_office where location_id is not null) as offices, (select count(*)::int from syncline.quarantine) as waiting',
+    ),
+    [{ offices: 2_500, waiting: 0 }],
+  )
+  const again = await send()
+  t.equal(again.status, 200, 'I2: and once more, as Eden sends its whole table each time')
+  t.same(await hub.site.sql('select count(*)::int as changes from syncline.history'), [{ changes: 0 }])
+})
+
+t.test('a record that waits is an error for Eden each time, until it is in', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'waits')
+  await register(t, hub, asEden)
+  const office = `<s3xml><resource name="org_office" uuid="urn:uuid:f" modified_on="2026-03-02T09:30:00"><data field="name">F</data><reference field="location_id" resource="gis_location" uuid="urn:uuid:nowhere"/></resource></s3xml>`
+  const send = (table: string, body: string) =>
+    ask(hub, asEden, `POST /eden/sync/sync.xml?resource=${table}&repository=${EDEN}`, body)
+  for (const time of ['first', 'second']) {
+    const answer = await send('org_office', office)
+    t.equal(answer.status, 400, `the ${time} time`)
+    t.match(JSON.parse(answer.body), { status: 'failed', message: /urn:uuid:f.*gis_location/s })
+  }
+  const location =
+    '<s3xml><resource name="gis_location" uuid="urn:uuid:nowhere" modified_on="2026-03-02T09:30:00"><data field="name">L</data></resource></s3xml>'
+  t.equal((await send('gis_location', location)).status, 200)
+  t.same(
+    await hub.site.sql('select location_id from org_office'),
+    [{ location_id: 'urn:uuid:nowhere' }],
+    'it went in by itself',
+  )
+  t.equal((await send('org_office', office)).status, 200)
+})
+
+t.test('without a grant nothing is told and nothing is taken', async (t) => {
+  const hub = await serve(t, await sites.make('ungranted', EDEN_DDL, EDEN_TABLES))
+  const eden = await addPeer(hub, { name: 'eden', uuid: randomUUID(), kind: 'eden' }, ['org_sector'])
+  const asEden = basic('eden', eden.token)
+  await register(t, hub, asEden)
+  const pulled = await ask(hub, asEden, `GET /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`)
+  t.equal(pulled.status, 403)
+  t.match(pulled.body, /^Insufficient Privileges: peer "eden" may not pull "org_organisation"/)
+  const document =
+    '<s3xml><resource name="org_sector" uuid="urn:uuid:s"><data field="name">S</data></resource><resource name="gis_location" uuid="urn:uuid:l"><data field="name">L</data></resource></s3xml>'
+  const pushed = await ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_sector&repository=${EDEN}`, document)
+  t.equal(pushed.status, 400, 'a record beside the table that it may not push')
+  t.match(JSON.parse(pushed.body), { message: /may not push "gis_location"/ })
+  t.same(
+    await hub.site.sql(
+      'select (select count(*)::int from org_sector) as taken, (select count(*)::int from gis_location) as refused',
+    ),
+    [{ taken: 1, refused: 0 }],
+  )
+  const stranger = await addPeer(hub, { name: 'stranger', uuid: randomUUID(), kind: 'eden' }, [])
+  const claimed = await ask(
+    hub,
+    basic('stranger', stranger.token),
+    'POST /eden/sync/repository/register.json',
+    `{"uuid":"${EDEN}","name":"x"}`,
+  )
+  t.equal(claimed.status, 403, 'a UUID that another peer registered with')
+})
+
+async function register(t: Test, hub: Served, authorization: string, uuid = EDEN): Promise<void> {
+  const answer = await ask(
+    hub,
+    authorization,
+    'POST /eden/sync/repository/register.json',
+    JSON.stringify({ uuid, name: 'eden', apitype: 'eden' }),
+  )
+  t.match(JSON.parse(answer.body), { status: 'success', sender: `urn:uuid:${hub.site.self.uuid}` })
+}
+
+/** Records that reach this site by another Eden. */
+async function push(
+  t: Test,
+  hub: Served,
+  name: string,
+  peer: string,
+  records: readonly (readonly [string, string])[],
+): Promise<void> {
+  const uuid = `urn:uuid:${randomUUID()}`
+  const other = await addPeer(hub, { name: peer, uuid: randomUUID(), kind: 'eden' }, EDEN_TABLES)
+  const authorization = basic(peer, other.token)
+  await register(t, hub, authorization, uuid)
+  const elements = records.map(
+    ([id, at]) =>
+      `<resource name="org_organisation" uuid="${id}" modified_on="${at}"><data field="name">${name}</data></resource>`,
+  )
+  const answer = await ask(
+    hub,
+    authorization,
+    `POST /eden/sync/sync.xml?resource=org_organisation&repository=${uuid}`,
+    `<s3xml>${elements.join('')}</s3xml>`,
+  )
+  t.equal(answer.status, 200, answer.body)
+}
+
+/** The time some seconds later, as Eden writes times. */
+function after(time: string, seconds = 1): string {
+  return new Date(Date.parse(`${time}Z`) + seconds * 1_000).toISOString().slice(0, 19)
+}
