@@ -17,7 +17,7 @@ const TASKS = {
     steps: [...check, step('Preparing tap', 'tap', 'build'), step('Running the tests', 'tap')],
   },
   demo: { steps: [program('demo/main.ts')] },
-  bench: { parts: ['postgresql'], steps: [program('bench/main.ts')] },
+  bench: { parts: ['postgresql', 'rsync', 'openssh'], steps: [program('bench/main.ts')] },
   'bench:faults': { parts: ['postgresql'], steps: [program('bench/faults/main.ts')] },
   sim: { parts: ['postgresql'], steps: [program('test/sim/main.ts')] },
   'sim:mutants': { parts: ['postgresql'], steps: [program('test/sim/plant.ts')] },

@@ -61,27 +61,35 @@ const STATS = /^(?:Number of |Total |Literal data|Matched data|File list |sent [
 
 /**
  * Reads what rsync writes, in pieces as they come: lines end with a newline, and progress overwrites itself with a carriage return. A piece may
- * end anywhere. `end` gives what is left without an end of line.
+ * end anywhere. Of progress that has been overwritten in the same piece nothing is told: rsync writes it for each of many small files. `end` gives
+ * what is left without an end of line.
  */
 export function createReader(report: (report: Report) => void): {
   readonly write: (text: string) => void
   readonly end: () => void
 } {
   let rest = ''
-  const line = (text: string) => {
-    for (const each of readLine(text)) report(each)
+  const tell = (line: string) => {
+    for (const each of readLine(line.slice(0, LINE_MAX))) report(each)
   }
   return {
     write: (text) => {
       const lines = (rest + text).split(/[\r\n]/)
       rest = (lines.pop() ?? '').slice(0, LINE_MAX)
-      for (const each of lines) if (each !== '') line(each.slice(0, LINE_MAX))
+      const latest = lines.findLastIndex(isProgress)
+      for (const [index, line] of lines.entries())
+        if (line !== '' && (index === latest || !isProgress(line))) tell(line)
     },
     end: () => {
-      if (rest !== '') line(rest)
+      if (rest !== '') tell(rest)
       rest = ''
     },
   }
+}
+
+/** Cheaper than reading it. */
+function isProgress(line: string): boolean {
+  return line.startsWith(' ') && line.includes('B/s ')
 }
 
 function readLine(text: string): readonly Report[] {

@@ -18,15 +18,22 @@ export type RsyncEnd = {
   readonly totals: Partial<Totals>
 }
 
+/** What was found is believed for so long: it may be brought up to date while the site runs. */
+const VERSION_FRESH_MS = 60_000
+let known: { readonly version: RsyncVersion; readonly at: number } | undefined
+
 /** The version of the rsync of this machine. Throws SYNC_TRANSFER_TOOL when there is none, or one that is too old. */
 export async function rsyncVersion(signal?: AbortSignal): Promise<RsyncVersion> {
+  if (known !== undefined && performance.now() - known.at < VERSION_FRESH_MS) return known.version
   let end: ProgramEnd
   try {
     end = await runProgram(['rsync', '--version'], { signal, timeoutMs: VERSION_TIMEOUT_MS })
   } catch (cause) {
     throw new SynclineError('SYNC_TRANSFER_TOOL', 'there is no rsync on the machine of this site', { cause })
   }
-  return readVersion(end.stdout)
+  const version = readVersion(end.stdout)
+  known = { version, at: performance.now() }
+  return version
 }
 
 /** Throws SYNC_TRANSFER_TOOL when it is none, or one that is too old. */
