@@ -3,7 +3,7 @@ import { type Kysely, sql } from 'kysely'
 /** Jobs, their runs, the tries of their steps, and leases. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   const statements = sql`
-    create table syncline.job (
+    create table syncline.job_definition (
       id int generated always as identity primary key,
       name text not null unique,
       definition jsonb not null,
@@ -18,14 +18,14 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       last_finished_at timestamptz,
       last_success_at timestamptz
     );
-    create index job_due on syncline.job (next_due) where enabled and next_due is not null;
-    comment on table syncline.job is 'Scheduled work as it was defined. Everything but definition and enabled is worked out by the site.';
-    comment on column syncline.job.considered_at is 'Every due time up to then has been turned into a run, or left out by rule.';
-    comment on column syncline.job.events is 'What sets it off besides times, as written in its schedule.';
+    create index job_due on syncline.job_definition (next_due) where enabled and next_due is not null;
+    comment on table syncline.job_definition is 'Scheduled work as it was defined. Everything but definition and enabled is worked out by the site.';
+    comment on column syncline.job_definition.considered_at is 'Every due time up to then has been turned into a run, or left out by rule.';
+    comment on column syncline.job_definition.events is 'What sets it off besides times, as written in its schedule.';
 
     create table syncline.job_run (
       id int8 generated always as identity primary key,
-      job_id int references syncline.job on delete set null,
+      job_id int references syncline.job_definition on delete set null,
       job_name text not null,
       cause text not null,
       caller text,

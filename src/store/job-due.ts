@@ -48,7 +48,7 @@ export async function takeDueJobs(
 ): Promise<{ readonly made: number; readonly more: boolean }> {
   return inTransaction(db, async (trx) => {
     const rows = await trx
-      .selectFrom('syncline.job')
+      .selectFrom('syncline.job_definition')
       .selectAll()
       .select([NOW_MS.as('now_ms'), ms('considered_at').as('considered_ms'), ms('next_due').as('due_ms')])
       .where('enabled', '=', true)
@@ -66,7 +66,7 @@ export async function takeDueJobs(
       await noteSkipped(trx, job, decision.skipped)
       if (decision.coalesced > 0) await coalesce(trx, job.id, false, decision.coalesced)
       await trx
-        .updateTable('syncline.job')
+        .updateTable('syncline.job_definition')
         .set({
           considered_at: atMs(row.now_ms),
           next_due: decision.nextDueMs === null ? null : atMs(decision.nextDueMs),
@@ -94,7 +94,12 @@ export async function requestRun(
   },
 ): Promise<Requested | null> {
   return inTransaction(db, async (trx) => {
-    const row = await trx.selectFrom('syncline.job').selectAll().where('name', '=', name).forUpdate().executeTakeFirst()
+    const row = await trx
+      .selectFrom('syncline.job_definition')
+      .selectAll()
+      .where('name', '=', name)
+      .forUpdate()
+      .executeTakeFirst()
     if (row === undefined) throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `there is no job "${name.slice(0, 80)}"`)
     const job = toJob(row)
     const dryRun = request.dryRun(job)
@@ -113,7 +118,7 @@ export async function requestRun(
 /** Jobs that an event sets off. */
 export async function jobsOnEvents(db: Kysely<Database>, events: readonly string[]): Promise<readonly string[]> {
   const rows = await db
-    .selectFrom('syncline.job')
+    .selectFrom('syncline.job_definition')
     .select('name')
     .where('enabled', '=', true)
     .where(sql<boolean>`events && ${[...events]}::text[]`)
@@ -135,7 +140,7 @@ export type JobPulse = {
 export async function jobPulse(db: Kysely<Database>): Promise<JobPulse> {
   const { rows } = await sql<JobPulse>`
     with clock as (select clock_timestamp() as now),
-    due as (select min(next_due) as at from syncline.job where enabled and next_due is not null),
+    due as (select min(next_due) as at from syncline.job_definition where enabled and next_due is not null),
     run as (
       select coalesce(bool_or(case when worker is null then next_at <= now else alive_until < now end), false) as runnable,
              min(next_at) filter (where worker is null and next_at > now) as at

@@ -294,7 +294,7 @@ export async function finishJobRun(
     if (run.jobId === null || run.dryRun || end.result === 'skipped') return true
     const good = end.result === 'success' || end.result === 'warning'
     await trx
-      .updateTable('syncline.job')
+      .updateTable('syncline.job_definition')
       .set({ last_result: end.result, last_finished_at: sql<string>`clock_timestamp()` })
       .$if(good, (update) => update.set({ last_success_at: sql<string>`clock_timestamp()` }))
       .where('id', '=', run.jobId)

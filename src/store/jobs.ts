@@ -60,7 +60,7 @@ export async function applyJobs(
 ): Promise<readonly JobChange[]> {
   return inTransaction(db, async (trx) => {
     // Two who apply at once would each see the state before the other.
-    await sql`select pg_advisory_xact_lock(hashtextextended('syncline.job', 0))`.execute(trx)
+    await sql`select pg_advisory_xact_lock(hashtextextended('syncline.job_definition', 0))`.execute(trx)
     const changes = await compareJobs(trx, jobs, prune)
     for (const job of jobs) {
       const does = changes.find(({ name }) => name === job.name)?.does
@@ -74,14 +74,14 @@ export async function applyJobs(
 
 async function insertJob(db: Kysely<Database>, job: CheckedJob): Promise<void> {
   await db
-    .insertInto('syncline.job')
+    .insertInto('syncline.job_definition')
     .values({ name: job.name, ...columnsOf(job), last_result: null })
     .execute()
 }
 
 async function changeJob(db: Kysely<Database>, job: CheckedJob): Promise<void> {
   await db
-    .updateTable('syncline.job')
+    .updateTable('syncline.job_definition')
     .set({
       ...columnsOf(job),
       revision: sql<number>`revision + 1`,
@@ -120,12 +120,12 @@ export async function removeJob(db: Kysely<Database>, name: string, revision?: n
     .where('phase', 'in', ['queued', 'waiting'])
     .where('worker', 'is', null)
     .execute()
-  await db.deleteFrom('syncline.job').where('id', '=', found.id).execute()
+  await db.deleteFrom('syncline.job_definition').where('id', '=', found.id).execute()
 }
 
 /** A job by name. Errors: SYNC_REQUEST_NOT_FOUND. */
 export async function findJob(db: Kysely<Database>, name: string): Promise<JobEntry> {
-  const row = await db.selectFrom('syncline.job').selectAll().where('name', '=', name).executeTakeFirst()
+  const row = await db.selectFrom('syncline.job_definition').selectAll().where('name', '=', name).executeTakeFirst()
   if (row === undefined) throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `there is no job "${name.slice(0, 80)}"`)
   return toJob(row)
 }
@@ -136,22 +136,27 @@ export async function listJobs(
   query: PageQuery & { readonly enabled?: boolean | undefined } = {},
 ): Promise<Page<JobEntry>> {
   const bounds = pageBounds(query)
-  let select = db.selectFrom('syncline.job').selectAll().where(olderThan('id', bounds))
+  let select = db.selectFrom('syncline.job_definition').selectAll().where(olderThan('id', bounds))
   if (query.enabled !== undefined) select = select.where('enabled', '=', query.enabled)
   return toPage(await select.orderBy('id', 'desc').limit(bounds.take).execute(), bounds, toJob)
 }
 
 export async function allJobs(db: Kysely<Database>): Promise<readonly JobEntry[]> {
-  return (await db.selectFrom('syncline.job').selectAll().orderBy('name').execute()).map(toJob)
+  return (await db.selectFrom('syncline.job_definition').selectAll().orderBy('name').execute()).map(toJob)
 }
 
 /** Jobs that may be set off by a signal. */
 export async function jobsToSignal(db: Kysely<Database>): Promise<readonly JobEntry[]> {
-  const rows = await db.selectFrom('syncline.job').selectAll().where('enabled', '=', true).orderBy('name').execute()
+  const rows = await db
+    .selectFrom('syncline.job_definition')
+    .selectAll()
+    .where('enabled', '=', true)
+    .orderBy('name')
+    .execute()
   return rows.map(toJob)
 }
 
-export function toJob(row: Selectable<Database['syncline.job']>): JobEntry {
+export function toJob(row: Selectable<Database['syncline.job_definition']>): JobEntry {
   return {
     id: row.id,
     name: row.name,

@@ -4,7 +4,7 @@ import type { DefaultTimestamp, GeneratedInt8 } from './schema.ts'
 
 /** Row types of jobs, their runs, the tries of their steps, and leases. */
 export type JobTables = {
-  'syncline.job': JobTable
+  'syncline.job_definition': JobTable
   'syncline.job_run': JobRunTable
   'syncline.job_step': JobStepTable
   'syncline.lease': LeaseTable
