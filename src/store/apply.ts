@@ -11,6 +11,7 @@ import {
 import { writeAllNew } from './all-new.ts'
 import { markBlockedDeletes } from './blocked.ts'
 import { closeSettledConflicts } from './conflict-close.ts'
+import { showWaiting } from './conflict-waiting.ts'
 import { inexactOf, markInexact } from './exact.ts'
 import { explain } from './explain.ts'
 import { attemptAll, findUnreadable, isReadingFault, writeWithoutFaulty } from './isolate.ts'
@@ -187,6 +188,7 @@ async function writeStaged(
   if (peer !== null) {
     const via = context.grant === undefined ? 'pull' : 'push'
     await quarantineStaged(trx, { resource, peerId: peer.id, via, runId: context.runId }, batch)
+    await showWaiting(trx, resource, batch, { peerId: peer.id, runId: context.runId })
     await noteKept(trx, resource.id, peer.id, counts)
   }
 }

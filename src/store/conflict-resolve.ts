@@ -1,5 +1,6 @@
 import { sql, type Transaction } from 'kysely'
 import {
+  compareVersions,
   ERRORS,
   type ErrorCode,
   type Json,
@@ -65,14 +66,7 @@ export async function resolveConflict(
     const resource = await findResource(trx, row.resource)
     const content = contentOf(row, resource, choice)
     const resolution = content === null ? (choice.choice ?? 'ours') : 'merged'
-    await write(
-      trx,
-      self,
-      resource,
-      resolution,
-      content === null ? theirBatch(row) : mergedBatch(row, resource, content),
-      limits,
-    )
+    await write(trx, self, resource, resolution, batchFor(row, resource, resolution, content), limits)
     if (choice.rule === true) await makeRule(trx, row, choice)
     await sql`
       update syncline.conflict set resolved_at = clock_timestamp(), resolved_by = ${choice.by}, resolution = ${resolution}, comment = ${choice.comment ?? null}
@@ -112,7 +106,7 @@ async function write(
   const refusal = report.rejections.find(({ outcome }) => outcome === 'refused' || outcome === 'quarantined')
   if (refusal !== undefined) throw new SynclineError(codeOf(refusal.code), refusal.reason)
   // Somebody's write that knew the other side came in between: what was chosen was not written.
-  if (resolution === 'merged' && report.counts.merged === 0)
+  if (resolution === 'merged' && report.counts.merged + report.counts.applied === 0)
     throw new SynclineError(
       'SYNC_REQUEST_SETTLED',
       'it was settled in the meantime by a change of the record by somebody who knew both sides',
@@ -219,6 +213,31 @@ function contentOf(row: ConflictRow, resource: ResourceInfo, choice: Choice): Re
     return [column, data[column] as Json]
   })
   return Object.fromEntries([...Object.entries(start), ...chosen, ...Object.entries(values)])
+}
+
+/**
+ * What is to be applied. Where the other version knows what is here and could not be written, to apply it would be to take it: a decision against it
+ * is a write of its own, which has seen both.
+ */
+function batchFor(
+  row: ConflictRow,
+  resource: ResourceInfo,
+  resolution: Resolution | 'merged',
+  content: Readonly<Record<string, Json>> | null,
+): LineBatch {
+  if (resolution !== 'theirs' && compareVersions(row.theirsVersion, row.oursVersion) === 'newer')
+    return ownBatch(row, resource, content ?? row.ours)
+  return content === null ? theirBatch(row) : mergedBatch(row, resource, content)
+}
+
+/** A write of this site, without a version of its own yet, that has seen the other version. */
+function ownBatch(row: ConflictRow, resource: ResourceInfo, content: Readonly<Record<string, Json>> | null): LineBatch {
+  const made = mergedBatch(row, resource, content ?? {})
+  const { clock } = row.theirsVersion
+  const [id = '', , , seen = '', , payload = ''] = made.text.split('\t')
+  const all = JSON.stringify({ ...(seen === '' ? {} : (JSON.parse(seen) as object)), 0: clock })
+  const [kind, values] = content === null ? ['d', ''] : ['p', payload]
+  return { ...made, text: [id, '', '', all, kind, values].join('\t') }
 }
 
 /** The other version as it came, with all that it had seen. */

@@ -75,17 +75,18 @@ type Verdict = {
   readonly fields?: readonly string[]
 }
 
-/** A push without a version is the peer's own write at the time of arrival: it has seen what is here. Equal content is no write. */
+/**
+ * A push without a version is the peer's own write at the time of arrival: it has seen what is here. Equal content is no write, unless it tells what
+ * else it has seen, as a decision does.
+ */
 function settlePush(row: ConflictRow, context: SettleContext): Verdict {
-  if (row.equal) return { row, tally: 'equal', class: 's', announce: false }
   const local = localVersion(row)
-  return {
-    row,
-    tally: 'rewritten',
-    class: 'f',
-    version: mint(row, context, row.origin ?? context.policy.here, unionSeen(local, local)),
-    announce: false,
-  }
+  const [known = null] = Object.keys(row.seen ?? {})
+  if (row.equal && known === null) return { row, tally: 'equal', class: 's', announce: false }
+  const { seen = {} } = incomingVersion(row)
+  const other = known === null ? local : { origin: known, clock: seen[known] ?? 0, seen }
+  const version = mint(row, context, row.origin ?? context.policy.here, unionSeen(local, other))
+  return { row, tally: 'rewritten', class: row.equal ? 'v' : 'f', version, announce: false }
 }
 
 function settleOne(row: ConflictRow, context: SettleContext, header: LineHeader): Verdict {

@@ -1,5 +1,6 @@
 import t from 'tap'
 import {
+  applyPull,
   checkResources,
   createTask,
   findConflict,
@@ -8,9 +9,22 @@ import {
   listConflicts,
   resolveConflict,
   resolveMatching,
+  serveChosen,
   setGrant,
 } from '../../src/store/index.ts'
-import { introduce, LIMITS, peerOf, type Site, siteFactory, syncOnce, totalOf } from '../support/sites.ts'
+import {
+  introduce,
+  LIMITS,
+  linkOf,
+  peerOf,
+  pullAll,
+  type Site,
+  siteFactory,
+  syncOnce,
+  TASK,
+  totalOf,
+  versionsOf,
+} from '../support/sites.ts'
 
 // Many sites, one after the other.
 t.setTimeout(180_000)
@@ -67,6 +81,16 @@ const rowOf = async (site: Site, id = 'x') =>
   (await site.sql(`select name, note, price::text, tags from item where id = $1`, [id]))[0]
 const resolve = (site: Site, id: string, choice: object) =>
   resolveConflict(site.store, site.self, { id, by: 'Ada', ...choice }, LIMITS)
+/** One record of a peer, whatever else is due. */
+async function pullOnly(here: Site, there: Site, id: string): Promise<void> {
+  const { next: _, ...batch } = await serveChosen(
+    there.store,
+    linkOf(there, here),
+    { resource: 'item', ids: [id] },
+    LIMITS,
+  )
+  await applyPull(here.store, linkOf(here, there), { task: { ...TASK, ...ASK.task }, batch, runId: null }, LIMITS)
+}
 const bulk = (site: Site, query: object) =>
   resolveMatching(site.store, site.self, { by: 'Ada', preview: false, ...query }, LIMITS)
 
@@ -377,3 +401,43 @@ t.test('a version that knows two open entries takes the place of both', async (t
     t.same(await open(site), [], site.name)
   }
 })
+
+t.test(
+  'I7: a decision that the database refuses stands in the open conflict, so that a decision there ends the matter',
+  async (t) => {
+    for (const choice of ['ours', 'merged', 'theirs'] as const) {
+      const [a, b] = (await asking()) as [Site, Site]
+      for (const site of [a, b]) await site.sql('alter table item add unique (note)')
+      await b.sql(`insert into item (id, note) values ('taker', 'slot')`)
+      await a.sql(`update item set name = 'from a' where id = 'x'`)
+      await b.sql(`update item set name = 'from b' where id = 'x'`)
+      await pullAll(b, a, ASK)
+      await pullOnly(a, b, 'x')
+      const { id } = await only(a)
+      await resolve(a, id, { choice: 'ours', values: { name: 'decided at a', note: 'slot' } })
+      await pullAll(b, a, ASK)
+      t.match(await b.sql('select code from syncline.quarantine'), [{ code: 'SYNC_RECORD_CONSTRAINT' }])
+      const shown = await only(b)
+      t.match(shown.theirs, { data: { name: 'decided at a', note: 'slot' } }, 'the newest word of the other side')
+      await t.rejects(
+        resolve(b, shown.id, { choice: 'theirs' }),
+        { code: 'SYNC_RECORD_CONSTRAINT' },
+        'the database still refuses it',
+      )
+      if (choice === 'theirs') await b.sql(`update item set note = 'other slot' where id = 'taker'`)
+      await resolve(b, shown.id, choice === 'merged' ? { choice: 'theirs', values: { note: 'free' } } : { choice })
+      t.same(await open(b), [])
+      t.same(await b.sql('select from syncline.quarantine'), [], 'and nothing waits for it any more')
+      await rounds([a, b], [[0, 1]])
+      t.same([await open(a), await open(b)], [[], []], `${choice}: nobody is asked again`)
+      t.match(
+        await rowOf(a),
+        choice === 'ours'
+          ? { name: 'from b', note: 'note' }
+          : { name: 'decided at a', note: choice === 'merged' ? 'free' : 'slot' },
+      )
+      t.same(await rowOf(a), await rowOf(b))
+      t.same(await versionsOf(a), await versionsOf(b))
+    }
+  },
+)
