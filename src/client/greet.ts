@@ -20,9 +20,11 @@ export async function greet(run: RunSession): Promise<RunEvent> {
   if (site.uuid === peer.uuid) {
     if (site.mark !== null) await meetMark(run.store.db, peer, site.mark, run.runId)
     run.greeted = site
-    await offerRefused(run.store.db, peer.id, termsOf(run))
     const { logId, clockOffsetMs } = site
-    await notePeerSeen(run.store.db, peer.id, { logId, clockOffsetMs })
+    await Promise.all([
+      offerRefused(run.store.db, peer.id, termsOf(run)),
+      notePeerSeen(run.store.db, peer.id, { logId, clockOffsetMs }),
+    ])
     const offset = { peer: peer.name, offsetMs: Math.round(clockOffsetMs) }
     const limitMs = run.limits.clockAheadMaxMs
     if (Math.abs(clockOffsetMs) > limitMs) run.events.clockFar({ ...offset, limitMs })

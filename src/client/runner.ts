@@ -129,16 +129,21 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
   return withPeerLease(deps.store, peer.id, async (lost) => {
     const began = performance.now()
     const { db } = deps.store
-    await refreshAltered(deps.store)
+    const look = () =>
+      Promise.all([
+        everyItem((page) => listTasks(db, { ...page, peerId: peer.id, enabled: true })),
+        loadResources(db),
+        checkpointsOf(db, peer.id),
+        brokenCaptures(db),
+        proofsOf(db, peer.id),
+      ])
     // Under the lease nobody else can be at work with this peer: a run that is still open lost its process.
-    const [tasks, resources, checkpoints, broken, proofs] = await Promise.all([
-      everyItem((page) => listTasks(db, { ...page, peerId: peer.id, enabled: true })),
-      loadResources(db),
-      checkpointsOf(db, peer.id),
-      brokenCaptures(db),
-      proofsOf(db, peer.id),
+    const [seen, altered] = await Promise.all([
+      look(),
+      refreshAltered(deps.store),
       markInterruptedRuns(db, { peerId: peer.id }),
     ])
+    const [tasks, resources, checkpoints, broken, proofs] = altered.length === 0 ? seen : await look()
     const ordered = inOrder(
       tasks,
       resources.map(({ name }) => name),
@@ -263,14 +268,14 @@ async function finish(
   const { db } = deps.store
   const { runId, counts, link } = session
   const { peer } = link
-  if (!outcome.cancelled) await settleWaiting(session, outcome)
+  const [held] = await Promise.all([heldBack(session), outcome.cancelled ? undefined : settleWaiting(session, outcome)])
   await logFailures(session, outcome, failures)
   const uncaptured = await reportBroken(session, broken)
   const failure = outcome.failure ?? worstFailure(outcome.tasks) ?? uncaptured
   const exchanged = await settled(session, outcome)
   const result = uncaptured === null ? exchanged : notGreen(exchanged)
   const durationMs = Math.round(performance.now() - began)
-  const [code, message] = [failure?.code ?? null, failure?.detail ?? (await heldBack(session))]
+  const [code, message] = [failure?.code ?? null, failure?.detail ?? held]
   const state = outcome.cancelled ? 'cancelled' : 'finished'
   const [retryAt] = await Promise.all([
     notePeer(deps, session, outcome, failures),

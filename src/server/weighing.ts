@@ -45,12 +45,12 @@ export type Weighing = {
   readonly canary?: string | undefined
 }
 
-/** What is due to the peer beyond the batch, as headers. */
+/** What is due to the peer beyond the batch, as headers; `more` tells whether anything is. */
 export async function weightHeaders(
   store: Store,
   link: ExchangeLink,
   asked: Weighing,
-  more: boolean,
+  more: boolean | Promise<boolean>,
 ): Promise<Readonly<Record<string, string>>> {
   const resource = await findResource(store.db, asked.resource)
   const request = { ...asked, columns: columnsOf(asked.columns), more }

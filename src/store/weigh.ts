@@ -25,16 +25,14 @@ export async function weighServed(
   store: Store,
   link: Link,
   resource: ResourceInfo,
-  request: PullRequest & { readonly canary?: string | undefined; readonly more: boolean },
+  request: PullRequest & { readonly canary?: string | undefined; readonly more: boolean | Promise<boolean> },
 ): Promise<ServedWeight> {
   const { db } = store
-  const grant = await findGrant(db, link.peer.id, resource.name, 'pull')
+  const [grant, empty] = await Promise.all([findGrant(db, link.peer.id, resource.name, 'pull'), isEmpty(db, resource)])
   const text = joinFilters([grant?.filter, request.filter])
-  const { rows } = await sql<{ empty: boolean }>`
-    select not exists (select from ${sql.raw(liveTable(resource))}) as empty`.execute(db)
   return {
-    due: request.more ? await dueAfter(db, resource, link, await placeOf(store, request, text)) : null,
-    empty: rows[0]?.empty ?? false,
+    due: (await request.more) ? await dueAfter(db, resource, link, await placeOf(store, request, text)) : null,
+    empty,
     canary: request.canary === undefined ? null : await canaryState(store, link, resource, request.canary, text),
   }
 }
@@ -46,10 +44,17 @@ export async function weighPush(
   resource: ResourceInfo,
   request: PullRequest,
 ): Promise<Due & { readonly empty: boolean }> {
+  const [empty, after] = await Promise.all([
+    isEmpty(store.db, resource),
+    placeOf(store, request, joinFilters([request.filter])),
+  ])
+  return { ...(await dueAfter(store.db, resource, link, after)), empty }
+}
+
+async function isEmpty(db: Kysely<Database>, resource: ResourceInfo): Promise<boolean> {
   const { rows } = await sql<{ empty: boolean }>`
-    select not exists (select from ${sql.raw(liveTable(resource))}) as empty`.execute(store.db)
-  const due = await dueAfter(store.db, resource, link, await placeOf(store, request, joinFilters([request.filter])))
-  return { ...due, empty: rows[0]?.empty ?? false }
+    select not exists (select from ${sql.raw(liveTable(resource))}) as empty`.execute(db)
+  return rows[0]?.empty ?? false
 }
 
 /** Where the answer to a request begins; null from the beginning. */

@@ -174,7 +174,7 @@ export const changesRoutes =
           limits,
         ).catch(hidden)
       }
-      const batch = await loggingFailure(deps, request, exchanged, () => {
+      const serving = loggingFailure(deps, request, exchanged, () => {
         if (ids !== undefined) return chosen()
         return pullWaiting(serve, {
           resource,
@@ -184,6 +184,17 @@ export const changesRoutes =
           peerId: link.peer.id,
         })
       })
+      const scale = () =>
+        weightHeaders(
+          store,
+          link,
+          { ...rest, resource, columns, canary },
+          serving.then(({ next }) => next?.more ?? false),
+        )
+      // Beside the batch, unless that waits for something to come. A failure of the batch says more.
+      const weighing = weigh && wait === 0 ? scale() : null
+      weighing?.catch(() => {})
+      const batch = await serving
       const plain =
         format.name === 'lines'
           ? linesBody(batch)
@@ -197,7 +208,7 @@ export const changesRoutes =
         await logExchange(deps, request, exchanged, { result: 'success', message, ...facts })
         observe.events.pullServed({ peer: link.peer.name, resource, more, ...facts })
       }
-      const weight = weigh ? await weightHeaders(store, link, { ...rest, resource, columns, canary }, more) : {}
+      const weight = weigh ? await (weighing ?? scale()) : {}
       reply.headers({
         ...weight,
         ...(checkpoint !== undefined && { 'syncline-checkpoint': checkpoint, 'syncline-more': String(more) }),

@@ -109,10 +109,8 @@ export const peerSiteRoutes =
     }
     app.get('/site', { schema, config: { access: 'peer' } }, async (request, reply) => {
       const { id: peerId } = peerOf(request)
-      // What a peer compares with, or takes for missing here, is the table as it is now.
-      await Promise.race([refreshAltered(store), sleep(REFRESH_MS, undefined, { ref: false })])
-      const [{ uuid, name, logId, mark, publicKey }, grants, told, attached, waiting, { ageSeconds }] =
-        await Promise.all([
+      const look = () =>
+        Promise.all([
           readSelf(store.db),
           listGrants(store.db, peerId),
           peerSchemas(store.db, peerId),
@@ -120,6 +118,11 @@ export const peerSiteRoutes =
           countTold(store.db, peerId),
           horizon(store.db),
         ])
+      // What a peer compares with, or takes for missing here, is the table as it is now.
+      const refreshing = Promise.race([refreshAltered(store), sleep(REFRESH_MS, undefined, { ref: false })])
+      const [seen, altered] = await Promise.all([look(), refreshing])
+      const fresh = altered === undefined || altered.length === 0 ? seen : await look()
+      const [{ uuid, name, logId, mark, publicKey }, grants, told, attached, waiting, { ageSeconds }] = fresh
       const may = (resource: string, direction: string) =>
         grants.some((grant) => grant.resource === resource && grant.direction === direction)
       const resources = attached
