@@ -6,7 +6,12 @@ import { bytes, cell, count, duration, plural, valueText } from './text.ts'
 /** What the site answers to a preview. */
 export type Preview = {
   readonly peer: string
-  readonly tasks: readonly { readonly resource: string; readonly mode: Mode; readonly parts: readonly Part[] }[]
+  readonly tasks: readonly {
+    readonly resource: string
+    readonly mode: Mode
+    readonly parts: readonly Part[]
+    readonly leaving?: { readonly here: number; readonly there: number | null }
+  }[]
   readonly newLog: boolean
   readonly durationMs: number
 }
@@ -53,7 +58,16 @@ export async function previewText(out: Output, preview: Preview, what = 'a run')
       rows,
     ),
     ...details,
+    ...tasks.flatMap(({ leaving }) => (leaving === undefined ? [] : ['', leavingText(peer, leaving)])),
   ].join('\n')
+}
+
+/** What a person would else find out when records are no longer the same. */
+function leavingText(peer: string, { here, there }: { readonly here: number; readonly there: number | null }): string {
+  const at = there === null ? `, and at ${cell(peer)} nobody may count` : ` and ${count(there)} at ${cell(peer)}`
+  return `${plural(here, 'record')} here${at} would no longer be synced by this task; they stay as they are.${
+    here > 0 ? ' Those that were sent under a filter before count as leaving it: see --on-left.' : ''
+  }`
 }
 
 function row(resource: string, part: Part): readonly string[] {

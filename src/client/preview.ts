@@ -24,12 +24,16 @@ import {
   type Failure,
   type LineBatch,
   type Mode,
+  type Skew,
   SynclineError,
 } from '../sync/index.ts'
 import { failureOf } from './failure.ts'
+import { countLeaving, type Leaving } from './leaving.ts'
 import { mappedLink } from './mapped.ts'
 import type { Pulled } from './peer-client.ts'
+import { refuseSkew } from './run-effects.ts'
 import type { RunnerDeps } from './runner.ts'
+import { knownSkews } from './schemas.ts'
 import { inOrder } from './task-order.ts'
 import { type FirstBatch, pullWeight, pushWeight, type Scales, type Weighed } from './weigh.ts'
 
@@ -62,7 +66,13 @@ export type PreviewedPart = {
   readonly failure: Failure | null
 }
 
-export type PreviewedTask = { readonly resource: string; readonly mode: Mode; readonly parts: readonly PreviewedPart[] }
+export type PreviewedTask = {
+  readonly resource: string
+  readonly mode: Mode
+  readonly parts: readonly PreviewedPart[]
+  /** What another filter would leave out from then on; absent where no other filter is tried. */
+  readonly leaving?: Leaving
+}
 
 /** What a run with a peer would do now. Nothing of it was done, here or there. */
 export type PreviewReport = {
@@ -79,7 +89,11 @@ const BYTES_MAX = 64 << 20
 const APPLY_MAX_MS = { server: 60_000, embedded: 10_000 } as const
 const REJECTIONS_MAX = 50
 
-type Bench = Scales & { readonly deps: RunnerDeps; readonly passes: Awaited<ReturnType<typeof brakesWith>> }
+type Bench = Scales & {
+  readonly deps: RunnerDeps
+  readonly passes: Awaited<ReturnType<typeof brakesWith>>
+  readonly skews: ReadonlyMap<string, Skew>
+}
 type Fetched = {
   readonly task: Task
   readonly resource: ResourceInfo
@@ -133,6 +147,7 @@ export async function previewPeer(deps: RunnerDeps, peer: Peer, options: Preview
       signal,
       deps,
       passes,
+      skews: await knownSkews(deps.store, peer, chosen, resources),
     }
     const known = (name: string) => (newLog ? {} : (checkpoints.get(name) ?? {}))
     const infoOf = ({ resource }: Task) =>
@@ -147,10 +162,23 @@ export async function previewPeer(deps: RunnerDeps, peer: Peer, options: Preview
     for (const task of ordered) {
       const parts = pulls.has(task.resource) ? [pulls.get(task.resource) as PreviewedPart] : []
       if (task.mode !== 'pull') parts.push(await pushPart(bench, task, infoOf(task), known(task.resource).push))
-      found.push({ resource: task.resource, mode: task.mode, parts })
+      const leaving = await leavingOf(bench, tasks, task, infoOf(task))
+      found.push({ resource: task.resource, mode: task.mode, parts, ...(leaving !== null && { leaving }) })
     }
     return { peer: peer.name, tasks: found, newLog, durationMs: Math.round(performance.now() - began) }
   })
+}
+
+/** Where a task is tried with another filter. */
+async function leavingOf(
+  { store, link, peer, signal }: Bench,
+  kept: readonly Task[],
+  { resource: name, filter }: Task,
+  resource: ResourceInfo,
+): Promise<Leaving | null> {
+  const now = kept.find((task) => task.resource === name)?.filter ?? null
+  if (filter === null || filter === now) return null
+  return countLeaving({ store, client: peer.client, peer: link.peer, resource, signal }, now, filter)
 }
 
 function tasksOf(tasks: readonly Task[], { change }: PreviewOptions): readonly Task[] {
@@ -200,6 +228,7 @@ async function fetchPull(
   room: { readonly batches: number; readonly bytes: number },
 ): Promise<Fetched> {
   const began = performance.now()
+  refuseSkew(bench.skews.get(task.resource)?.pull)
   const refs = Object.fromEntries(resource.references.map((each) => [each.column.name, each.resource]))
   const { filter, columns, canary } = task
   const ask = (after: string | null, weigh: boolean) =>
@@ -274,6 +303,7 @@ async function pushPart(
   const { filter, columns } = task
   const { store, link, limits, peer, signal } = bench
   try {
+    refuseSkew(bench.skews.get(task.resource)?.push)
     const { trips } = await pushWeight(bench, task, resource, from, passFor(bench, task.resource, 'push'))
     const braked = new Set(trips.map(({ reason }) => reason))
     let report = emptyReport()

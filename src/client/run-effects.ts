@@ -144,7 +144,7 @@ async function pull(run: RunSession, { resource, after, weigh }: Extract<Effect,
 }
 
 /** Says once what would be said of every record. */
-function refuseSkew(reason: string | null | undefined): void {
+export function refuseSkew(reason: string | null | undefined): void {
   if (reason != null) throw new SynclineError('SYNC_RESOURCE_SKEW', reason)
 }
 

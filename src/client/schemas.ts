@@ -56,6 +56,29 @@ export async function exchangeSchemas(
   return skews
 }
 
+/** How columns differ as far as both sites have told each other, for tasks that are only tried. */
+export async function knownSkews(
+  store: Store,
+  peer: Peer,
+  tasks: readonly Task[],
+  resources: readonly ResourceInfo[],
+): Promise<ReadonlyMap<string, Skew>> {
+  const known = await peerSchemas(store.db, peer.id)
+  return new Map(
+    tasks.flatMap(({ resource: name, mode, mapping, columns }) => {
+      const [resource, theirs] = [resources.find((each) => each.name === name), known.get(name)]
+      if (resource === undefined || theirs === undefined) return []
+      const ours = toldSchema(resource, null)
+      return [
+        [
+          name,
+          compareSchemas({ peer: peer.name, resource: name, mode, mapping, columns, ours, theirs: theirs.columns }),
+        ] as const,
+      ]
+    }),
+  )
+}
+
 async function learn({ store, client, peer, signal }: About, resource: string): Promise<PeerSchema> {
   const answer = await client.readSchema(resource, signal)
   const columns = Array.isArray(answer.columns) ? answer.columns.flatMap(columnOf) : []

@@ -167,6 +167,7 @@ type Noted = { readonly id: string; readonly conflict: boolean; readonly theirs:
 /** Looks at a batch between its classification and its writing, and again afterwards, in the same transaction. */
 function createEyes(resource: ResourceInfo, batch: LineBatch, samplesMax: number) {
   let staged = false
+  let living: ReadonlyMap<string, string> = new Map()
   let noted: readonly Noted[] = []
   let before: ReadonlyMap<string, readonly Json[]> = new Map()
   const columns = sentColumns(resource).map(({ name }) => name)
@@ -174,6 +175,7 @@ function createEyes(resource: ResourceInfo, batch: LineBatch, samplesMax: number
     before: async (trx: Transaction<Database>) => {
       staged = true
       noted = await notable(trx, batch, samplesMax)
+      living = await stagedRows(trx, resource, null)
       before = await rowsOf(
         trx,
         resource,
@@ -181,7 +183,9 @@ function createEyes(resource: ResourceInfo, batch: LineBatch, samplesMax: number
       )
     },
     after: async (trx: Transaction<Database>, report: BatchReport) => {
-      const writes = staged ? await stagedWrites(trx) : { inserts: report.counts.applied, updates: 0, deletes: 0 }
+      const writes = staged
+        ? await stagedWrites(trx, resource, living)
+        : { inserts: report.counts.applied, updates: 0, deletes: 0 }
       if (!staged) noted = firstOf(batch, samplesMax)
       const after = await rowsOf(
         trx,
@@ -233,13 +237,37 @@ async function classesOf(trx: Transaction<Database>, ids: readonly string[]): Pr
   return new Map(rows.map((row) => [row.id, row.class]))
 }
 
-async function stagedWrites(trx: Transaction<Database>): Promise<PreviewedWrites> {
-  const { rows } = await sql<PreviewedWrites>`
+/** A newer version whose values that travel are those that are here already changes no row. */
+async function stagedWrites(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  before: ReadonlyMap<string, string>,
+): Promise<PreviewedWrites> {
+  const { rows } = await sql<Omit<PreviewedWrites, 'updates'> & { readonly written: readonly string[] | null }>`
     select count(*) filter (where kind = 'p' and (class = 'n' or class = 'f' and l_deleted))::int as inserts,
-           count(*) filter (where kind = 'p' and class = 'f' and not l_deleted)::int as updates,
+           array_agg(id) filter (where kind = 'p' and class = 'f' and not l_deleted) as written,
            count(*) filter (where class = 'r' or kind = 'd' and class = 'f' and not l_deleted)::int as deletes
       from pg_temp.syncline_stage`.execute(trx)
-  return rows[0] ?? { inserts: 0, updates: 0, deletes: 0 }
+  const { inserts = 0, deletes = 0, written = null } = rows[0] ?? {}
+  const after = written === null ? new Map<string, string>() : await stagedRows(trx, resource, written)
+  const updates = (written ?? []).filter((id) => before.get(id) !== after.get(id)).length
+  return { inserts, updates, deletes }
+}
+
+/** A hash of the values of each row that a staged change, or one of those named, is about. */
+async function stagedRows(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  ids: readonly string[] | null,
+): Promise<ReadonlyMap<string, string>> {
+  const key = sql.id(resource.keyColumn)
+  const { rows } = await sql<{ id: string; hash: string }>`
+    select s.id, md5(${sql.raw(payloadSql(resource, sentColumns(resource)))}) as hash
+      from pg_temp.syncline_stage s join ${sql.raw(liveTable(resource))} t on t.${key} = s.id::${sql.raw(resource.keyType)}
+     where s.kind = 'p' and s.class <> 's' and (${ids === null ? null : [...ids]}::text[] is null or s.id = any(${ids === null ? null : [...ids]}::text[]))`.execute(
+    trx,
+  )
+  return new Map(rows.map(({ id, hash }) => [id, hash]))
 }
 
 /** A batch of nothing but new records is not staged. */

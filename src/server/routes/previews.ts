@@ -78,7 +78,25 @@ export const preview = closed(
     peer: text('Name.'),
     tasks: Type.Array(
       closed(
-        { resource: resourceName, mode, parts: Type.Array(part) },
+        {
+          resource: resourceName,
+          mode,
+          parts: Type.Array(part),
+          leaving: Type.Optional(
+            closed(
+              {
+                here: count('Records here.'),
+                there: nullable(Type.Integer(), {
+                  description: 'Records at the peer; null where it lets nobody count.',
+                }),
+              },
+              {
+                title: 'Leaving',
+                description: 'What another filter would leave out from then on; with a filter that is tried.',
+              },
+            ),
+          ),
+        },
         { title: 'PreviewedTask', description: 'What one task would do.' },
       ),
     ),
