@@ -2,11 +2,12 @@ import { inputsFromProcess, readConfig, redact } from '../config/index.ts'
 import { SynclineError } from '../sync/index.ts'
 import { noun, type Register, verb } from './command.ts'
 import { EXIT } from './exit.ts'
+import { applyFile, planFile } from './job-apply.ts'
 import { cell } from './text.ts'
 
 type Options = { readonly config?: string }
 
-/** `config check` and `config show`: what this machine is set to, without asking any site. */
+/** `config …`: what this machine is set to, without asking any site; and a site's set-up as one file. */
 export const config: Register = (program, session) => {
   const config = noun(program, 'config', 'The settings of this machine')
 
@@ -46,6 +47,22 @@ export const config: Register = (program, session) => {
         ),
       )
     },
+  })
+
+  verb<object, [string]>(config, session, {
+    use: 'plan <file>',
+    does: 'Tells what `config apply` would change',
+    more: 'The file holds the jobs of the site under jobs:, all of them.',
+    examples: ['syncline config plan site.yaml'],
+    run: async ({ site, out, streams }, _options, file) => planFile(await site(), out, streams.stdin, file, true),
+  })
+
+  verb<object, [string]>(config, session, {
+    use: 'apply <file>',
+    does: 'Makes the jobs of the site what a YAML file says, and removes those that are not in it',
+    more: 'All of it or, with faults, nothing; every fault is told with its line.',
+    examples: ['syncline config apply site.yaml'],
+    run: async ({ site, out, streams }, _options, file) => applyFile(await site(), out, streams.stdin, file, true),
   })
 }
 

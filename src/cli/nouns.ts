@@ -33,6 +33,12 @@ export const NOUNS: readonly Noun[] = [
     does: 'Runs that were stopped before they wrote',
     load: async () => (await import('./brake.ts')).brake,
   },
+  { name: 'job', does: 'Scheduled work: transfers, commands, syncs', load: async () => (await import('./job.ts')).job },
+  {
+    name: 'lease',
+    does: 'What runs of jobs hold',
+    load: async () => (await import('./lease.ts')).lease,
+  },
   { name: 'run', does: 'Single runs', load: async () => (await import('./run-command.ts')).run },
   { name: 'log', does: 'Shows what happened', load: async () => (await import('./log.ts')).log },
   {

@@ -78,7 +78,7 @@ function reader(
     const settings = given[kind]
     for (const fault of handler.check?.(settings) ?? []) tell(`${path}/${kind}${fault.path}`, fault.message)
     return {
-      name: given.name ?? `${kind}-${at + 1}`,
+      name: given.name ?? `${path.startsWith('/always') ? 'always-' : ''}${kind}-${at + 1}`,
       kind,
       settings,
       repeatable: handler.repeatable(settings),

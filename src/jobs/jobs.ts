@@ -16,7 +16,7 @@ import { SynclineError } from '../sync/index.ts'
 import { createCheck } from './check.ts'
 import { createDesk, type JobDesk } from './desk.ts'
 import { type DetectorDeps, startDetector } from './detector.ts'
-import { type EngineDeps, startEngine } from './engine.ts'
+import { type Engine, type EngineDeps, startEngine } from './engine.ts'
 import { startHousekeeping } from './housekeeping.ts'
 import { startLive } from './live.ts'
 import { createRuns, type RunPeer, type Runs, type StartedRuns, type SyncRequest } from './runs.ts'
@@ -98,6 +98,21 @@ export async function startJobs(deps: JobsDeps): Promise<Jobs> {
     onError,
   })
   const { engine, desk } = await startWork(deps, runs, onError)
+  try {
+    return await startTasks(deps, { runs, engine, desk }, onError)
+  } catch (error) {
+    await engine.stop(0)
+    throw error
+  }
+}
+
+/** What the tasks with peers set off, beside the jobs. */
+async function startTasks(
+  deps: JobsDeps,
+  { runs, engine, desk }: { readonly runs: Runs; readonly engine: Engine; readonly desk: JobDesk },
+  onError: (error: unknown) => void,
+): Promise<Jobs> {
+  const { store } = deps
   const queue = deps.schedule || deps.work ? await openQueue<SyncJob>(store, onError) : null
   const send = (job: DueJob<SyncJob>, dueAt: string, peer: string) => {
     const sending = queue?.send(job).then((added) => {

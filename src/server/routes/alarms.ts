@@ -5,6 +5,7 @@ import { type Alarm, alarmsSince, listAlarms } from '../../store/index.ts'
 import { ALARM_CODES, ALARM_LEVELS } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { hangup, type Routes } from '../exchange.ts'
+import { createJobTidings } from '../job-tidings.ts'
 import { answer, closed, nullable, pageOf, pageQuery, text, time, words } from '../schemas.ts'
 
 export const alarm = closed(
@@ -67,7 +68,7 @@ export const alarmRoutes =
       tags: ['alarms'],
       summary: 'Listen for events of the site',
       description:
-        'Server-sent events: `alarm.begun` and `alarm.ended`, each with the alarm as JSON. Begins with every alarm that is open. A comment line comes every 15 seconds.',
+        'Server-sent events: `alarm.begun` and `alarm.ended`, each with the alarm as JSON, and `job.run` with the JobRun whenever something of it changed, its progress too. Begins with every alarm that is open and every run that is not over. A comment line comes every 15 seconds.',
       'x-answers': {
         200: {
           description: 'A stream without end.',
@@ -86,6 +87,8 @@ export const alarmRoutes =
       yield ': here\n\n'
       for (const each of (await listAlarms(store.db, { open: true, limit: 1000 })).items.toReversed())
         yield tiding('alarm.begun', each)
+      const jobRuns = createJobTidings(store)
+      yield* await jobRuns()
       for (let beatAt = Date.now() + BEAT_MS; ; ) {
         await sleep(LOOK_MS, undefined, { signal }).catch(() => {})
         if (signal.aborted) return
@@ -95,6 +98,7 @@ export const alarmRoutes =
           if (alarm.ended !== null) yield tiding('alarm.ended', alarm)
         }
         after = now
+        yield* await jobRuns()
         if (Date.now() < beatAt) continue
         beatAt = Date.now() + BEAT_MS
         yield ':\n\n'

@@ -1,8 +1,6 @@
-import { Readable } from 'node:stream'
 import { Type } from 'typebox'
 import {
   breakLease,
-  changedJobRuns,
   JOB_PHASES,
   JOB_RESULTS,
   jobSteps,
@@ -11,8 +9,7 @@ import {
   readJobRun,
 } from '../../store/index.ts'
 import type { ServerDeps } from '../deps.ts'
-import { hangup, type Routes } from '../exchange.ts'
-import { RetryLater } from '../problem.ts'
+import type { Routes } from '../exchange.ts'
 import {
   answer,
   anyJson,
@@ -95,19 +92,10 @@ const lease = closed(
 )
 const params = closed({ run: rowId('Id of the run.') })
 
-/** Who follows jobs may do so this often at once. */
-const FOLLOWERS_MAX = 100
-const POLL_MS = 500
-const BEAT_MS = 15_000
-
-/** /api/v1/job-runs, /api/v1/leases and /api/v1/events: what runs now, what ran, and what is held. */
+/** /api/v1/job-runs and /api/v1/leases: what runs now, what ran, and what is held. */
 export const jobRunRoutes =
   ({ store }: ServerDeps): Routes =>
   async (app) => {
-    const closing = new AbortController()
-    app.addHook('preClose', async () => closing.abort())
-    let followers = 0
-
     const list = {
       operationId: 'listJobRuns',
       tags: ['jobs'],
@@ -179,77 +167,4 @@ export const jobRunRoutes =
       await breakLease(store.db, request.params.lease)
       return reply.code(204).send()
     })
-
-    const follow = {
-      operationId: 'followEvents',
-      tags: ['jobs'],
-      summary: 'Follow what happens',
-      description:
-        'Server-sent events. `job-run` tells a run of a job whenever something of it changed, first all that are not over. A comment line comes every 15 seconds.',
-      querystring: closed({
-        job: Type.Optional(Type.String({ minLength: 1, maxLength: 63, description: 'Only runs of this job.' })),
-      }),
-      'x-answers': {
-        200: {
-          description: 'A stream without end: `event: job-run` with a JobRun as `data`.',
-          content: { 'text/event-stream': Type.String() },
-        },
-      },
-    }
-    app.get('/events', { schema: follow, config: { access: 'viewer', endless: true } }, async (request, reply) => {
-      if (followers >= FOLLOWERS_MAX)
-        throw new RetryLater('SYNC_REQUEST_TOO_MANY', 'too many follow what happens here', 30)
-      followers += 1
-      const stream = Readable.from(happenings(request.query.job, hangup(reply, closing.signal)), {
-        objectMode: false,
-        highWaterMark: 65_536,
-      })
-      stream.once('close', () => {
-        followers -= 1
-      })
-      reply.headers({ 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
-      return reply.send(stream)
-    })
-
-    async function* happenings(job: string | undefined, signal: AbortSignal): AsyncIterable<string> {
-      let after: string | null = null
-      const told = new Map<string, string>()
-      let saidAt = Date.now()
-      yield ': here\n\n'
-      while (!signal.aborted) {
-        // A change may commit after a later one: looked at again for a while, and told once.
-        const changed: Awaited<ReturnType<typeof changedJobRuns>> | null = await changedJobRuns(store.db, after).catch(
-          () => null,
-        )
-        for (const run of changed?.runs ?? []) {
-          if ((job !== undefined && run.job !== job) || told.get(run.id) === run.changedAt) continue
-          told.set(run.id, run.changedAt)
-          saidAt = Date.now()
-          yield `event: job-run\ndata: ${JSON.stringify(run)}\n\n`
-        }
-        if (changed !== null) after = new Date(Date.parse(changed.at) - OVERLAP_MS).toISOString()
-        for (const [id, at] of told)
-          if (after !== null && Date.parse(at) < Date.parse(after) - OVERLAP_MS) told.delete(id)
-        if (Date.now() - saidAt > BEAT_MS) {
-          saidAt = Date.now()
-          yield ':\n\n'
-        }
-        await pause(POLL_MS, signal)
-      }
-    }
   }
-
-const OVERLAP_MS = 5_000
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(end, ms)
-    function end() {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', end)
-      resolve()
-    }
-    signal.addEventListener('abort', end, { once: true })
-    if (signal.aborted) end()
-  })
-}
