@@ -31,7 +31,7 @@ const DRAIN_MS = 1_000
 /**
  * Waits for the end of its input, which comes when this process ends in whatever way, and then ends the group. Only a number is given to it.
  */
-const GUARD = 'cat >/dev/null; kill -KILL -- "-$1" 2>/dev/null'
+const GUARD = 'cat >/dev/null; kill -s KILL -- "-$1" 2>/dev/null'
 
 /**
  * Runs a program in a process group of its own to its end. When it has ended, was aborted, or this process died under it (also by SIGKILL), nothing
