@@ -212,7 +212,7 @@ export async function measureJobs(db: Kysely<Database>) {
   const dead = await sql<{ job: string; count: number }>`
     select job_name as job, count(*)::int from syncline.job_run where dead group by 1 order by 1`.execute(db)
   const succeeded = await sql<{ job: string; seconds: number }>`
-    select name as job, extract(epoch from last_success_at)::float8 as seconds from syncline.job
+    select name as job, extract(epoch from last_success_at)::float8 as seconds from syncline.job_definition
      where last_success_at is not null order by name`.execute(db)
   return { queue: queue.rows, dead: dead.rows, succeeded: succeeded.rows }
 }
