@@ -157,8 +157,9 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       if (found.url === null) return 'unknown'
       try {
         const { client } = await connections.of(found)
-        const { resources } = await client.greet(AbortSignal.timeout(ASK_MS))
-        return resources.find(({ name }) => name === resource)?.policy ?? null
+        const { resources, you } = await client.greet(AbortSignal.timeout(ASK_MS))
+        const { policy = null, policyOf } = resources.find(({ name }) => name === resource) ?? {}
+        return policy === null ? null : { ...policy, of: policyOf, you }
       } catch {
         // Whether the policies go together is told when the peer can be reached; the task works without that.
         return 'unknown'

@@ -25,7 +25,7 @@ export function registerGrant(peer: Command, session: Session): void {
   verb<Options, [string, string]>(peer, session, {
     use: 'grant <peer> <resource>',
     does: 'Permits a peer to pull a resource from here or push it to here, or takes that back',
-    more: 'A grant is replaced as a whole: what is not given is as in a new one.',
+    more: 'Each direction is a grant of its own, and replaced as a whole: what is not given is as in a new one. A direction that is not named stays as it is; --revoke takes one back.',
     examples: [
       'syncline peer grant field city --pull --push',
       `syncline peer grant field city --push --filter "country = 'AT'" --columns name,population --on-conflict mine`,
@@ -72,10 +72,12 @@ export function registerGrant(peer: Command, session: Session): void {
         else grants.push(await api.send<Grant>('PUT', where, { body }))
       }
       const words = directions.join(' and ')
+      const [other] = directions.length === 1 ? (directions[0] === 'pull' ? ['push'] : ['pull']) : []
+      const kept = other === undefined ? [] : [`A grant to ${other} it, where there is one, stays as it was.`]
       await out.result(revoke === true ? { revoked: directions } : { items: grants }, () =>
         revoke === true
-          ? `${cell(ref)} may no longer ${words} ${cell(resource)}.`
-          : `${cell(ref)} may ${words} ${cell(resource)}.`,
+          ? [`${cell(ref)} may no longer ${words} ${cell(resource)}.`, ...kept].join(' ')
+          : [`${cell(ref)} may ${words} ${cell(resource)}.`, ...kept].join(' '),
       )
       return EXIT.done
     },

@@ -29,6 +29,8 @@ export type OfferedResource = {
   readonly terms: string | null
   /** How the peer settles what it gets from this site; null where it takes nothing or does not tell. */
   readonly policy: LinkPolicy | null
+  /** Where that policy is set there; absent where the peer does not tell. */
+  readonly policyOf?: 'task' | 'grant'
 }
 
 /** What a peer told with a batch about all that is due; null where nobody asked, or it does not know. */
@@ -87,6 +89,7 @@ export function readResources(value: unknown, what: string): readonly OfferedRes
       ...(yours !== undefined && { yours: typeof yours === 'string' ? yours : null }),
       terms: typeof terms === 'string' ? terms : null,
       policy: readPolicy(each.policy),
+      ...((each.policyOf === 'task' || each.policyOf === 'grant') && { policyOf: each.policyOf }),
     }
   })
 }

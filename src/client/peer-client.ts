@@ -42,6 +42,8 @@ export type Greeting = {
   /** Made anew at every start of the peer; null where it does not tell. */
   readonly mark: string | null
   readonly clockOffsetMs: number
+  /** Name that this site has there. */
+  readonly you?: string
   readonly resources: readonly OfferedResource[]
   /** How many records of this site wait there or were given up; null where it does not tell. */
   readonly waiting: { readonly quarantined: number; readonly discarded: number } | null
@@ -159,6 +161,7 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
         logId: text(site, 'logId', what),
         mark: typeof site.mark === 'string' ? site.mark : null,
         clockOffsetMs: time - (asked + answered) / 2,
+        ...(typeof site.you === 'string' && { you: site.you }),
         resources: readResources(site.resources, what),
         waiting: readCounts(site.waiting),
         heldMs: typeof site.heldMs === 'number' ? site.heldMs : 0,

@@ -27,6 +27,9 @@ export type ServerLimits = {
 }
 
 /** What other rooms do for the server. The composition root gives them. */
+/** A policy of a peer, and how it is changed there: in its task or its grant, under the name that this site has. */
+export type PeerPolicy = LinkPolicy & { readonly of?: 'task' | 'grant' | undefined; readonly you?: string | undefined }
+
 export type ServerActions = {
   /** Everything that is asked of jobs. Waits for them while the site starts. */
   readonly jobs: () => Promise<JobActions>
@@ -70,7 +73,7 @@ export type ServerActions = {
   readonly peerPolicy: (request: {
     readonly peer: string
     readonly resource: string
-  }) => Promise<LinkPolicy | null | 'unknown'>
+  }) => Promise<PeerPolicy | null | 'unknown'>
   /** The keys that a host shows now, and which of them are trusted. Errors: SYNC_TRANSFER_INVALID, SYNC_TRANSFER_UNREACHABLE. */
   readonly scanHost: (host: TransferHost) => Promise<readonly ShownHostKey[]>
   /** Trusts the keys of a host that have these fingerprints, and no other keys of it. Errors also: SYNC_TRANSFER_UNTRUSTED. */

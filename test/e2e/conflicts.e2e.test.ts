@@ -45,6 +45,16 @@ t.test('two sites by the command line: fields merge, what asks is decided, and b
     code: 1,
     stderr: /SYNC_REQUEST_CONTRADICTORY.*mine on both sites: each takes its own values back/s,
   })
+  t.match(refused.stderr, /To mend it, first at "hub": `syncline peer grant field item --push --on-conflict theirs`/)
+  t.match(await hub.run('peer', 'grant', 'field', 'item', '--push'), { code: 0 }, 'as the invitation had it')
+  const { uuid } = await field.site.api<{ uuid: string }>('GET', '/site')
+  const master = ['task', 'add', 'hub', 'item', '--mode', 'both', '--on-conflict', 'master', '--master', uuid]
+  const [, command = ''] = /first at "hub": `syncline ([^`]+)`/.exec((await field.run(...master)).stderr) ?? []
+  t.equal(command, `peer grant field item --push --on-conflict master --master ${uuid}`)
+  t.match(await hub.run(...command.split(' ')), { code: 0 })
+  t.match(await field.run(...master), { code: 0 }, 'the command that the message names mends it')
+  t.match(await field.run('task', 'remove', 'hub', 'item'), { code: 0 })
+  t.match(await hub.run('peer', 'grant', 'field', 'item', '--push', '--on-conflict', 'mine'), { code: 0 })
   const wrong = await field.run(
     'task',
     'add',

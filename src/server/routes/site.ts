@@ -55,6 +55,7 @@ const seenByPeer = closed(
   {
     ...identity,
     mark: text('Made anew at every start and never shown again: who meets a former one has met a copy of the site.'),
+    you: text('Name that the peer has here.'),
     protocols: Type.Array(Type.Integer(), { description: 'Forms of the exchange.' }),
     limits: closed({
       bodyBytesMax: count('Bytes of one body.'),
@@ -77,6 +78,7 @@ const seenByPeer = closed(
           policy: nullable(linkPolicy, {
             description: 'How this site settles what it gets from the peer; null when it takes nothing.',
           }),
+          policyOf: nullable(words(['task', 'grant']), { description: 'Where that policy is set.' }),
         },
         { title: 'OfferedResource', description: 'A resource that the peer may pull or push.' },
       ),
@@ -108,7 +110,7 @@ export const peerSiteRoutes =
       response: { 200: answer(seenByPeer) },
     }
     app.get('/site', { schema, config: { access: 'peer' } }, async (request, reply) => {
-      const { id: peerId } = peerOf(request)
+      const { id: peerId, name: you } = peerOf(request)
       const look = () =>
         Promise.all([
           readSelf(store.db),
@@ -141,13 +143,13 @@ export const peerSiteRoutes =
       const settled = await Promise.all(
         resources.map(async (each) => ({
           ...each,
-          policy: await policyWith(store, peerId, each.name, grants),
+          ...(await policyWith(store, peerId, each.name, grants)),
         })),
       )
       // Codings that a push may come in (RFC 9110, 12.5.3).
       reply.header('accept-encoding', ENCODINGS)
       return {
-        ...{ uuid, name, logId, mark, time: new Date().toISOString(), version, publicKey, protocols: PROTOCOLS },
+        ...{ uuid, name, logId, mark, time: new Date().toISOString(), version, publicKey, you, protocols: PROTOCOLS },
         limits: {
           bodyBytesMax: limits.bodyBytesMax,
           recordBytesMax: limits.recordBytesMax,
@@ -164,8 +166,9 @@ export const peerSiteRoutes =
 async function policyWith(store: ExchangeDeps['store'], peerId: number, resource: string, grants: readonly Grant[]) {
   const task = await findTaskFor(store.db, peerId, resource)
   const grant = grants.find((each) => each.resource === resource && each.direction === 'push')
-  const link = task !== null && task.mode !== 'push' ? task : grant
-  return link === undefined ? null : { onConflict: link.onConflict, master: link.master, fields: link.fields }
+  const [link, policyOf] = task !== null && task.mode !== 'push' ? [task, 'task' as const] : [grant, 'grant' as const]
+  if (link === undefined) return { policy: null, policyOf: null }
+  return { policy: { onConflict: link.onConflict, master: link.master, fields: link.fields }, policyOf }
 }
 
 /** A mark of what decides whether a pushed record is taken, without telling what it is. */
