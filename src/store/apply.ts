@@ -81,7 +81,7 @@ export async function applyLines(
   if (batch.count === 0) return emptyReport()
   // One batch of a resource at a time: two links never wait for each other in the middle of a batch.
   await sql`select pg_advisory_xact_lock(hashtextextended('syncline.apply', ${context.resource.id}))`.execute(trx)
-  await steadyPlans(trx, context.lockWaitMs)
+  await steadyPlans(trx, context.lockWaitMs, batch.next?.more === true)
   const read = writeContext(context, batch)
   const write = { ...read, inexact: await inexactOf(trx, context.resource, read.columns) }
   const origins = await siteIds(trx, batch.origins)

@@ -5,7 +5,7 @@ import type { Database } from './schema.ts'
 
 /**
  * A version that could not be written here and has seen the other side of an open conflict takes its place there: it is the newest word of that side, and
- * a person who decides without having seen it would only open the conflict again where it came from, for ever. Belongs behind what sets staged
+ * a person who decides without having seen it would only open the conflict again where it came from, for ever. The entry says in its header that it `waits`. Belongs behind what sets staged
  * records aside, in its transaction.
  */
 export async function showWaiting(
@@ -25,7 +25,7 @@ export async function showWaiting(
              select jsonb_object_agg(name, s.payload::jsonb -> (at - 1)::int4) from unnest(${header.columns}::text[]) with ordinality n(name, at)) end,
            theirs_version = jsonb_strip_nulls(jsonb_build_object('origin', o.origin, 'clock', s.clock, 'seen', (
              select jsonb_object_agg(w.origin, e.value) from jsonb_each(s.seen) e join syncline.site w on w.id = e.key::int4))),
-           fields = null, header = ${entry}::jsonb || jsonb_build_object('origins', jsonb_build_array(o.origin)),
+           fields = null, header = ${entry}::jsonb || jsonb_build_object('origins', jsonb_build_array(o.origin), 'waits', true),
            line = to_json(s.id)::text || e'\\t' || s.clock || e'\\t0\\t\\t' || s.kind::text || e'\\t' || coalesce(s.payload, '')
       from pg_temp.syncline_stage s join syncline.site o on o.id = s.origin
      where c.resource_id = ${resource.id} and c.record_id = s.id and c.resolved_at is null

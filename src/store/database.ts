@@ -41,7 +41,12 @@ const VALUES =
  * remains by bitmap and sort it, again for each batch: four times the cost at 160,000 rows, and growing.
  */
 const PLANS = '-c enable_bitmapscan=off -c jit=off -c max_parallel_workers_per_gather=0'
-const SESSION = `${VALUES} ${PLANS}`
+/**
+ * What is told to a peer stays true after a crash: before an answer leaves, its log entry is committed to the disk, and with it every commit that it
+ * shows, also those of applications that do not wait for the disk. Else a crash could give their places in the order to other changes.
+ */
+const DURABLE = '-c synchronous_commit=on'
+const SESSION = `${VALUES} ${PLANS} ${DURABLE}`
 
 /** Opens the site's database. Both kinds go through one pool type and one dialect. */
 export async function openStore(options: StoreOptions): Promise<Store> {

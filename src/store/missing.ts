@@ -19,7 +19,7 @@ const ASK_AGAIN_MINUTES = 10
 
 /**
  * What records of a peer wait for and nobody here has: to be asked of that peer by id. Notes that it was asked, so that a run asks once. What waits
- * in quarantine itself, or was given up by a person, is not missing.
+ * in quarantine itself, was given up by a person, or waits for the decision of one, is not missing.
  */
 export async function takeMissing(
   db: Kysely<Database>,
@@ -33,6 +33,7 @@ export async function takeMissing(
          and (q.asked_at is null or q.asked_at < now() - make_interval(mins => ${ASK_AGAIN_MINUTES}))
          and not exists (select from syncline.quarantine p where p.resource_id = q.waits_resource_id and p.record_id = q.waits_record_id)
          and not exists (select from syncline.discard d where d.resource_id = q.waits_resource_id and d.record_id = q.waits_record_id)
+         and not exists (select from syncline.conflict c where c.resource_id = q.waits_resource_id and c.record_id = q.waits_record_id and c.resolved_at is null)
        order by q.id limit ${ASKED_IN_RUN_MAX}
     ), noted as (
       update syncline.quarantine q set asked_at = now() from wanted where q.id = wanted.entry

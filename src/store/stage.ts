@@ -31,11 +31,16 @@ export async function prepareStage(trx: Transaction<Database>): Promise<void> {
   await sql`delete from pg_temp.syncline_stage`.execute(trx)
 }
 
-/** Planner settings for this transaction: on fresh or unanalysed tables anything but index look-ups can cost fifteen times as much. */
-export async function steadyPlans(trx: Transaction<Database>, lockWaitMs: number): Promise<void> {
+/**
+ * Settings for the transaction of a batch. On fresh or unanalysed tables anything but index look-ups can cost fifteen times as much. Where more of
+ * a pull follows, the commit does not wait for the disk: records and checkpoint are one commit, so what a crash takes comes again. The commit
+ * of the last batch waits, and with it for all before; only then is anything acknowledged.
+ */
+export async function steadyPlans(trx: Transaction<Database>, lockWaitMs: number, moreFollows: boolean): Promise<void> {
   await sql`
     select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name
     union all select set_config('max_parallel_workers_per_gather', '0', true)
+    union all select set_config('synchronous_commit', ${moreFollows ? 'off' : 'on'}, true)
     union all select set_config('lock_timeout', ${`${lockWaitMs}ms`}, true)`.execute(trx)
 }
 
