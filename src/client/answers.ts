@@ -52,13 +52,34 @@ export type PushPreview = {
 }
 
 export function readJson(answer: PeerAnswer, what: string): Record<string, unknown> {
+  const text = answer.body.bytes.toString()
   try {
-    const value = parseJson(answer.body.bytes.toString(), JSON_DEPTH_MAX)
+    const value = parseJson(text, JSON_DEPTH_MAX)
     if (isJsonObject(value)) return value
   } catch (cause) {
+    if (isJsonType(answer.headers['content-type']) && !isJson(text)) throw cut(what, answer.body.bytes.length, cause)
     throw unreadable(what, (cause as Error).message, cause)
   }
   throw unreadable(what, 'it is not an object')
+}
+
+/** An answer that says it is JSON and is none was cut or altered on its way, whatever the connection says: the same request may work. */
+function cut(what: string, bytes: number, cause: unknown): PeerError {
+  const detail = `${what}: the answer of ${bytes} bytes was cut or altered on its way`
+  return new PeerError('SYNC_BATCH_INCOMPLETE', detail, { status: 200, retryable: true }, { cause })
+}
+
+function isJsonType(header: string | string[] | undefined): boolean {
+  return typeof header === 'string' && /^application\/json\b/i.test(header)
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
 }
 
 export function text(value: Record<string, unknown>, member: string, what: string): string {

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { gzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { type ClientSettings, type Connection, createPeerClient, type PeerError } from '../../src/client/index.ts'
-import { type LineBatch, linesBody, SynclineError } from '../../src/sync/index.ts'
+import { type LineBatch, linesBody, mayRetryLater, SynclineError } from '../../src/sync/index.ts'
 import { makeCertificates } from '../support/certificates.ts'
 import { freePort } from '../support/postgres.ts'
 import { startProxy } from '../support/proxy.ts'
@@ -322,6 +322,38 @@ t.test('an answer without a problem document is told by its status', async (t) =
     retryable: false,
   })
   t.match(await failure(t, peer.greet()), { code: 'SYNC_PEER_REFUSED', message: /404/, retryable: false })
+})
+
+t.test('an answer that was cut without a sign of it is asked for again, wherever it was cut', async (t) => {
+  const ndjson = `{"id":"a","data":{"name":"Wien"}}\n{"checkpoint":"Y2hlY2s","more":false,"count":1}\n`
+  const site = JSON.stringify(SITE)
+  let [type, body] = ['', '']
+  const server = await serve(t, (_, response) => response.writeHead(200, { 'content-type': type }).end(body))
+  const peer = client(t, server.url)
+  const cases: readonly (readonly [string, string, () => Promise<unknown>])[] = [
+    ['application/vnd.syncline.lines', LINES, () => peer.pull({ resource: 'city', after: null })],
+    ['application/x-ndjson', ndjson, () => peer.pull({ resource: 'city', after: null })],
+    ['application/json', site, () => peer.greet()],
+    ['application/json; charset=utf-8', JSON.stringify(REPORT), () => peer.push(BATCH)],
+  ]
+  for (const [media, whole, ask] of cases) {
+    type = media
+    const seen = new Set<string>()
+    for (let length = 0; length < whole.trimEnd().length; length++) {
+      body = whole.slice(0, length)
+      const error = await failure(t, ask())
+      seen.add(error.code)
+      t.equal(error.retryable ?? mayRetryLater(error.code), true, `cut to ${length}`)
+    }
+    t.same([...seen], ['SYNC_BATCH_INCOMPLETE'], media)
+  }
+  type = 'text/html'
+  body = '<html>please log in</html>'
+  t.match(
+    await failure(t, peer.greet()),
+    { code: 'SYNC_PEER_REFUSED', retryable: false },
+    'what is no JSON at all is another matter',
+  )
 })
 
 t.test('nobody there, an unknown host and a silent peer are told apart', async (t) => {

@@ -479,6 +479,23 @@ t.test('an answer that is lost repeats the push, and the peer knows it already',
   await equal(t, sites)
 })
 
+t.test('an answer that arrives cut is asked for again, like any broken transfer', async (t) => {
+  const sites = await pair(t)
+  const { here, site, run, task } = sites
+  await task('city', 'push')
+  await addCities(here, 50, 'here')
+  let cut = 0
+  site.misbehave = (request, response) => {
+    if (request.method !== 'POST' || request.url?.includes('/digests/') || cut++ > 0) return false
+    const end = response.end.bind(response) as (text: string) => typeof response
+    response.end = ((text: string) => end(text.slice(0, text.length / 2))) as unknown as typeof response.end
+    return false
+  }
+  t.match(await run(), { result: 'success', code: null, counts: { pushed: 50, pushApplied: 0 } })
+  t.equal(cut, 2)
+  await equal(t, sites)
+})
+
 t.test('batches too large for one of the sides are made smaller', async (t) => {
   const sites = await pair(t)
   const { here, there, site, run, task } = sites
