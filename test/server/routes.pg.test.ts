@@ -1280,6 +1280,31 @@ t.test('a host is trusted by the fingerprints that a person names, and forgotten
   t.equal((await admin(t, 'DELETE /api/v1/transfers/hosts/backup01')).json.code, 'SYNC_REQUEST_NOT_FOUND')
 })
 
+t.test(
+  'I5: what is served is on the disk before it is told, though its application does not wait for that',
+  async (t) => {
+    const first = await sites.make('hasty', 'create table note (id text primary key)', ['note'])
+    const name = new URL(first.url).pathname.slice(1)
+    await first.sql(`alter database "${name}" set synchronous_commit = off`)
+    const hasty = await sites.open('hasty', first.url, first.key)
+    const served = await serve(t, hasty)
+    const { token } = await addPeer(served, { name: 'field', uuid: randomUUID() }, ['note'])
+    t.same(await hasty.sql('show synchronous_commit'), [{ synchronous_commit: 'off' }])
+    await hasty.sql(`insert into note values ('A')`)
+    const [{ committed }] = (await hasty.sql('select pg_current_wal_insert_lsn()::text as committed')) as [
+      { committed: string },
+    ]
+    t.match(
+      (await served.ask(t, 'GET /sync/v1/changes?resource=note', { token, headers: { accept: 'application/json' } }))
+        .json.changes,
+      [{ id: 'A' }],
+    )
+    t.same(await hasty.sql(`select pg_current_wal_flush_lsn() >= $1::pg_lsn as flushed`, [committed]), [
+      { flushed: true },
+    ])
+  },
+)
+
 t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {
   // Endless: test/server/hostile.pg.test.ts asks for it over a real connection.
   t.same(
