@@ -129,6 +129,7 @@ export const PARTS = {
   postgresql: { title: 'PostgreSQL server', here: postgresServerIsHere, debian: 'postgresql', brew: 'postgresql@17' },
   rsync: { title: 'rsync', here: () => onPath('rsync'), debian: 'rsync', brew: 'rsync' },
   openssh: { title: 'OpenSSH server', here: () => onPath('sshd'), debian: 'openssh-server', brew: 'openssh' },
+  python: { title: 'Python 3, which rrsync needs', here: () => onPath('python3'), debian: 'python3', brew: 'python3' },
   curl: { title: 'curl', here: () => onPath('curl'), debian: 'curl', brew: 'curl' },
   openssl: { title: 'OpenSSL', here: () => onPath('openssl'), debian: 'openssl', brew: 'openssl' },
 }

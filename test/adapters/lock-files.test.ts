@@ -1,7 +1,7 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { createLockFiles, type LockClaim, lockFileFaults, lockFileLabel } from '../../src/adapters/ssh/lock-file.ts'
 import { createSsh } from '../../src/adapters/ssh/ssh.ts'
 import { startHosts } from '../support/sshd.ts'
@@ -12,6 +12,10 @@ t.teardown(() => rmSync(folder, { recursive: true, force: true }))
 const locks = createLockFiles(createSsh({ folder, hostKeys: async () => [backup01.hostKey] }))
 const { signal } = new AbortController()
 
+// Each has a file of its own; most of the time is spent waiting for connections.
+t.jobs = 4
+const test = (title: string, body: (t: Test) => Promise<void>) => t.test(title, { buffered: true }, body)
+
 const claim = (token: string, more: Partial<LockClaim> = {}): LockClaim => ({
   token,
   runId: `run-${token}`,
@@ -21,19 +25,29 @@ const claim = (token: string, more: Partial<LockClaim> = {}): LockClaim => ({
   ...more,
 })
 
-for (const [title, where] of [
-  ['on another host', { ...backup01.ssh, path: join(backup01.dir, "it's a lock; $(id)") }],
-  ['here', { path: join(folder, "it's a lock; $(id)") }],
+/** A name that a shell would make something of. */
+const odd = (name: string) => `it's ${name}; $(id)`
+
+for (const [title, place] of [
+  ['on another host', (name: string) => ({ ...backup01.ssh, path: join(backup01.dir, odd(name)) })],
+  ['here', (name: string) => ({ path: join(folder, odd(name)) })],
 ] as const) {
-  const contents = () => readFileSync(where.path, 'utf8')
-  /** Makes the file look as if nobody had touched it for so long. */
-  const age = (seconds: number) => {
-    const time = new Date(Date.now() - seconds * 1000).toISOString()
-    if ('host' in where) backup01.run('touch', '-d', time, where.path)
-    else return import('node:fs').then(({ utimesSync }) => utimesSync(where.path, new Date(time), new Date(time)))
+  const file = (name: string) => {
+    const where = place(name)
+    return {
+      where,
+      contents: () => readFileSync(where.path, 'utf8'),
+      /** Makes it look as if nobody had touched it for so long. */
+      age: (seconds: number) => {
+        const time = new Date(Date.now() - seconds * 1000)
+        if ('host' in where) backup01.run('touch', '-d', time.toISOString(), where.path)
+        else utimesSync(where.path, time, time)
+      },
+    }
   }
 
-  t.test(`a lock file ${title} is taken once, shown, renewed and released by its token alone`, async (t) => {
+  test(`a lock file ${title} is taken once, shown, renewed and released by its token alone`, async (t) => {
+    const { where, contents } = file('once')
     t.same(await locks.look(where, signal), { free: true })
     t.same(await locks.take(where, claim('a'), signal), { taken: true })
     const [pid, body = ''] = contents().split('\n')
@@ -63,26 +77,28 @@ for (const [title, where] of [
     await locks.release(where, claim('a'), signal)
   })
 
-  t.test(`of many who take a lock file ${title} at once, one has it`, async (t) => {
+  test(`of many who take a lock file ${title} at once, one has it`, async (t) => {
+    const { where, age } = file('many')
     const tokens = Array.from({ length: 12 }, (_, index) => `many-${index}`)
     const all = await Promise.all(tokens.map((token) => locks.take(where, claim(token), signal)))
     t.equal(all.filter(({ taken }) => taken).length, 1)
-    await age(61)
+    age(61)
     const over = await Promise.all(tokens.map((token) => locks.take(where, claim(`over-${token}`), signal)))
     t.equal(over.filter(({ taken }) => taken).length, 1, 'also of many who take over a stale one')
     await Promise.all(tokens.map((token) => locks.release(where, claim(`over-${token}`), signal)))
     t.same(await locks.look(where, signal), { free: true })
   })
 
-  t.test(`a lock file ${title} becomes stale by the silence of its owner alone`, async (t) => {
+  test(`a lock file ${title} becomes stale by the silence of its owner alone`, async (t) => {
+    const { where, age } = file('stale')
     await locks.take(where, claim('silent'), signal)
-    await age(59)
+    age(59)
     t.match(await locks.take(where, claim('next'), signal), { taken: false })
-    await age(61)
+    age(61)
     t.same(await locks.look(where, signal), { free: true })
     t.equal(await locks.renew(where, claim('silent'), signal), true, 'the owner lives after all')
     t.match(await locks.take(where, claim('next'), signal), { taken: false })
-    await age(61)
+    age(61)
     t.same(await locks.take(where, claim('next'), signal), { taken: true })
     t.equal(
       await locks.renew(where, claim('silent'), signal),
@@ -94,11 +110,12 @@ for (const [title, where] of [
     await locks.release(where, claim('next'), signal)
   })
 
-  t.test(`a lock file ${title} of RsyncDirector, or of anybody else, is never touched`, async (t) => {
+  test(`a lock file ${title} of RsyncDirector, or of anybody else, is never touched`, async (t) => {
+    const { where, contents, age } = file('foreign')
     for (const text of ['12345', '', 'not a number\n{"syncline":1}', '1\n{"syncline":1,"token":"x","ttlSeconds":1}']) {
       if ('host' in where) backup01.run('sh', '-c', 'printf %s "$1" > "$2"', 'sh', text, where.path)
       else writeFileSync(where.path, text)
-      await age(10 * 86_400)
+      age(10 * 86_400)
       t.match(await locks.look(where, signal), { free: false, reason: /is held by / })
       t.match(await locks.take(where, claim('a'), signal), { taken: false })
       await locks.release(where, claim('a'), signal)
@@ -109,7 +126,7 @@ for (const [title, where] of [
   })
 }
 
-t.test('RsyncDirector waits for the file, and cannot write over it', async (t) => {
+test('RsyncDirector waits for the file; when it removes it as its own, the owner learns that it is lost', async (t) => {
   const where = { ...backup01.ssh, path: join(backup01.dir, 'director.lock') }
   await locks.take(where, claim('a'), signal)
   const before = readFileSync(where.path, 'utf8')
@@ -117,10 +134,12 @@ t.test('RsyncDirector waits for the file, and cannot write over it', async (t) =
   t.equal(backup01.run('sh', '-c', `ls ${where.path}`).trim(), where.path)
   t.throws(() => backup01.run('sh', '-c', `echo 99 > ${where.path}`), /ermission denied/)
   t.equal(readFileSync(where.path, 'utf8'), before)
-  await locks.release(where, claim('a'), signal)
+  // What it does at the end of a job, whether it got the lock or not.
+  backup01.run('sh', '-c', `rm -f ${where.path}`)
+  t.equal(await locks.renew(where, claim('a'), signal), false)
 })
 
-t.test('what cannot be found out is a failure, never free', async (t) => {
+test('what cannot be found out is a failure, never free', async (t) => {
   const lost = { ...backup01.ssh, path: join(backup01.dir, 'no/such/folder/lock') }
   await t.rejects(locks.look(lost, signal), { code: 'SYNC_TRANSFER_FAILED', message: /no\/such\/folder/ })
   await t.rejects(locks.take(lost, claim('a'), signal), { code: 'SYNC_TRANSFER_FAILED' })
@@ -134,7 +153,7 @@ t.test('what cannot be found out is a failure, never free', async (t) => {
   t.same(backup01.run('ls', '-A', folder.path), '', 'and nothing is put into it')
 })
 
-t.test('a lock file is named alike by all who mean it, and its faults are found', async (t) => {
+test('a lock file is named alike by all who mean it, and its faults are found', async (t) => {
   t.equal(lockFileLabel({ path: '/run/x.lock' }), '/run/x.lock')
   t.equal(
     lockFileLabel({ host: 'b', user: 'one', path: '/x' }),

@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 import { planTransfer, runTransfer, type Transfer, type TransferProgress } from '../../src/adapters/rsync/index.ts'
 import { createSsh } from '../../src/adapters/ssh/ssh.ts'
 import { SynclineError } from '../../src/sync/index.ts'
-import { startHosts } from '../support/sshd.ts'
+import { processes, startHosts } from '../support/sshd.ts'
 
 const hosts = await startHosts(t, ['backup01', 'gate'])
 const { backup01, gate } = hosts
@@ -19,6 +19,10 @@ const ssh = createSsh({
 })
 const deps = { ssh, now: () => Date.now() }
 const { signal } = new AbortController()
+
+// Most of the time is spent waiting for connections.
+t.jobs = 4
+const test = (title: string, body: (t: Test) => Promise<void>) => t.test(title, { buffered: true }, body)
 
 /** A folder with the files given, and an empty one beside it. */
 function places(t: Test, files: Readonly<Record<string, string>>): { readonly from: string; readonly to: string } {
@@ -50,7 +54,7 @@ async function fails(t: Test, work: Promise<unknown>, code: string, message: Reg
 
 const run = (transfer: Transfer) => runTransfer(deps, transfer, { signal })
 
-t.test('a folder is copied here, and the second time there is nothing to do', async (t) => {
+test('a folder is copied here, and the second time there is nothing to do', async (t) => {
   const { from, to } = places(t, { 'a.txt': 'one', 'sub/b.txt': 'two', "odd name; $(touch x) 'q'.txt": 'three' })
   const { counts } = await run({ from: `${from}/`, to })
   t.match(counts, { files: 3, bytes: 11, found: 3, deleted: 0 })
@@ -58,7 +62,7 @@ t.test('a folder is copied here, and the second time there is nothing to do', as
   t.match((await run({ from: `${from}/`, to })).counts, { files: 0, bytes: 0, found: 3 })
 })
 
-t.test('a folder goes to a host and comes back, and its paths are nobody’s commands', async (t) => {
+test('a folder goes to a host and comes back, and its paths are nobody’s commands', async (t) => {
   const { from, to } = places(t, { 'a.txt': 'one', 'sub/b c.txt': 'two' })
   const there = on(backup01, "to; touch 'pwned' $(id)")
   const place = { ...backup01.ssh, path: there }
@@ -72,7 +76,7 @@ t.test('a folder goes to a host and comes back, and its paths are nobody’s com
   )
 })
 
-t.test('many sources go to many destinations', async (t) => {
+test('many sources go to many destinations', async (t) => {
   const one = places(t, { 'a.txt': '1' })
   const two = places(t, { 'b.txt': '2' })
   const there = on(backup01, 'many')
@@ -85,7 +89,7 @@ t.test('many sources go to many destinations', async (t) => {
   t.same(tree(there), ['a.txt', 'b.txt'])
 })
 
-t.test('a plan is the exact command line with what it would do, and writes nothing', async (t) => {
+test('a plan is the exact command line with what it would do, and writes nothing', async (t) => {
   const { from } = places(t, { 'a.txt': 'one', 'skip.tmp': 'x' })
   const there = on(backup01, 'planned')
   backup01.run('sh', '-c', `echo old > '${there}/old.txt'`)
@@ -108,7 +112,7 @@ t.test('a plan is the exact command line with what it would do, and writes nothi
   t.same(tree(there), ['a.txt'], 'what the plan shows can be run by hand')
 })
 
-t.test('rules decide what is copied and what is protected', async (t) => {
+test('rules decide what is copied and what is protected', async (t) => {
   const { from, to } = places(t, { 'keep.log': '1', 'drop.log': '2', 'a.txt': '3' })
   mkdirSync(to)
   for (const name of ['local.conf', 'gone.txt']) writeFileSync(join(to, name), 'here')
@@ -117,7 +121,7 @@ t.test('rules decide what is copied and what is protected', async (t) => {
   t.same(tree(to), ['a.txt', 'keep.log', 'local.conf'])
 })
 
-t.test('permission presets make files fit for a group, for everybody, for nobody else', async (t) => {
+test('permission presets make files fit for a group, for everybody, for nobody else', async (t) => {
   const { from, to } = places(t, { 'a.txt': '1', 'dir/run.sh': '2' })
   execFileSync('chmod', ['755', join(from, 'dir/run.sh')])
   const mode = (name: string) => (statSync(join(to, name)).mode & 0o7777).toString(8)
@@ -134,7 +138,7 @@ t.test('permission presets make files fit for a group, for everybody, for nobody
   t.same(await modes('public'), ['755', '644', '755'])
 })
 
-t.test('a mirror stops at its limit of deletions, and before an empty source', async (t) => {
+test('a mirror stops at its limit of deletions, and before an empty source', async (t) => {
   const { from, to } = places(t, { 'a.txt': '1' })
   mkdirSync(to)
   for (let index = 0; index < 5; index++) writeFileSync(join(to, `old${index}`), '')
@@ -154,7 +158,7 @@ t.test('a mirror stops at its limit of deletions, and before an empty source', a
   t.match((await run({ ...mirror, emptySource: 'allow' })).counts, { deleted: 4 })
 })
 
-t.test('a host is believed only with the key that was trusted, and says who does not let one in', async (t) => {
+test('a host is believed only with the key that was trusted, and says who does not let one in', async (t) => {
   const { from } = places(t, { 'a.txt': '1' })
   const to = { ...backup01.ssh, path: on(backup01, 'trust') }
   const nobody = createSsh({ folder: join(folder, 'ssh'), hostKeys: async () => [] })
@@ -179,13 +183,13 @@ t.test('a host is believed only with the key that was trusted, and says who does
   t.same(tree(to.path), [])
 })
 
-t.test('the keys of a host are shown before anybody trusts it, also over a jump host', async (t) => {
+test('the keys of a host are shown before anybody trusts it, also over a jump host', async (t) => {
   t.match(await ssh.scan(backup01.ssh), [{ type: 'ssh-ed25519', key: backup01.hostKey.key }])
   t.same(await ssh.scan({ ...backup01.ssh, jump: gate.ssh }), [backup01.hostKey])
   await fails(t, ssh.scan({ host: '127.0.0.1', port: 1 }), 'SYNC_TRANSFER_UNREACHABLE', /shows no host key/)
 })
 
-t.test('a transfer goes over a jump host', async (t) => {
+test('a transfer goes over a jump host', async (t) => {
   const { from } = places(t, { 'a.txt': '1' })
   const there = on(backup01, 'jumped')
   const keyOfGate = gate.addKey(`restrict,port-forwarding,permitopen="${backup01.ssh.host}:${backup01.ssh.port}"`)
@@ -194,7 +198,7 @@ t.test('a transfer goes over a jump host', async (t) => {
   t.same(tree(there), ['a.txt'])
 })
 
-t.test('a host that is restricted to a folder lets in and out what it should, and nothing else', async (t) => {
+test('a host that is restricted to a folder lets in and out what it should, and nothing else', async (t) => {
   const { from, to } = places(t, { 'a b.txt': 'one', 'sub/c.txt': 'two' })
   const box = on(backup01, 'box')
   on(backup01, 'box/inner')
@@ -212,34 +216,31 @@ t.test('a host that is restricted to a folder lets in and out what it should, an
   t.notOk(tree(backup01.dir).includes('escaped'))
 })
 
-t.test(
-  'I12: a copy is checked against the sha256 made at the source, and a damaged file is found and copied again',
-  async (t) => {
-    const { from, to } = places(t, { 'a.txt': 'one', 'sub/b.txt': 'two', '-n': 'dash' })
-    const there = on(backup01, 'sums')
-    const transfer: Transfer = { from: `${from}/`, to: { ...backup01.ssh, path: there }, verify: 'sha256' }
-    const first = await run(transfer)
-    t.match(first.counts, { files: 3, verified: 3 })
-    t.match(first.manifests, [/^[0-9a-f]{64}$/])
-    // Of the same size and time, so that rsync by itself would pass it over.
-    const { mtime } = statSync(join(there, 'a.txt'))
-    backup01.run('sh', '-c', `printf ONE > '${there}/a.txt'`)
-    backup01.run('touch', '-d', mtime.toISOString(), join(there, 'a.txt'))
-    const lines: string[] = []
-    const again = await runTransfer(deps, transfer, { signal, say: (line) => lines.push(line) })
-    t.match(lines, [/1 files are not at the destination as they are at the source \(a\.txt\): copying again/])
-    t.match(again.counts, { files: 1, verified: 3 })
-    t.same(again.manifests, first.manifests)
-    t.equal(readFileSync(join(there, 'a.txt'), 'utf8'), 'one')
+test('I12: a copy is checked against the sha256 made at the source, and a damaged file is found and copied again', async (t) => {
+  const { from, to } = places(t, { 'a.txt': 'one', 'sub/b.txt': 'two', '-n': 'dash' })
+  const there = on(backup01, 'sums')
+  const transfer: Transfer = { from: `${from}/`, to: { ...backup01.ssh, path: there }, verify: 'sha256' }
+  const first = await run(transfer)
+  t.match(first.counts, { files: 3, verified: 3 })
+  t.match(first.manifests, [/^[0-9a-f]{64}$/])
+  // Of the same size and time, so that rsync by itself would pass it over.
+  const { mtime } = statSync(join(there, 'a.txt'))
+  backup01.run('sh', '-c', `printf ONE > '${there}/a.txt'`)
+  backup01.run('touch', '-d', mtime.toISOString(), join(there, 'a.txt'))
+  const lines: string[] = []
+  const again = await runTransfer(deps, transfer, { signal, say: (line) => lines.push(line) })
+  t.match(lines, [/1 files are not at the destination as they are at the source \(a\.txt\): copying again/])
+  t.match(again.counts, { files: 1, verified: 3 })
+  t.same(again.manifests, first.manifests)
+  t.equal(readFileSync(join(there, 'a.txt'), 'utf8'), 'one')
 
-    t.match((await run({ from: { ...backup01.ssh, path: `${there}/` }, to, verify: 'sha256' })).counts, { verified: 3 })
-    t.match((await run({ from: join(from, 'a.txt'), to: join(to, 'renamed.txt'), verify: 'sha256' })).counts, {
-      verified: 1,
-    })
-  },
-)
+  t.match((await run({ from: { ...backup01.ssh, path: `${there}/` }, to, verify: 'sha256' })).counts, { verified: 3 })
+  t.match((await run({ from: join(from, 'a.txt'), to: join(to, 'renamed.txt'), verify: 'sha256' })).counts, {
+    verified: 1,
+  })
+})
 
-t.test('I12: what rsync passes over by size and time is found by its content', async (t) => {
+test('I12: what rsync passes over by size and time is found by its content', async (t) => {
   const { from, to } = places(t, { 'a.txt': 'one' })
   const transfer: Transfer = { from: `${from}/`, to, verify: 'checksum' }
   await run(transfer)
@@ -251,7 +252,7 @@ t.test('I12: what rsync passes over by size and time is found by its content', a
   t.equal(readFileSync(join(to, 'a.txt'), 'utf8'), 'one')
 })
 
-t.test('a source that is written to all the time is told, and not called complete', async (t) => {
+test('a source that is written to all the time is told, and not called complete', async (t) => {
   const { from, to } = places(t, { 'log.txt': 'x' })
   let stop = false
   const writing = (async () => {
@@ -275,38 +276,35 @@ t.test('a source that is written to all the time is told, and not called complet
   t.match((await run({ from: `${from}/`, to, verify: 'sha256' })).counts, { verified: 1 })
 })
 
-t.test(
-  'a transfer that is stopped keeps what it has, ends its whole process group, and goes on from there',
-  async (t) => {
-    const { from } = places(t, {})
-    writeFileSync(join(from, 'large.bin'), randomBytes(8 * 1024 * 1024))
-    for (const there of [join(from, '../there'), on(backup01, 'large')]) {
-      const to = there.startsWith(backup01.dir) ? { ...backup01.ssh, path: there } : there
-      const stopper = new AbortController()
-      const seen: TransferProgress[] = []
-      const slow = runTransfer(
-        deps,
-        { from: `${from}/`, to, bandwidth: { limit: '2M' }, options: ['--no-whole-file'] },
-        {
-          signal: stopper.signal,
-          progress: (progress) => {
-            seen.push(progress)
-            if ((progress.bytes ?? 0) > 3 * 1024 * 1024) stopper.abort(new Error('stopped by hand'))
-          },
+test('a transfer that is stopped keeps what it has, ends its whole process group, and goes on from there', async (t) => {
+  const { from } = places(t, {})
+  writeFileSync(join(from, 'large.bin'), randomBytes(8 * 1024 * 1024))
+  for (const there of [join(from, '../there'), on(backup01, 'large')]) {
+    const to = there.startsWith(backup01.dir) ? { ...backup01.ssh, path: there } : there
+    const stopper = new AbortController()
+    const seen: TransferProgress[] = []
+    const slow = runTransfer(
+      deps,
+      { from: `${from}/`, to, bandwidth: { limit: '2M' }, options: ['--no-whole-file'] },
+      {
+        signal: stopper.signal,
+        progress: (progress) => {
+          seen.push(progress)
+          if ((progress.bytes ?? 0) > 3 * 1024 * 1024) stopper.abort(new Error('stopped by hand'))
         },
-      )
-      await fails(t, slow, 'SYNC_TRANSFER_STOPPED', /what was copied so far stays/)
-      t.ok((seen.at(-1)?.rate ?? 0) > 0)
-      t.equal(processesOf(there), '', 'nothing of it is left')
-      const { counts } = await run({ from: `${from}/`, to, options: ['--no-whole-file'] })
-      t.equal(counts.files, 1)
-      t.ok(counts.sent < 7 * 1024 * 1024, `${counts.sent} bytes were sent the second time`)
-      t.same(tree(there), ['large.bin'])
-    }
-  },
-)
+      },
+    )
+    await fails(t, slow, 'SYNC_TRANSFER_STOPPED', /what was copied so far stays/)
+    t.ok((seen.at(-1)?.rate ?? 0) > 0)
+    t.same(processesOf(there), [], 'nothing of it is left')
+    const { counts } = await run({ from: `${from}/`, to, options: ['--no-whole-file'] })
+    t.equal(counts.files, 1)
+    t.ok(counts.sent < 7 * 1024 * 1024, `${counts.sent} bytes were sent the second time`)
+    t.same(tree(there), ['large.bin'])
+  }
+})
 
-t.test('the hours of the bandwidth change under way', async (t) => {
+test('the hours of the bandwidth change under way', async (t) => {
   const { from, to } = places(t, {})
   writeFileSync(join(from, 'large.bin'), Buffer.alloc(8 * 1024 * 1024, 'x'))
   const midnight = Date.UTC(2026, 0, 5)
@@ -325,7 +323,7 @@ t.test('the hours of the bandwidth change under way', async (t) => {
   t.ok(Date.now() - began < 10_000, 'at 512 KiB in a second it would have taken 16 seconds')
 })
 
-t.test('files that vanish are a warning; files that cannot be read are a failure', async (t) => {
+test('files that vanish are a warning; files that cannot be read are a failure', async (t) => {
   const { from, to } = places(t, { 'a.txt': '1' })
   await fails(t, run({ from: join(from, 'nothing'), to }), 'SYNC_TRANSFER_FAILED', /could not be copied: .*nothing/)
   await fails(t, run({ from: `${from}/`, to: join(to, 'not/there/yet') }), 'SYNC_TRANSFER_FAILED', /./)
@@ -340,7 +338,7 @@ t.test('files that vanish are a warning; files that cannot be read are a failure
   backup01.run('chmod', '755', there)
 })
 
-t.test('a definition with faults starts nothing', async (t) => {
+test('a definition with faults starts nothing', async (t) => {
   const error = await run({
     from: 'relative',
     to: { host: '-oProxyCommand=x', path: '/x' },
@@ -353,9 +351,8 @@ t.test('a definition with faults starts nothing', async (t) => {
   )
 })
 
-function processesOf(text: string): string {
-  return execFileSync('ps', ['-A', '-o', 'args='], { encoding: 'utf8' })
-    .split('\n')
-    .filter((line) => line.startsWith('rsync') && line.includes(text))
-    .join('\n')
+function processesOf(text: string): readonly string[] {
+  return processes()
+    .map(({ args }) => args)
+    .filter((args) => args.startsWith('rsync') && args.includes(text))
 }

@@ -13,7 +13,7 @@ import { parse } from 'yaml'
 import { asUser, plainEnvironment } from '../support/environment.ts'
 import { startPostgres } from '../support/postgres.ts'
 import { type SiteProcess, startSiteProcess } from '../support/site-process.ts'
-import { startHosts, type TestHost } from '../support/sshd.ts'
+import { processes, startHosts, type TestHost } from '../support/sshd.ts'
 
 type Run = {
   readonly id: string
@@ -212,9 +212,9 @@ t.test(
     await until(sites.laptop01, id, 'moves', ({ progress }) => (progress?.bytes ?? 0) > 500_000)
     await sites.laptop01.kill()
     const left = () =>
-      execFileSync('ps', ['-A', '-o', 'args='], { encoding: 'utf8' })
-        .split('\n')
-        .filter((line) => /^rsync/.test(line) && line.includes(documents))
+      processes()
+        .map(({ args }) => args)
+        .filter((args) => args.startsWith('rsync') && args.includes(documents))
     for (let tries = 0; left().length > 0; tries++) {
       if (tries === 40) throw new Error(`still there: ${left().join('\n')}`)
       await sleep(50)

@@ -7,7 +7,17 @@
  *     hosts['backup01'].dir    // a folder of that host
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -172,17 +182,27 @@ function hostAccount(): Account {
   throw new Error('This machine has no user but root that can log in: PostgreSQL brings one')
 }
 
+/** Every process of this machine, as the kernel shows it: not every machine has ps. */
+export function processes(): readonly { readonly pid: number; readonly parent: number; readonly args: string }[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      try {
+        const args = readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ').trim()
+        // The name stands in brackets and may have spaces.
+        const [, parent = '0'] = /\) \S (\d+) /.exec(readFileSync(`/proc/${name}/stat`, 'utf8')) ?? []
+        return [{ pid: Number(name), parent: Number(parent), args }]
+      } catch {
+        // It has ended meanwhile.
+        return []
+      }
+    })
+}
+
 /** A process and all it started, the youngest first: connections are processes in groups of their own. */
 function family(pid: number): readonly number[] {
-  const table = execFileSync('ps', ['-A', '-o', 'pid=,ppid='], { encoding: 'utf8' })
-  const children = Map.groupBy(
-    table
-      .trim()
-      .split('\n')
-      .map((line) => line.trim().split(/\s+/).map(Number)),
-    ([, parent]) => parent ?? 0,
-  )
-  const below = (id: number): number[] => [...(children.get(id) ?? []).flatMap(([child = 0]) => below(child)), id]
+  const children = Map.groupBy(processes(), ({ parent }) => parent)
+  const below = (id: number): number[] => [...(children.get(id) ?? []).flatMap((child) => below(child.pid)), id]
   return below(pid)
 }
 
