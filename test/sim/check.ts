@@ -96,7 +96,8 @@ async function checkPassed(giver: SimSite, taker: SimSite, at: Passed): Promise<
 /** I7: only what did not know of each other is a conflict. */
 export async function checkConflicts(sites: readonly SimSite[], oracle: Oracle): Promise<void> {
   for (const site of sites) {
-    for (const { resource, recordId: id, ours, theirs } of await conflictsAt(site)) {
+    for (const { resource, recordId: id, ours, theirs, waits } of await conflictsAt(site)) {
+      if (waits) continue
       const [mine, other] = [ours, theirs].map(({ origin, clock }) =>
         oracle.byDot({ resource, id, origin, clock: String(clock) }),
       )

@@ -4,7 +4,7 @@ import { checkRest } from './check.ts'
 import { contentOf, type Waiting, waitingAt } from './inspect.ts'
 import { machine } from './machine.ts'
 import { FAIR, network } from './network.ts'
-import { PROBES } from './operations.ts'
+import { OTHERS, PROBES } from './operations.ts'
 import { Finding, shorten } from './oracle.ts'
 import type { SimSite } from './site.ts'
 import {
@@ -101,7 +101,17 @@ async function syncUntilQuiet(world: World): Promise<number> {
 
 /** What waits for a person gets one. True when there was something to do. */
 async function helpOnce(world: World): Promise<boolean> {
-  // First what the database refuses: a decision that cannot be written at the other site is none there.
+  for (const site of world.sites) {
+    // All that stands on the desk of one site, before anybody hears of it.
+    let decided = 0
+    for (; decided < DECISIONS_MAX; decided++) {
+      const said = await resolveOne(world, site, site.index)
+      if (said === null) break
+      world.tell(`  a person at ${site.name} decides: ${said}`)
+    }
+    if (decided > 0) return true
+  }
+  // A decision that cannot be written at another site stands on the desk there, so that no order of the two makes them go on for ever.
   for (const site of world.sites) {
     for (const waiting of await waitingAt(site)) {
       const cure = await cureOf(site, waiting)
@@ -113,16 +123,6 @@ async function helpOnce(world: World): Promise<boolean> {
       await tomorrow(world)
       return true
     }
-  }
-  for (const site of world.sites) {
-    // All that stands on the desk of one site, before anybody hears of it.
-    let decided = 0
-    for (; decided < DECISIONS_MAX; decided++) {
-      const said = await resolveOne(world, site, site.index)
-      if (said === null) break
-      world.tell(`  a person at ${site.name} decides: ${said}`)
-    }
-    if (decided > 0) return true
   }
   const rest = await needs(world)
   if (rest !== '') throw new Finding(`stuck: ${rest}`)
@@ -165,21 +165,26 @@ async function probe(world: World): Promise<void> {
   const { sites, shape, oracle } = world
   const at = sites[shape.links[0]?.here ?? 0]
   if (at === undefined) return
-  const values = PROBES.map((id) => `('${id}', $word)`).join(', ')
-  for (const put of ['insert', 'update']) {
-    const statement = `insert into tag (id, label) values ${values} on conflict (id) do update set label = excluded.label`
-    world.tell(`probe by ${put} at ${at.name}: ${await mend(at.app, at.name, [statement], oracle)}`)
+  const put = (ids: readonly string[]) =>
+    `insert into tag (id, label) values ${ids.map((id) => `('${id}', $word)`).join(', ')} on conflict (id) do update set label = excluded.label`
+  const gone = `delete from tag where id in (${PROBES.map((id) => `'${id}'`).join(', ')})`
+  // Other records in their place: as many, written alike.
+  const steps = { insert: [put(PROBES)], 'others instead': [gone, put(OTHERS)], update: [put(OTHERS)] }
+  for (const [what, statements] of Object.entries(steps)) {
+    world.tell(`probe by ${what} at ${at.name}: ${await mend(at.app, at.name, statements, oracle)}`)
     await verify(world, 0, false)
     const moved = await syncUntilQuiet(world)
     await checkRest(sites, oracle, newest(world))
     const links = new Set(shape.links.map(({ here, there }) => [here, there].sort().join()))
     // Where both sides of a link begin runs, each asks and tells by its own checkpoints.
     const tree = links.size === sites.length - 1 && links.size === shape.links.length
-    if (tree && moved !== links.size * PROBES.length) {
-      throw new Finding(`echo: two changes of ${at.name} travelled ${moved} times over ${links.size} links`)
+    const changes = statements.length * PROBES.length
+    if (tree && moved !== links.size * changes) {
+      throw new Finding(`echo: ${changes} changes of ${at.name} travelled ${moved} times over ${links.size} links`)
     }
     const content = await contentOf(at)
-    if (PROBES.some((id) => content.every((line) => !line.startsWith(`tag ${id} `))))
+    const last = what === 'insert' ? PROBES : OTHERS
+    if (last.some((id) => content.every((line) => !line.startsWith(`tag ${id} `))))
       throw new Finding('lost: the probe is gone')
   }
 }

@@ -112,6 +112,8 @@ export type OpenConflict = {
   readonly resource: string
   readonly recordId: string
   readonly open: boolean
+  /** The other side is a version that the database here refuses, which may well know ours. */
+  readonly waits: boolean
   readonly ours: { readonly origin: string; readonly clock: number }
   readonly theirs: {
     readonly origin: string
@@ -124,7 +126,7 @@ export type OpenConflict = {
 
 export async function conflictsAt(site: SimSite): Promise<readonly OpenConflict[]> {
   const { rows } = await site.app.query<OpenConflict>(`
-    select c.id, r.name as resource, c.record_id as "recordId", c.resolved_at is null as open, c.ours_version as ours, c.theirs_version as theirs,
+    select c.id, r.name as resource, c.record_id as "recordId", c.resolved_at is null as open, c.header ? 'waits' as waits, c.ours_version as ours, c.theirs_version as theirs,
            c.theirs ->> (array_position(array(select jsonb_array_elements_text(c.header -> 'columns')), 'label') - 1) as "theirLabel",
            split_part(c.line, e'\\t', 5) = 'd' as "theyDeleted"
       from syncline.conflict c join syncline.resource r on r.id = c.resource_id order by c.id`)

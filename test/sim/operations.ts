@@ -11,12 +11,15 @@ function keyOf(n: number): string {
 }
 
 export const PROBES = ['probe 1', 'probe 2'] as const
+/** Those that take their place. */
+export const OTHERS = ['other 1', 'other 2'] as const
 const NOWHERE = keyOf(199)
 export const ALL_IDS: readonly string[] = [
   ...[...Array(PLACES).keys()].map((n) => keyOf(101 + n)),
   ...[...Array(VISITS).keys()].map((n) => keyOf(201 + n)),
   ...[...Array(TAGS).keys()].map((n) => `t${n}`),
   ...PROBES,
+  ...OTHERS,
   NOWHERE,
 ]
 
