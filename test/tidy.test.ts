@@ -183,6 +183,20 @@ t.test('the lock file names no registry', async (t) => {
   t.same(house.lockNamesNoRegistry(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')), [])
 })
 
+t.test('every error code is thrown, and met in a test', async (t) => {
+  const [src, test] = [
+    sample('src/a.ts', `throw new SynclineError('SYNC_A', '')`),
+    sample('test/a.test.ts', `{ code: 'SYNC_A' }`),
+  ]
+  t.same(house.codesAreMet(['SYNC_A'], [src, test]), [])
+  t.same(house.codesAreMet(['SYNC_A'], [src]), ['src/sync/errors.ts:1 no test meets SYNC_A'])
+  t.same(house.codesAreMet(['SYNC_A'], [test]), ['src/sync/errors.ts:1 nothing throws SYNC_A'])
+  for (const path of ['src/sync/errors.ts', 'src/server/problem.ts', 'test/tidy.test.ts', 'test/support/a.ts'])
+    t.equal(house.codesAreMet(['SYNC_A'], [sample(path, `'SYNC_A' // 'SYNC_A'`)]).length, 2, `${path} is no use of it`)
+  t.equal(house.codesAreMet(['SYNC_A'], [src, sample('test/a.test.ts', `// SYNC_A`)]).length, 1, 'nor is a comment')
+  t.same(house.codesAreMet(Object.keys(ERRORS), everything), [])
+})
+
 t.test('every error code is documented, and docs/errors.md is what npm run golden writes', async (t) => {
   const codes = Object.keys(ERRORS)
   const document = readFileSync(join(ROOT, 'docs/errors.md'), 'utf8')

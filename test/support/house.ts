@@ -240,6 +240,21 @@ export function codesAreDocumented(codes: readonly string[], document: string): 
   ]
 }
 
+/** Every error code is thrown somewhere and met in a test: one that nothing throws is a promise nobody keeps, one that no test meets may be broken. */
+export function codesAreMet(codes: readonly string[], files: readonly SourceFile[]): string[] {
+  const used = (test: (path: string) => boolean) => {
+    const text = files.filter(({ path }) => test(path)).map((file) => withoutComments(file.text))
+    return new Set(text.flatMap((each) => each.match(/\bSYNC_[A-Z_]+\b/g) ?? []))
+  }
+  // The table itself and its HTTP statuses name every code.
+  const thrown = used((path) => path.startsWith('src/') && !/^src\/(?:sync\/errors|server\/problem)\.ts$/.test(path))
+  const met = used((path) => path.startsWith('test/') && path.endsWith('.test.ts') && path !== 'test/tidy.test.ts')
+  return [
+    ...codes.filter((code) => !thrown.has(code)).map((code) => `src/sync/errors.ts:1 nothing throws ${code}`),
+    ...codes.filter((code) => !met.has(code)).map((code) => `src/sync/errors.ts:1 no test meets ${code}`),
+  ]
+}
+
 function folderOf(room: string): string {
   return room === 'migrations' ? room : `src/${room}`
 }
