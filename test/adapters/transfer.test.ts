@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -254,13 +254,9 @@ test('I12: what rsync passes over by size and time is found by its content', asy
 
 test('a source that is written to all the time is told, and not called complete', async (t) => {
   const { from, to } = places(t, { 'log.txt': 'x' })
-  let stop = false
-  const writing = (async () => {
-    for (let size = 1; !stop; size++) {
-      writeFileSync(join(from, 'log.txt'), 'x'.repeat(size))
-      await new Promise((resolve) => setTimeout(resolve, 2))
-    }
-  })()
+  // A process of its own: it goes on whatever this one is busy with.
+  const writer = spawn('/bin/sh', ['-c', 'while echo x >> "$1"; do sleep 0.002; done', 'sh', join(from, 'log.txt')])
+  const ended = new Promise((resolve) => writer.once('exit', resolve))
   try {
     for (const verify of ['again', 'sha256'] as const)
       await fails(
@@ -270,8 +266,8 @@ test('a source that is written to all the time is told, and not called complete'
         /changed at the source.*log\.txt/,
       )
   } finally {
-    stop = true
-    await writing
+    writer.kill()
+    await ended
   }
   t.match((await run({ from: `${from}/`, to, verify: 'sha256' })).counts, { verified: 1 })
 })
