@@ -3,7 +3,18 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { findPeer, keyFingerprint, recordVerdicts, secretHash, verifySignature } from '../../src/store/index.ts'
+import {
+  applyJobs,
+  beginJobStep,
+  findPeer,
+  keyFingerprint,
+  recordVerdicts,
+  requestRun,
+  saveJobStep,
+  secretHash,
+  takeLeases,
+  verifySignature,
+} from '../../src/store/index.ts'
 import { decodePairingCode, encodePairingCode, pairingProof, parseCheckpoint } from '../../src/sync/index.ts'
 import { siteFactory } from '../support/sites.ts'
 import { addPeer, basic, PUBLIC_URL, type Question, serve } from './served.ts'
@@ -1304,6 +1315,68 @@ t.test(
     ])
   },
 )
+
+t.test('jobs are defined, run, stopped and removed; their runs, steps and leases are shown', async (t) => {
+  const definition = { name: 'nightly', steps: [{ wait: 1 }] }
+  t.match((await hub.ask(t, 'GET /api/v1/jobs/schema', { token: viewer })).json, { title: 'Job' })
+  t.match((await admin(t, 'POST /api/v1/jobs/compare', { jobs: [definition] })).json, { faults: [{ path: '/0' }] })
+  t.match((await admin(t, 'POST /api/v1/jobs/apply', { jobs: [definition], prune: true })).json, {
+    changes: [{ name: 'nightly', does: 'keep' }],
+  })
+  t.equal(hub.asked.at(-1), `applyJobs ${JSON.stringify({ jobs: [definition], prune: true })}`)
+  t.match((await admin(t, 'POST /api/v1/jobs/apply', { jobs: [] })).json, { code: 'SYNC_REQUEST_INVALID' })
+  const { db } = site.store
+  const made = { name: 'nightly', definition, enabled: true, events: [], nextDue: new Date('2030-01-01T00:00:00Z') }
+  await applyJobs(db, [made], false)
+  const found = await hub.ask(t, 'GET /api/v1/jobs/nightly', { token: viewer })
+  t.match(found.json, { definition, nextDue: '2030-01-01T00:00:00.000000Z', underWay: 0, lastResult: null })
+  t.equal(found.headers.etag, '"1"')
+  t.match((await admin(t, 'PUT /api/v1/jobs/nightly', definition, { 'if-match': '"1"' })).json, { name: 'nightly' })
+  t.equal((await admin(t, 'PUT /api/v1/jobs/nightly', definition, { 'if-match': '"7"' })).status, 412)
+  t.equal((await admin(t, 'PUT /api/v1/jobs/other', definition, anyRevision)).json.code, 'SYNC_REQUEST_INVALID')
+  t.match((await admin(t, 'GET /api/v1/jobs/nightly/plan')).json, { steps: [{ plan: { summary: 'would run' } }] })
+
+  const asked = await admin(t, 'POST /api/v1/jobs/nightly/runs', { dryRun: false })
+  t.match([asked.status, asked.json], [202, { runId: '1', does: 'begin' }])
+  t.match(hub.asked.at(-1), /^runJob .*"caller":"the administrator","dryRun":false/)
+  const nobody = await hub.ask(t, 'POST /api/v1/jobs/nightly/runs', { token: viewer, body: {} })
+  t.equal(nobody.status, 403, 'who may look may not run')
+  const run = { cause: 'hand', definition, priority: 0, peers: [] }
+  const requested = await requestRun(db, 'nightly', { dryRun: () => false, decide: () => 'begin', run: () => run })
+  const id = requested?.runId ?? ''
+  const step = { runId: id, stage: 'steps', place: 0, name: 'wait-1', kind: 'wait', attempt: 1, host: 'here' } as const
+  await saveJobStep(db, await beginJobStep(db, step), 'said\n', {
+    result: 'success',
+    code: null,
+    message: 'm',
+    counts: {},
+  })
+  t.match((await admin(t, 'GET /api/v1/jobs')).json, { items: [{ name: 'nightly', underWay: 1 }] })
+  t.match((await admin(t, 'GET /api/v1/job-runs?job=nightly&phase=queued')).json, { items: [{ id, phase: 'queued' }] })
+  t.match((await admin(t, `GET /api/v1/job-runs/${id}`)).json, { job: 'nightly', cause: 'hand' })
+  t.match((await admin(t, `GET /api/v1/job-runs/${id}/steps`)).json, { items: [{ name: 'wait-1', output: 'said\n' }] })
+  t.equal((await admin(t, 'GET /api/v1/job-runs/99999')).status, 404)
+  t.same((await admin(t, 'POST /api/v1/jobs/nightly/stop', { run: id })).json, { runs: ['1'] })
+
+  const holder = {
+    token: randomUUID(),
+    owner: 'nightly',
+    runId: id,
+    site: 'hub',
+    host: 'here',
+    pid: 1,
+    peerId: null,
+    seconds: 60,
+  }
+  await takeLeases(db, { hold: ['backup/disk'], freeLeases: [], freeJobs: [], runId: id }, holder)
+  t.match((await admin(t, 'GET /api/v1/leases')).json, {
+    items: [{ name: 'backup/disk', owner: 'nightly', runId: id }],
+  })
+  t.equal((await admin(t, 'DELETE /api/v1/leases/backup%2Fdisk')).status, 204)
+  t.equal((await admin(t, 'DELETE /api/v1/leases/backup%2Fdisk')).json.code, 'SYNC_REQUEST_NOT_FOUND')
+  t.equal((await admin(t, 'DELETE /api/v1/jobs/nightly', undefined, { 'if-match': '"1"' })).status, 204)
+  t.match((await admin(t, `GET /api/v1/job-runs/${id}`)).json, { phase: 'over', message: 'the job was removed' })
+})
 
 t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {
   // Endless: test/server/hostile.pg.test.ts asks for it over a real connection.
