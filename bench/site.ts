@@ -12,6 +12,7 @@ const START_TRIES = 300
 export type BenchSite = {
   readonly name: string
   readonly pid: number
+  readonly url: string
   call<T>(method: string, path: string, body?: unknown): Promise<T>
   /** Resident memory now, in MiB. */
   residentMiB(): Promise<number>
@@ -52,6 +53,7 @@ export async function startSite(owner: Owner, name: string, databaseUrl: string)
   return {
     name,
     pid,
+    url,
     stop,
     async call<T>(method: string, path: string, body?: unknown): Promise<T> {
       const response = await fetch(new URL(path, url), {
@@ -59,6 +61,7 @@ export async function startSite(owner: Owner, name: string, databaseUrl: string)
         headers: {
           authorization: `Bearer ${token}`,
           prefer: 'wait',
+          ...(method === 'PUT' || method === 'DELETE' ? { 'if-match': '*' } : {}),
           ...(body === undefined ? {} : { 'content-type': 'application/json' }),
         },
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),

@@ -32,7 +32,7 @@ type Place = { readonly peerId: number; readonly resourceId: number }
 
 /** Records of the first batch, so that its bytes leave at once, and of the largest. */
 const FIRST_ROWS = 100
-const ROWS_MAX = 2_000
+const ROWS_MAX = 500
 /** No origin has this number. */
 const NO_SITE = 0
 /** Bytes of one piece of the answer. */
