@@ -106,7 +106,7 @@ export async function startSmtp(t: Owner): Promise<SmtpDouble> {
       session.from = null
       session.to = []
       say('250 2.0.0 ok')
-    } else say('502 5.5.1 not implemented')
+    } else say('502 5.5.1 command not recognized')
   }
 
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', () => resolve()))
