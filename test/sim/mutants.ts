@@ -71,6 +71,7 @@ export const MUTANTS: readonly Mutant[] = [
         put: 'case when false then null\n',
       },
       { file: 'src/store/collect.ts', find: 'sql`and s.source is distinct from ${peer.siteId}`', put: 'sql``' },
+      { file: 'src/store/collect-plain.ts', find: 'and r.source is distinct from ${peer.siteId}', put: '' },
     ],
   },
   {
@@ -152,7 +153,9 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'TRUNCATE is not captured',
     harm: 'the rows stay everywhere else',
-    edits: [{ file: 'src/store/capture-function.ts', find: "else${tombstones(resource, 'now_us')};", put: 'else null;' }],
+    edits: [
+      { file: 'src/store/capture-function.ts', find: "else${tombstones(resource, 'now_us')};", put: 'else null;' },
+    ],
     options: ['--actions', '90'],
   },
   {
