@@ -39,7 +39,7 @@ export type EdenPushing = {
 /** Records in one document: Eden's importer takes a time that grows with their square. */
 const DOCUMENT_RECORDS = 200
 /** Names go in the address of a request: so many characters of them. */
-const NAMES_CHARACTERS = 4_000
+const NAMES_CHARACTERS = 3_000
 
 type Outgoing = {
   readonly change: Change

@@ -59,6 +59,8 @@ export function createEdenRequests(connection: Connection, settings: ClientSetti
   })
   const repository = repositoryOfSite(self)
   const base = new URL(connection.url)
+  /** Whether an Eden answers there: it notes the name in its log, and no more. */
+  let named = false
 
   /** Introduces this site. Gives the UUID that Eden calls itself by, as it writes it. */
   async function register(name: string, signal?: AbortSignal): Promise<string> {
@@ -74,7 +76,8 @@ export function createEdenRequests(connection: Connection, settings: ClientSetti
     const path = '/sync/sync.xml'
     const asked = {
       resource: query.table,
-      repository,
+      // A cursor goes with a name. Who wants all that there is asks without one: else what came from here would be left out.
+      repository: named && query.since !== undefined ? repository : undefined,
       msince: query.since === undefined ? undefined : msince(query.since),
       include_deleted: 'True',
       ...(query.uuids !== undefined && { '[~]~.uuid__belongs': query.uuids.join(',') }),
@@ -83,6 +86,7 @@ export function createEdenRequests(connection: Connection, settings: ClientSetti
     // Whoever reads it hears of it; when nobody does any more, it is of no matter.
     answer.body.on('error', () => {})
     const serverTime = clockOf(answer.headers)
+    named = /web2py/i.test(String(answer.headers['x-powered-by'] ?? ''))
     const type = String(answer.headers['content-type'] ?? '')
     if (!/xml/i.test(type)) {
       // What Eden refuses in general it answers with success and a text.

@@ -1,7 +1,7 @@
 import { SynclineError } from '../errors.ts'
 import { canonicalDecimal } from '../filter-decimal.ts'
 import { type FilterLiteral, type FilterOperand, type FilterTree, formatFilter } from '../filter-tree.ts'
-import { edenUuid } from './identity.ts'
+import { idOfEdenUuid } from './identity.ts'
 import { type EdenColumn, type EdenShape, type EdenShapes, shapeOfResource } from './shape.ts'
 
 /** One variable of a URL. */
@@ -73,6 +73,9 @@ function operandOf(
 
 function columnOf(key: string, shape: EdenShape, field: string): EdenColumn {
   const column = shape.columns.find((each) => each.field === field)
+  // A record by its name at Eden: like a reference to itself.
+  if (column === undefined && field === 'uuid')
+    return { field, column: shape.keyColumn ?? 'id', kind: 'reference', resource: shape.resource }
   if (column === undefined) throw invalid(key, `"${shape.table}" has no field "${field}" here`)
   return column
 }
@@ -136,8 +139,7 @@ function literalOf(key: string, value: string, column: EdenColumn, shapes: EdenS
   if (column.kind === 'boolean') return { type: 'boolean', value: /^(?:true|1)$/i.test(value) }
   if (column.kind !== 'reference') return { type: 'string', value }
   const target = shapeOfResource(shapes, column.resource ?? '')
-  const plain = target !== undefined && edenUuid(value, target.uuidKey) !== value && value.startsWith('urn:uuid:')
-  return { type: 'string', value: plain && target.uuidKey ? value.slice('urn:uuid:'.length) : value }
+  return { type: 'string', value: target === undefined ? value : idOfEdenUuid(value, target.uuidKey) }
 }
 
 /** Values between commas; quotes keep a comma in. */

@@ -41,6 +41,8 @@ export type EdenShape = {
   readonly resource: string
   /** The identity here is a bare UUID, Eden's is `urn:uuid:` and that UUID. */
   readonly uuidKey: boolean
+  /** Column here that holds the identity. */
+  readonly keyColumn?: string | undefined
   readonly columns: readonly EdenColumn[]
   readonly components: readonly EdenComponent[]
 }
@@ -52,6 +54,7 @@ export type EdenShapes = ReadonlyMap<string, EdenShape>
 export type ShapeSource = {
   readonly name: string
   readonly keyType: string
+  readonly keyColumn?: string
   readonly columns: readonly {
     readonly name: string
     /** Name of the type in PostgreSQL under all domains, such as int4 or _text. */
@@ -113,6 +116,7 @@ export function edenShapes(
           table,
           resource: source.name,
           uuidKey: /^(?:"?pg_catalog"?\.)?"?uuid"?(?:\s|$)/.test(source.keyType),
+          keyColumn: source.keyColumn,
           columns,
           components,
         },
