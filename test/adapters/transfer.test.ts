@@ -9,8 +9,8 @@ import { createSsh } from '../../src/adapters/ssh/ssh.ts'
 import { SynclineError } from '../../src/sync/index.ts'
 import { processes, startHosts } from '../support/sshd.ts'
 
-const hosts = await startHosts(t, ['backup01', 'gate'])
-const { backup01, gate } = hosts
+const hosts = await startHosts(t, ['backup01', 'gate', 'shaky'])
+const { backup01, gate, shaky } = hosts
 const folder = mkdtempSync(join(tmpdir(), 'syncline-transfer-'))
 t.teardown(() => rmSync(folder, { recursive: true, force: true }))
 const ssh = createSsh({
@@ -298,6 +298,28 @@ test('a transfer that is stopped keeps what it has, ends its whole process group
     t.ok(counts.sent < 7 * 1024 * 1024, `${counts.sent} bytes were sent the second time`)
     t.same(tree(there), ['large.bin'])
   }
+})
+
+test('a connection that is lost under way is told as such, and the next try goes on from there', async (t) => {
+  const { from } = places(t, {})
+  writeFileSync(join(from, 'large.bin'), randomBytes(6 * 1024 * 1024))
+  const transfer: Transfer = {
+    from: `${from}/`,
+    to: { ...shaky.ssh, path: on(shaky, 'large') },
+    options: ['--no-whole-file'],
+  }
+  let stopping: Promise<void> | undefined
+  const progress = ({ bytes }: TransferProgress) => {
+    if ((bytes ?? 0) > 1024 * 1024) stopping ??= shaky.stop()
+  }
+  const slow = runTransfer(deps, { ...transfer, bandwidth: { limit: '1M' } }, { signal, progress })
+  await fails(t, slow, 'SYNC_TRANSFER_INTERRUPTED', /broke|failed/)
+  await stopping
+  await fails(t, run(transfer), 'SYNC_TRANSFER_UNREACHABLE', /cannot be reached/)
+  await shaky.start()
+  const { counts } = await run(transfer)
+  t.equal(counts.files, 1)
+  t.ok(counts.sent < 5.5 * 1024 * 1024, `${counts.sent} bytes were sent the second time`)
 })
 
 test('the hours of the bandwidth change under way', async (t) => {

@@ -36,7 +36,7 @@ export type TestHost = {
   readonly addKey: (conditions: string) => string
   /** Makes the host prove itself with another key from now on. */
   readonly changeHostKey: () => Promise<void>
-  /** Ends the server and every connection to it. */
+  /** Ends the server and cuts every connection to it. */
   readonly stop: () => Promise<void>
   readonly start: () => Promise<void>
   /** Runs a program as the user of the host. */
@@ -199,10 +199,13 @@ export function processes(): readonly { readonly pid: number; readonly parent: n
     })
 }
 
-/** A process and all it started, the youngest first: connections are processes in groups of their own. */
+/** A server and its connections, the youngest first. What they run for others sees its connection end, as it does when a line is cut. */
 function family(pid: number): readonly number[] {
   const children = Map.groupBy(processes(), ({ parent }) => parent)
-  const below = (id: number): number[] => [...(children.get(id) ?? []).flatMap((child) => below(child.pid)), id]
+  const below = (id: number): number[] => [
+    ...(children.get(id) ?? []).filter(({ args }) => args.includes('sshd')).flatMap((child) => below(child.pid)),
+    id,
+  ]
   return below(pid)
 }
 

@@ -59,7 +59,9 @@ export async function runRsync(
   { signal, report }: { readonly signal: AbortSignal; readonly report: (report: Report) => void },
 ): Promise<RsyncEnd> {
   const totals: { -readonly [name in keyof Totals]?: number } = {}
+  let moved = false
   const reader = createReader((each) => {
+    if (each.kind === 'progress') moved = true
     if (each.kind === 'total') totals[each.name] = each.value
     else report(each)
   })
@@ -71,16 +73,18 @@ export async function runRsync(
   const told = said === '' ? text : `${text}: ${said}`
   if (severity === 'success') return { severity, text: said, totals }
   if (severity === 'warning') return { severity, text: told, totals }
-  throw failure(severity, told, end, leg)
+  throw failure(moved && severity === 'again' ? 'broken' : severity, told, end, leg)
 }
 
 function failure(
-  severity: 'again' | 'error' | 'brake',
+  severity: 'again' | 'broken' | 'error' | 'brake',
   text: string,
   { stderr }: ProgramEnd,
   { host }: Leg,
 ): SynclineError {
   if (severity === 'brake') return new SynclineError('SYNC_TRANSFER_BRAKED', text)
+  // What has begun to move was let in.
+  if (severity === 'broken') return new SynclineError('SYNC_TRANSFER_INTERRUPTED', text)
   if (host !== undefined) {
     const saying = sshSaying(stderr, hostLabel(host))
     if (saying !== undefined) return saying
