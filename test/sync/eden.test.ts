@@ -361,6 +361,11 @@ t.test('the trail of a puller: taken, not taken, put back, unknown', async (t) =
   const taken = asked(told, '2026-01-02T00:00:01')
   t.same(placesOf(taken), { city: 'c1' }, 'the time of the youngest and one second')
   t.same(placesOf(asked(told, '2026-01-01T12:00:01')), { city: 'c1' }, 'or of one in between, when the youngest failed')
+  t.same(
+    placesOf(asked(told, '2025-12-31T23:55:01')),
+    { city: 'c1' },
+    'or of a little before, where somebody asks with an overlap',
+  )
   const again = noteAnswer(
     taken,
     { city: 'c2' },
