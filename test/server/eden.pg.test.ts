@@ -145,7 +145,7 @@ t.test('I1: what a puller of Eden is told follows the order of this site, not th
   t.same(uuids(await pull(cursor)), ['urn:uuid:late'], 'an answer that was lost is told again')
   const back = '2019-01-01T00:00:01'
   t.same(uuids(await pull(back)), [], 'its time set the clock of Eden back, and still nothing is told twice')
-  await insert('c')
+  await push(t, hub, 'arrived later', 'older', [['urn:uuid:c', '2020-02-02T00:00:00']])
   const third = await pull(back)
   t.same(uuids(third), ['urn:uuid:c'])
   t.same(
