@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
+import { parse } from 'yaml'
 import { startPostgres } from '../support/postgres.ts'
 import { type SiteProcess, startSiteProcess } from '../support/site-process.ts'
 
@@ -18,12 +19,18 @@ const folder = await mkdtemp(join(tmpdir(), 'syncline-jobs-'))
 await chmod(folder, 0o777)
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
-const first = await startSiteProcess(t, { name: 'farm', databaseUrl: database.url })
+/** A mail server that nobody asks: jobs that would use it are only checked. */
+const MAIL = {
+  SYNCLINE_SMTP_URL: 'smtp://127.0.0.1:9',
+  SYNCLINE_MAIL_FROM: 'site@example.org',
+  SYNCLINE_MAIL_TO: 'operator@example.org',
+}
+const first = await startSiteProcess(t, { name: 'farm', databaseUrl: database.url, env: MAIL })
 const another = () =>
   startSiteProcess(t, {
     name: 'farm',
     databaseUrl: database.url,
-    env: { SYNCLINE_KEY_FILE: join(first.dataDir, 'site.key') },
+    env: { ...MAIL, SYNCLINE_KEY_FILE: join(first.dataDir, 'site.key') },
     tokenFile: join(first.dataDir, 'admin.token'),
   })
 const processes: SiteProcess[] = [first, await another(), await another()]
@@ -75,6 +82,16 @@ const groupIsGone = async (pid: number) => {
   return stat === '' || /\) Z /.test(stat)
 }
 const textOf = (name: string) => readFile(file(name), 'utf8').catch(() => '')
+
+t.test('the definitions of the guide are sound', async (t) => {
+  const guide = await readFile(join(import.meta.dirname, '../../docs/guides/jobs.md'), 'utf8')
+  const blocks = [...guide.matchAll(/^```yaml\n([\s\S]*?)^```/gm)].map(([, block = '']) => parse(block))
+  const jobs = blocks.flatMap((block) => (Array.isArray(block) ? block : (block.jobs ?? [block])))
+  t.same(await any().api('POST', '/jobs/compare', { jobs }), {
+    faults: [],
+    changes: ['nightly-copy', 'publish', 'with-mail'].map((name) => ({ name, does: 'add' })),
+  })
+})
 
 t.test('each due time is run once, by whichever process', async (t) => {
   await apply({

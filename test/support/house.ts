@@ -50,7 +50,7 @@ export const OWNERS: Readonly<Record<string, readonly string[]>> = {
   '@fastify/swagger-ui': ['server'],
   '@fastify/type-provider-typebox': ['server'],
   '@fastify/under-pressure': ['server'],
-  ajv: ['config', 'server'],
+  ajv: ['config', 'server', 'jobs'],
   'cli-progress': ['cli'],
   'cli-table3': ['cli'],
   commander: ['cli'],
