@@ -2,6 +2,7 @@
 import { createServer, type IncomingHttpHeaders, request } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Owner } from '../../test/support/postgres.ts'
+import type { System } from './contest.ts'
 
 export type Wire = {
   /** Where the site on the other end is reached through this line. */
@@ -77,6 +78,21 @@ export async function startWire(owner: Owner, target: string): Promise<Wire> {
     replay: async () => {
       for (const each of [...kept]) await deliver(each)
       return kept.length
+    },
+  }
+}
+
+/** A system that delivers requests twice, and sends again what went over its wires before. */
+export function repeating(links: readonly { readonly wire: Wire }[]): Pick<System, 'duplicate' | 'replay'> {
+  return {
+    duplicate: async () => {
+      for (const { wire } of links) wire.duplicate(true)
+    },
+    replay: async () => {
+      for (const { wire } of links) {
+        wire.duplicate(false)
+        await wire.replay()
+      }
     },
   }
 }

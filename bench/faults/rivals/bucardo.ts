@@ -7,9 +7,9 @@ import { promisify } from 'node:util'
 import { plainEnvironment } from '../../../test/support/environment.ts'
 import { type Cluster, type Owner, startPostgres } from '../../../test/support/postgres.ts'
 import type { Rival, Shape, System } from '../contest.ts'
-import { endAll } from '../endings.ts'
-import { backUpCluster, type Clock, makeClock, openSqlSites, type SqlSite, startClusters } from '../sql-sites.ts'
+import { backUpCluster, openSqlSites, type SqlSite, startClusters } from '../sql-sites.ts'
 import { clockLibrary, installDebian } from './install.ts'
+import { clocksFor, type Holder, opensWith } from './opening.ts'
 
 const execute = promisify(execFile)
 const SETTINGS = { max_connections: 60 }
@@ -23,7 +23,6 @@ type Command = (...words: readonly string[]) => Promise<string>
 export function bucardo(): Rival {
   let root = ''
   let library: string | undefined
-  const opened = endAll()
   return {
     name: 'Bucardo',
     without: { duplicate: 'no requests: its daemon writes into all databases in one transaction each' },
@@ -33,30 +32,13 @@ export function bucardo(): Rival {
       library = await clockLibrary().catch(() => undefined)
       return { version: unpacked.versions.bucardo ?? '' }
     },
-    open: async (shape) => {
-      const owner = endAll()
-      opened.teardown(() => owner.end())
-      try {
-        return await openSystem(owner, shape, root, library)
-      } catch (error) {
-        await owner.end()
-        throw error
-      }
-    },
-    end: () => opened.end(),
+    ...opensWith((owner, shape) => openSystem(owner, shape, root, library)),
   }
 }
 
-async function openSystem(
-  owner: Owner & { readonly end: () => Promise<void> },
-  shape: Shape,
-  root: string,
-  library: string | undefined,
-): Promise<System> {
+async function openSystem(owner: Holder, shape: Shape, root: string, library: string | undefined): Promise<System> {
   const binDir = join(root, 'usr/lib/postgresql/15/bin')
-  const clocks: Clock[] = []
-  if (shape.needs.includes('clock') && library !== undefined)
-    for (let n = 0; n < shape.sites; n++) clocks.push(await makeClock(owner, library))
+  const clocks = await clocksFor(owner, shape, library)
   const perl = [join(root, 'usr/share/perl5'), ...(await perlFolders(root))].join(':')
   const control = await startPostgres(owner, { binDir, settings: SETTINGS, env: { PERL5LIB: perl } })
   const clusters = await startClusters(owner, shape.sites, (site) => ({

@@ -2,11 +2,10 @@
 
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Owner } from '../../../test/support/postgres.ts'
 import type { Rival, Shape, System } from '../contest.ts'
-import { endAll } from '../endings.ts'
-import { backUpCluster, type Clock, makeClock, openSqlSites, type SqlSite, startClusters } from '../sql-sites.ts'
+import { backUpCluster, openSqlSites, type SqlSite, startClusters } from '../sql-sites.ts'
 import { clockLibrary, installDebian } from './install.ts'
+import { clocksFor, type Holder, opensWith } from './opening.ts'
 
 const SETTINGS = {
   wal_level: 'logical',
@@ -27,7 +26,6 @@ const ROUND_MS = 400
 export function pglogical(): Rival {
   let root = ''
   let library: string | undefined
-  const opened = endAll()
   return {
     name: 'pglogical',
     without: { duplicate: 'no requests: one stream whose position the database keeps' },
@@ -37,29 +35,12 @@ export function pglogical(): Rival {
       library = await clockLibrary().catch(() => undefined)
       return { version: unpacked.versions['postgresql-15-pglogical'] ?? '' }
     },
-    open: async (shape) => {
-      const owner = endAll()
-      opened.teardown(() => owner.end())
-      try {
-        return await openSystem(owner, shape, join(root, 'usr/lib/postgresql/15/bin'), library)
-      } catch (error) {
-        await owner.end()
-        throw error
-      }
-    },
-    end: () => opened.end(),
+    ...opensWith((owner, shape) => openSystem(owner, shape, join(root, 'usr/lib/postgresql/15/bin'), library)),
   }
 }
 
-async function openSystem(
-  owner: Owner & { readonly end: () => Promise<void> },
-  shape: Shape,
-  binDir: string,
-  library: string | undefined,
-): Promise<System> {
-  const clocks: Clock[] = []
-  if (shape.needs.includes('clock') && library !== undefined)
-    for (let n = 0; n < shape.sites; n++) clocks.push(await makeClock(owner, library))
+async function openSystem(owner: Holder, shape: Shape, binDir: string, library: string | undefined): Promise<System> {
+  const clocks = await clocksFor(owner, shape, library)
   const clusters = await startClusters(owner, shape.sites, (site) => ({
     binDir,
     settings: SETTINGS,

@@ -7,11 +7,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { asUser, plainEnvironment } from '../../../test/support/environment.ts'
 import { freePort, type Owner } from '../../../test/support/postgres.ts'
 import type { Member, Rival, Shape, System, Values } from '../contest.ts'
-import { endAll } from '../endings.ts'
 import type { State } from '../judge.ts'
-import { type Clock, makeClock, NAMES } from '../sql-sites.ts'
-import { startWire } from '../wire.ts'
+import { NAMES } from '../sql-sites.ts'
+import { repeating, startWire } from '../wire.ts'
 import { clockLibrary, installNpm, NPM_PACKAGES } from './install.ts'
+import { clocksFor, type Holder, opensWith } from './opening.ts'
 
 /** The program of a site, as the package's own documentation has it. */
 const PROGRAM = `
@@ -35,7 +35,6 @@ type Site = {
 export function pouchdb(): Rival {
   let folder = ''
   let library: string | undefined
-  const opened = endAll()
   return {
     name: 'PouchDB',
     without: {
@@ -46,31 +45,14 @@ export function pouchdb(): Rival {
       library = await clockLibrary().catch(() => undefined)
       return { version: NPM_PACKAGES.pouchdb }
     },
-    open: async (shape) => {
-      const owner = endAll()
-      opened.teardown(() => owner.end())
-      try {
-        return await openSystem(owner, shape, folder, library)
-      } catch (error) {
-        await owner.end()
-        throw error
-      }
-    },
-    end: () => opened.end(),
+    ...opensWith((owner, shape) => openSystem(owner, shape, folder, library)),
   }
 }
 
-async function openSystem(
-  owner: Owner & { readonly end: () => Promise<void> },
-  shape: Shape,
-  modules: string,
-  library: string | undefined,
-): Promise<System> {
+async function openSystem(owner: Holder, shape: Shape, modules: string, library: string | undefined): Promise<System> {
   await writeFile(join(modules, 'site.cjs'), PROGRAM)
   const names = NAMES.slice(0, shape.sites)
-  const clocks: Clock[] = []
-  if (shape.needs.includes('clock') && library !== undefined)
-    for (const _ of names) clocks.push(await makeClock(owner, library))
+  const clocks = await clocksFor(owner, shape, library)
   const sites = await Promise.all(names.map((name, n) => openSite(owner, name, modules, clocks[n]?.env ?? {})))
   const pairs =
     shape.sites === 2
@@ -126,15 +108,7 @@ async function openSystem(
       }
     },
     setClock: async (member, seconds) => clocks[member]?.set(seconds),
-    duplicate: async () => {
-      for (const { wire } of links) wire.duplicate(true)
-    },
-    replay: async () => {
-      for (const { wire } of links) {
-        wire.duplicate(false)
-        await wire.replay()
-      }
-    },
+    ...repeating(links),
     raiseLimits: async () => {},
     part: async () => {},
     join: async () => {},

@@ -4,9 +4,10 @@ import type { Cluster, Owner } from '../../../test/support/postgres.ts'
 import { type RunView, type SiteProcess, startSiteProcess } from '../../../test/support/site-process.ts'
 import type { Rival, Shape, System } from '../contest.ts'
 import { endAll } from '../endings.ts'
-import { backUpCluster, type Clock, makeClock, NAMES, openSqlSites, type SqlSite, startClusters } from '../sql-sites.ts'
-import { startWire, type Wire } from '../wire.ts'
+import { backUpCluster, NAMES, openSqlSites, type SqlSite, startClusters } from '../sql-sites.ts'
+import { repeating, startWire, type Wire } from '../wire.ts'
 import { clockLibrary } from './install.ts'
+import { clocksFor, type Holder, openOrEnd } from './opening.ts'
 
 const SETTINGS = { max_connections: 60 }
 const BUSY_TRIES = 20
@@ -31,35 +32,28 @@ export function syncline(version: string): Rival {
       })
       return { version }
     },
-    open: async (shape) => {
-      const owner = endAll()
-      try {
+    open: (shape) =>
+      openOrEnd(async (owner) => {
         // A clock or a backup is for a cluster of its own; the others serve one scenario after the other.
         const own = shape.needs.includes('clock') || shape.needs.includes('backup')
         if (!own && clusters.length < shape.sites) {
           const more = await startClusters(keep, shape.sites - clusters.length, () => ({ settings: SETTINGS }))
           clusters = [...clusters, ...more]
         }
-        return await openSystem(owner, shape, own ? undefined : clusters.slice(0, shape.sites), library)
-      } catch (error) {
-        await owner.end()
-        throw error
-      }
-    },
+        return openSystem(owner, shape, own ? undefined : clusters.slice(0, shape.sites), library)
+      }),
     end: () => keep.end(),
   }
 }
 
 async function openSystem(
-  owner: Owner & { readonly end: () => Promise<void> },
+  owner: Holder,
   shape: Shape,
   shared: readonly Cluster[] | undefined,
   library: string | undefined,
 ): Promise<System> {
   const names = NAMES.slice(0, shape.sites)
-  const clocks: Clock[] = []
-  if (shape.needs.includes('clock') && library !== undefined)
-    for (const _ of names) clocks.push(await makeClock(owner, library))
+  const clocks = await clocksFor(owner, shape, library)
   const clusters =
     shared ??
     (await startClusters(owner, shape.sites, (site) => ({
@@ -135,15 +129,7 @@ async function openSystem(
       }
     },
     setClock: async (member, seconds) => clocks[member]?.set(seconds),
-    duplicate: async () => {
-      for (const { wire } of links) wire.duplicate(true)
-    },
-    replay: async () => {
-      for (const { wire } of links) {
-        wire.duplicate(false)
-        await wire.replay()
-      }
-    },
+    ...repeating(links),
     raiseLimits: async () => {
       // The limit is a setting that a site reads when it starts.
       for (const each of processes) {

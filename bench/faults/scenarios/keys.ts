@@ -1,15 +1,8 @@
 /** Situations of keys: what is unique, what identifies, what refers. */
-import type { Contest, Scenario } from '../contest.ts'
+import type { Scenario } from '../contest.ts'
 import type { State } from '../judge.ts'
+import { begin, bystanders } from './flow.ts'
 import { CODED, FAMILY, ITEM, id, item } from './tables.ts'
-
-/** One record at each site that has nothing to do with the fault, and must be at both now. */
-async function bystanders(contest: Contest, exchange = true): Promise<void> {
-  await contest.put(contest.a, 'item', id(91), { name: 'bystander at a' })
-  await contest.put(contest.b, 'item', id(92), { name: 'bystander at b' })
-  if (exchange) await contest.settle()
-  await contest.mustFlow(item(91), item(92))
-}
 
 export const uniqueClash: Scenario = {
   name: 'unique clash',
@@ -38,8 +31,7 @@ export const keyChange: Scenario = {
   shape: { ...ITEM, needs: ['sql'] },
   act: async (contest) => {
     const { a, b, oracle } = contest
-    for (const n of [1, 2, 3]) await contest.put(a, 'item', id(n), { name: 'first', qty: n })
-    await contest.settle()
+    await begin(contest, [1, 2, 3], (qty) => ({ name: 'first', qty }))
     await a.sql(`update item set id = '${id(11)}', name = 'moved' where id = '${id(1)}'`)
     await contest.confirm(a, item(1), item(11))
     await contest.settle()
@@ -62,8 +54,7 @@ export const swappedUnique: Scenario = {
   shape: CODED,
   act: async (contest) => {
     const { a } = contest
-    for (const n of [1, 2, 3, 4, 5]) await contest.put(a, 'item', id(n), { code: `C${n}`, name: `item ${n}` })
-    await contest.settle()
+    await begin(contest, [1, 2, 3, 4, 5], (n) => ({ code: `C${n}`, name: `item ${n}` }))
     const code = (n: number, to: string) => `update item set code = '${to}' where id = '${id(n)}'`
     await a.sql(`begin; ${code(1, 'free')}; ${code(2, 'C1')}; ${code(1, 'C2')}; commit`)
     await a.sql(`begin; ${code(3, 'free')}; ${code(5, 'C3')}; ${code(4, 'C5')}; ${code(3, 'C4')}; commit`)

@@ -1,6 +1,7 @@
 /** Situations of different tables and rules: a column more or less, a narrower one, a trigger that refuses, a value that is too large. */
 import { createHash } from 'node:crypto'
-import type { Contest, Scenario } from '../contest.ts'
+import type { Scenario } from '../contest.ts'
+import { begin, bystanders } from './flow.ts'
 import { ITEM, id, item } from './tables.ts'
 
 /** Two tables: what happens to one must not hold up the other. */
@@ -11,13 +12,13 @@ const TWO = {
   needs: ['sql'],
 } as const
 
-/** Records of the other table, written now, must be at both sites. */
-async function othersFlow(contest: Contest, n: number): Promise<void> {
-  await contest.put(contest.a, 'other', id(n), { name: 'bystander at a' })
-  await contest.put(contest.b, 'other', id(n + 1), { name: 'bystander at b' })
-  await contest.settle()
-  await contest.mustFlow(`other/${id(n)}`, `other/${id(n + 1)}`)
-}
+/** The end of a scenario in which a table of b was altered: it is altered again, and what waited is taken up. */
+const putRight =
+  (text: string): NonNullable<Scenario['heal']> =>
+  async ({ b, system }) => {
+    await b.alter(text)
+    await system.resume()
+  }
 
 export const columnAdded: Scenario = {
   name: 'column added on one side',
@@ -26,14 +27,13 @@ export const columnAdded: Scenario = {
   shape: TWO,
   act: async (contest) => {
     const { a, b } = contest
-    for (const n of [1, 2]) await contest.put(a, 'item', id(n), { name: 'first', qty: n })
-    await contest.settle()
+    await begin(contest, [1, 2], (qty) => ({ name: 'first', qty }))
     await a.alter('alter table item add column extra text')
     await contest.put(a, 'item', id(1), { extra: 'filled at a' })
     await contest.put(a, 'item', id(3), { name: 'new at a', extra: 'with it' })
     await contest.settle()
     await contest.put(b, 'item', id(4), { name: 'new at b' })
-    await othersFlow(contest, 91)
+    await bystanders(contest, 'other')
   },
   heal: async (contest) => {
     const { b, a, system } = contest
@@ -54,23 +54,19 @@ export const columnDropped: Scenario = {
   shape: TWO,
   act: async (contest) => {
     const { a, b } = contest
-    for (const n of [1, 2]) await contest.put(a, 'item', id(n), { name: 'first', note: 'old' })
-    await contest.settle()
+    await begin(contest, [1, 2], () => ({ name: 'first', note: 'old' }))
     await b.alter('alter table item drop column note')
     await contest.put(a, 'item', id(1), { note: 'written after the drop' })
     await contest.put(a, 'item', id(2), { note: 'written after the drop too' })
     await contest.put(a, 'item', id(3), { name: 'new at a', note: 'with it' })
     await contest.settle()
-    await othersFlow(contest, 91)
+    await bystanders(contest, 'other')
     // A site without the column edits the record: what it does not know must not be emptied at the other.
     await b.put('item', id(2), { qty: 22 })
     contest.oracle.wrote(item(2), { ...(await contest.stateAt(a, item(2))), qty: '22' })
     await contest.settle()
   },
-  heal: async ({ b, system }) => {
-    await b.alter('alter table item add column note text')
-    await system.resume()
-  },
+  heal: putRight('alter table item add column note text'),
 }
 
 export const narrower: Scenario = {
@@ -80,8 +76,7 @@ export const narrower: Scenario = {
   shape: TWO,
   act: async (contest) => {
     const { a, b } = contest
-    for (const n of [1, 2, 3]) await contest.put(a, 'item', id(n), { name: 'first', qty: n })
-    await contest.settle()
+    await begin(contest, [1, 2, 3], (qty) => ({ name: 'first', qty }))
     await b.alter('alter table item alter column name type varchar(8), alter column qty type smallint')
     await contest.put(a, 'item', id(1), { name: 'too long for that column' })
     await contest.put(a, 'item', id(2), { qty: 100_000 })
@@ -90,12 +85,9 @@ export const narrower: Scenario = {
     await contest.put(b, 'item', id(4), { name: 'at b' })
     await contest.settle()
     await contest.mustFlow(item(3), item(4))
-    await othersFlow(contest, 91)
+    await bystanders(contest, 'other')
   },
-  heal: async ({ b, system }) => {
-    await b.alter('alter table item alter column name type text, alter column qty type int')
-    await system.resume()
-  },
+  heal: putRight('alter table item alter column name type text, alter column qty type int'),
 }
 
 export const refusingTrigger: Scenario = {
@@ -118,7 +110,7 @@ export const refusingTrigger: Scenario = {
     await contest.put(b, 'item', id(3), { name: 'of b', qty: 3 })
     await contest.settle()
     await contest.mustFlow(item(2), item(3))
-    await othersFlow(contest, 91)
+    await bystanders(contest, 'other')
   },
   heal: async ({ b, system }) => {
     await b.sql('drop trigger refuse on item')
