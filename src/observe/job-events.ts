@@ -12,58 +12,53 @@ const SECONDS = [
   0.01, 0.1, 0.5, 1, 10, 30, 60, 300, 600, 1800, 3600, 7200, 14_400, 28_800, 86_400, 172_800, 604_800, 1_209_600,
 ]
 
+const OLD = 'rsyncdirector_'
+const named = (name: string) => (name.startsWith(OLD) ? name : `syncline_${name}`)
+
 export function createJobMeters(registry: Registry) {
   const registers = [registry]
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[]) =>
-    new Counter<L>({ name, help, labelNames: [...labelNames], registers })
+    new Counter<L>({ name: named(name), help, labelNames: [...labelNames], registers })
   const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[]) =>
-    new Gauge<L>({ name, help, labelNames: [...labelNames], registers })
+    new Gauge<L>({ name: named(name), help, labelNames: [...labelNames], registers })
   const histogram = <L extends string>(name: string, help: string, labelNames: readonly L[]) =>
-    new Histogram<L>({ name, help, labelNames: [...labelNames], buckets: SECONDS, registers })
+    new Histogram<L>({ name: named(name), help, labelNames: [...labelNames], buckets: SECONDS, registers })
   return {
-    runs: counter('syncline_job_runs_total', 'Runs of jobs that are over.', ['job', 'result']),
-    seconds: histogram('syncline_job_run_seconds', 'Duration of runs of jobs.', ['job', 'result']),
-    blocked: counter('syncline_job_blocked_total', 'Looks at which a gate or lease was not free.', ['job']),
-    blockedSeconds: histogram('syncline_job_blocked_seconds', 'Time that runs waited for gates and leases.', ['job']),
-    lateSeconds: histogram('syncline_job_late_seconds', 'From the due time, or the wish, to the begin.', ['job']),
-    wishes: counter('syncline_job_wishes_total', 'Reasons to run, by what became of them.', ['job', 'cause', 'does']),
-    steps: counter('syncline_job_steps_total', 'Tries of steps.', ['job', 'step', 'result']),
-    stepSeconds: histogram('syncline_job_step_seconds', 'Duration of tries of steps.', ['job', 'step']),
-    retries: counter('syncline_job_retries_total', 'Tries of steps after a failure.', ['job', 'step']),
-    counts: counter('syncline_job_moved_total', 'What steps count: bytes, files, deleted.', ['job', 'step', 'what']),
-    adopted: counter('syncline_job_adopted_total', 'Runs taken over from another process.', ['job']),
-    endedAt: gauge('syncline_job_ended_timestamp_seconds', 'When the last run with this result ended.', [
-      'job',
-      'result',
-    ]),
-    queue: gauge('syncline_job_queue', 'Runs that are not over.', ['phase']),
-    dead: gauge('syncline_job_dead', 'Runs that failed for good and wait for a person.', ['job']),
-    succeededAt: gauge('syncline_job_succeeded_timestamp_seconds', 'When the job last succeeded, on any process.', [
-      'job',
-    ]),
+    runs: counter('job_runs_total', 'Runs of jobs that are over.', ['job', 'result']),
+    seconds: histogram('job_run_seconds', 'Duration of runs of jobs.', ['job', 'result']),
+    blocked: counter('job_blocked_total', 'Looks at which a gate or lease was not free.', ['job']),
+    blockedSeconds: histogram('job_blocked_seconds', 'Time that runs waited for gates and leases.', ['job']),
+    lateSeconds: histogram('job_late_seconds', 'From the due time, or the wish, to the begin.', ['job']),
+    wishes: counter('job_wishes_total', 'Reasons to run, by what became of them.', ['job', 'cause', 'does']),
+    steps: counter('job_steps_total', 'Tries of steps.', ['job', 'step', 'result']),
+    stepSeconds: histogram('job_step_seconds', 'Duration of tries of steps.', ['job', 'step']),
+    retries: counter('job_retries_total', 'Tries of steps after a failure.', ['job', 'step']),
+    counts: counter('job_moved_total', 'What steps count: bytes, files, deleted.', ['job', 'step', 'what']),
+    adopted: counter('job_adopted_total', 'Runs taken over from another process.', ['job']),
+    endedAt: gauge('job_ended_timestamp_seconds', 'When the last run with this result ended.', ['job', 'result']),
+    queue: gauge('job_queue', 'Runs that are not over.', ['phase']),
+    dead: gauge('job_dead', 'Runs that failed for good and wait for a person.', ['job']),
+    succeededAt: gauge('job_succeeded_timestamp_seconds', 'When the job last succeeded, on any process.', ['job']),
     old: {
-      runs: counter('rsyncdirector_runs_completed_total', 'As syncline_job_runs_total, of all jobs.', ['rsync_id']),
-      seconds: histogram('rsyncdirector_job_duration_seconds', 'As syncline_job_run_seconds.', ['job_id']),
+      runs: counter(`${OLD}runs_completed_total`, 'As syncline_job_runs_total, of all jobs.', ['rsync_id']),
+      seconds: histogram(`${OLD}job_duration_seconds`, 'As syncline_job_run_seconds.', ['job_id']),
       skipped: counter(
-        'rsyncdirector_job_skipped_for_block_timeout_total',
+        `${OLD}job_skipped_for_block_timeout_total`,
         'Runs left out because a gate was not free in time.',
         ['job_id'],
       ),
-      process: counter('rsyncdirector_job_aborted_for_failed_process_err_total', 'Steps whose process was lost.', [
+      process: counter(`${OLD}job_aborted_for_failed_process_err_total`, 'Steps whose process was lost.', [
         'job_id',
         'action_id',
       ]),
-      action: counter('rsyncdirector_job_aborted_for_failed_action_err_total', 'Steps that failed.', [
+      action: counter(`${OLD}job_aborted_for_failed_action_err_total`, 'Steps that failed.', ['job_id', 'action_id']),
+      exception: counter(`${OLD}job_aborted_for_exception_err_total`, 'Steps that could not be performed.', [
         'job_id',
         'action_id',
       ]),
-      exception: counter('rsyncdirector_job_aborted_for_exception_err_total', 'Steps that could not be performed.', [
-        'job_id',
-        'action_id',
-      ]),
-      blocked: counter('rsyncdirector_blocked_total', 'As syncline_job_blocked_total.', ['job_id']),
-      blockedSeconds: histogram('rsyncdirector_blocked_seconds', 'As syncline_job_blocked_seconds.', ['job_id']),
-      lockFiles: gauge('rsyncdirector_lock_files', 'Leases that this process holds.', ['job_id']),
+      blocked: counter(`${OLD}blocked_total`, 'As syncline_job_blocked_total.', ['job_id']),
+      blockedSeconds: histogram(`${OLD}blocked_seconds`, 'As syncline_job_blocked_seconds.', ['job_id']),
+      lockFiles: gauge(`${OLD}lock_files`, 'Leases that this process holds.', ['job_id']),
     },
   }
 }

@@ -118,7 +118,9 @@ function unknownNames({ path, text }: Page): string[] {
 /** Variables that are no settings of a site. */
 const VARIABLES = /_FILE$|^SYNCLINE_CONFIG$|^SYNCLINE_TEST_/
 const settings = readFileSync(join(ROOT, 'docs/guides/settings.md'), 'utf8')
-const meters = readFileSync(join(ROOT, 'src/observe/metrics.ts'), 'utf8')
+const meters = ['metrics.ts', 'job-events.ts']
+  .map((name) => readFileSync(join(ROOT, 'src/observe', name), 'utf8'))
+  .join('\n')
 const metrics = new Set([...meters.matchAll(/'([a-z_]+)'/g)].map(([, name]) => name))
 
 t.test('every error code, setting and metric that is named exists', async (t) => {
