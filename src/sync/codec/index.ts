@@ -1,7 +1,8 @@
-export { writeChange } from './change.ts'
+export { readId, writeChange } from './change.ts'
 export { codecForAccept, codecForContentType, type LinesFormat } from './codec.ts'
+export type { EdenAttributes, EdenElement, EdenField, EdenLimits, EdenReader, EdenWriter } from './eden-element.ts'
 export { isJsonObject, JSON_DEPTH_MAX, numberText, parseJson } from './exact-json.ts'
-export type { BodyLimits, Codec, DecodeContext, WritingCodec } from './format.ts'
+export { type BodyLimits, type Codec, type DecodeContext, fault, quoted, type WritingCodec } from './format.ts'
 export { changesOfLines, linesOfChanges } from './line-changes.ts'
 export {
   decodeLines,

@@ -1,6 +1,6 @@
-import type { EdenAttributes, EdenElement, EdenField, EdenLimits, EdenReader, EdenWriter } from '../eden/element.ts'
 import { SynclineError } from '../errors.ts'
 import type { Json } from '../record.ts'
+import type { EdenAttributes, EdenElement, EdenField, EdenLimits, EdenReader, EdenWriter } from './eden-element.ts'
 import { isJsonObject, parseJson } from './exact-json.ts'
 import { fault, placed, quoted } from './format.ts'
 

@@ -1,4 +1,4 @@
-import type { EdenAttributes, EdenElement, EdenField, EdenWriter } from '../eden/element.ts'
+import type { EdenAttributes, EdenElement, EdenField, EdenWriter } from './eden-element.ts'
 import { fault, quoted } from './format.ts'
 
 /** What XML 1.0 cannot carry, not even as a numeric reference. */

@@ -1,6 +1,6 @@
 import { SaxesParser, type SaxesTagPlain } from 'saxes'
-import type { EdenElement, EdenField, EdenLimits, EdenReader } from '../eden/element.ts'
 import { SynclineError } from '../errors.ts'
+import type { EdenElement, EdenField, EdenLimits, EdenReader } from './eden-element.ts'
 import { fault, placed, quoted } from './format.ts'
 
 type Growing<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer E)[] ? E[] : T[K] }

@@ -1,5 +1,5 @@
+import type { EdenAttributes, EdenElement, EdenField } from '../codec/index.ts'
 import type { Change, Json, PutChange, Reference, Version } from '../record.ts'
-import type { EdenAttributes, EdenElement, EdenField } from './element.ts'
 import { edenUuid } from './identity.ts'
 import type { EdenPrints } from './records.ts'
 import { type EdenColumn, type EdenShape, type EdenShapes, shapeOfResource } from './shape.ts'

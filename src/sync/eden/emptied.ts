@@ -1,5 +1,5 @@
+import type { EdenElement } from '../codec/index.ts'
 import type { Change, Json } from '../record.ts'
-import type { EdenElement } from './element.ts'
 import type { EdenRecord } from './records.ts'
 
 /**

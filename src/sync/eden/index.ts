@@ -1,6 +1,5 @@
 /** Sahana Eden's documents and what they mean here: pure, both for answering Eden and for calling it. */
 export { type EdenArrival, type EdenArriving, type EdenKnown, type EdenState, readArrival } from './arrival.ts'
-export type { EdenAttributes, EdenElement, EdenField, EdenLimits, EdenReader, EdenWriter } from './element.ts'
 export { type EdenKept, type EdenOutgoing, edenElement, mciIn, mciOut, printsOf, sentTime } from './elements.ts'
 export { emptied, usesTuid } from './emptied.ts'
 export { type EdenVariable, edenFilters } from './filter.ts'

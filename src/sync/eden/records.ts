@@ -1,9 +1,14 @@
-import { readId } from '../codec/change.ts'
-import { parseJson } from '../codec/exact-json.ts'
-import { fault, quoted } from '../codec/format.ts'
+import {
+  type EdenAttributes,
+  type EdenElement,
+  type EdenField,
+  fault,
+  parseJson,
+  quoted,
+  readId,
+} from '../codec/index.ts'
 import { type ErrorCode, SynclineError } from '../errors.ts'
 import type { Change, Json, Reference } from '../record.ts'
-import type { EdenAttributes, EdenElement, EdenField } from './element.ts'
 import { idOfEdenUuid } from './identity.ts'
 import { uuidOf } from './print.ts'
 import { type EdenColumn, type EdenShape, type EdenShapes, shapeOfResource } from './shape.ts'

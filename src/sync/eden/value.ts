@@ -1,8 +1,14 @@
-import { isJsonObject, numberText, parseJson } from '../codec/exact-json.ts'
-import { fault, quoted } from '../codec/format.ts'
+import {
+  type EdenAttributes,
+  type EdenField,
+  fault,
+  isJsonObject,
+  numberText,
+  parseJson,
+  quoted,
+} from '../codec/index.ts'
 import { canonicalDecimal } from '../filter-decimal.ts'
 import type { Json } from '../record.ts'
-import type { EdenAttributes, EdenField } from './element.ts'
 import { print } from './print.ts'
 import type { EdenColumn } from './shape.ts'
 import { readEdenTime, writeEdenTime } from './time.ts'
