@@ -4,9 +4,14 @@ import type { DefaultTimestamp, Int8 } from './schema.ts'
 
 /** Row types of what is known of Sahana Eden sites. */
 
+export type EdenTables = {
+  'syncline.eden_record': EdenRecordTable
+  'syncline.eden_table': EdenTableTable
+}
+
 type Parsed<T> = ColumnType<T | null, string | null | undefined, string | null>
 
-export type EdenRecordTable = {
+type EdenRecordTable = {
   peer_id: number
   resource_id: number
   record_id: string
@@ -31,7 +36,7 @@ export type EdenRecordTable = {
   at: DefaultTimestamp
 }
 
-export type EdenTableTable = {
+type EdenTableTable = {
   peer_id: number
   resource_id: number
   round: Int8

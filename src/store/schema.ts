@@ -1,13 +1,13 @@
 import type { ColumnType, Generated } from 'kysely'
 import type { Json, Mapping, TaskRun } from '../sync/index.ts'
-import type { EdenRecordTable, EdenTableTable } from './schema-eden.ts'
+import type { EdenTables } from './schema-eden.ts'
 import type { EdenServedTables } from './schema-eden-served.ts'
 import type { JobTables } from './schema-jobs.ts'
 import type { TransferTables } from './schema-transfer.ts'
 import type { AlarmNoticeTable, AlarmTable, DiscardTable, ElsewhereTable } from './schema-waiting.ts'
 
 /** Row types of schema `syncline`, as migrations/ makes it. int8, xid8 and timestamps arrive as text, never as a lossy number or Date. */
-export type Database = TransferTables & JobTables & EdenServedTables & {
+export type Database = TransferTables & JobTables & EdenServedTables & EdenTables & {
   'syncline.site': SiteTable
   'syncline.self': SelfTable
   'syncline.setting': SettingTable
@@ -42,8 +42,6 @@ export type Database = TransferTables & JobTables & EdenServedTables & {
   'syncline.brake_meter': BrakeMeterTable
   'syncline.peer_mark': PeerMarkTable
   'syncline.run_batch': RunBatchTable
-  'syncline.eden_record': EdenRecordTable
-  'syncline.eden_table': EdenTableTable
 }
 
 export type Int8 = ColumnType<string, string | number | bigint, string | number | bigint>

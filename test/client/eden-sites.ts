@@ -1,6 +1,14 @@
 /** A site with tables of the shape of Eden's, and a scripted Eden that it calls. */
 import type { Test } from 'tap'
-import { createConnections, type RunEvents, type RunOptions, type RunReport, runPeer } from '../../src/client/index.ts'
+import {
+  createConnections,
+  type PreviewReport,
+  previewPeer,
+  type RunEvents,
+  type RunOptions,
+  type RunReport,
+  runPeer,
+} from '../../src/client/index.ts'
 import {
   attach,
   closeLeases,
@@ -39,6 +47,7 @@ export type EdenPair = {
   readonly told: Told[]
   readonly query: (text: string) => Promise<Record<string, unknown>[]>
   readonly run: (options?: Partial<RunOptions>) => Promise<RunReport>
+  readonly preview: () => Promise<PreviewReport>
   /** Makes the next run a full comparison. */
   readonly longAfter: () => Promise<void>
 }
@@ -91,6 +100,7 @@ export async function edenSites(t: Test) {
       told,
       query,
       run: async (options = {}) => runPeer(deps, await findPeer(store.db, 'eden'), { cause: 'hand', ...options }),
+      preview: async () => previewPeer(deps, await findPeer(store.db, 'eden'), {}),
       longAfter: async () =>
         void (await query(`update syncline.eden_table set compared_at = now() - interval '1 day'`)),
     }

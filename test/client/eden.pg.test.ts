@@ -449,3 +449,55 @@ t.test('a wrong password, and an Eden that hangs, are told as what they are', as
   }
   t.match(await run(), { code: 'SYNC_PEER_REFUSED', message: /is the address that of the application/ })
 })
+
+t.test('a preview tells what a run would do, and writes nothing here or there', async (t) => {
+  const sites = await pair(t, { names: ['org_sector'] })
+  const { eden, query, run, preview } = sites
+  eden.put('org_sector', uuid(70), { name: 'One' })
+  eden.put('org_sector', uuid(71), { name: 'Two' })
+  await run()
+  eden.put('org_sector', uuid(70), { name: 'Changed there' })
+  eden.put('org_sector', uuid(72), { name: 'Three' })
+  await query(
+    `update org_sector set name = 'Changed here' where id = '${uuid(71)}'; insert into org_sector values ('${uuid(73)}', 'Four')`,
+  )
+  const posts = () => eden.requests.filter(({ method }) => method === 'POST').length
+  const state = () =>
+    query(
+      `select (select jsonb_agg(s order by id) from org_sector s) as rows, (select jsonb_agg(e.prints order by record_id) from syncline.eden_record e) as known`,
+    )
+  const [before, sent] = [await state(), posts()]
+  const { tasks } = await preview()
+  t.match(tasks, [
+    {
+      resource: 'org_sector',
+      parts: [{ direction: 'pull', writes: { inserts: 1, updates: 1 } }, { direction: 'push' }],
+    },
+  ])
+  t.same([await state(), posts()], [before, sent])
+  t.match(await run(), { result: 'success', counts: { applied: 2, pushApplied: 2 } })
+})
+
+t.test('a task that only pushes does not look at what Eden has, and is taken all the same', async (t) => {
+  const sites = await pair(t, { names: ['org_sector'], mode: 'push' })
+  const { eden, query, run } = sites
+  eden.put('org_sector', uuid(80), { name: 'There already' })
+  await query(`insert into org_sector values ('${uuid(80)}', 'Ours'), ('${uuid(81)}', 'New')`)
+  t.match(await run(), { result: 'success', counts: { pulled: 0, pushApplied: 2 } })
+  eden.put('org_sector', uuid(80), { name: 'Edited there' })
+  await query(`update org_sector set name = name || ' again'`)
+  t.match(await run(), { result: 'success', counts: { pushApplied: 2 } })
+  t.same(
+    [...eden.rows('org_sector').values()].map(({ values }) => values.name),
+    ['Ours again', 'New again'],
+  )
+})
+
+t.test('a task that only pulls sends nothing', async (t) => {
+  const sites = await pair(t, { names: ['org_sector'], mode: 'pull' })
+  const { eden, query, run } = sites
+  eden.put('org_sector', uuid(90), { name: 'Theirs' })
+  await query(`insert into org_sector values ('${uuid(91)}', 'Ours')`)
+  t.match(await run(), { result: 'success', counts: { applied: 1, pushed: 0 } })
+  t.equal(eden.requests.filter(({ method }) => method === 'POST').length, 0)
+})
