@@ -125,8 +125,25 @@ t.test('two sites with a table of their own become equal both ways and prove it'
       set session_replication_role = origin`)
     const found = { resources: [{ equal: false, differing: [first?.uuid, second?.uuid] }] }
     t.match(await field.site.api('POST', '/peers/hub/verify', {}), found)
-    t.match(await field.site.api('POST', '/peers/hub/verify', { repair: true }), report)
+    t.match(await field.site.api('POST', '/peers/hub/verify', { repair: true, preview: true }), {
+      ...found,
+      repair: { runId: null, preview: { tasks: [{ resource: 'place', parts: [{ writes: { deletes: 2 } }, {}] }] } },
+    })
+    t.equal(await differences(hub, field), 2, 'a preview writes nothing')
+    type Mended = { readonly repair: { readonly runId: string } }
+    const mended = await field.site.api<Mended>('POST', '/peers/hub/verify', { repair: true })
+    t.match(mended, { ...report, repair: { applied: 2, preview: null } })
     t.equal(await differences(hub, field), 0)
+    const undone = { counts: { restored: 2 } }
+    t.match(
+      await field.site.api('POST', `/runs/${mended.repair.runId}/undo`, {}),
+      undone,
+      'and is a run like any other',
+    )
+    t.match(await field.site.sync('hub'), { result: 'success', counts: { pushed: 2 } })
+    t.equal(await differences(hub, field), 0)
+    const { items } = await hub.site.api<{ items: unknown[] }>('GET', '/runs?kind=received&limit=1')
+    t.match(items, [{ peer: 'field', received: String, counts: { applied: 2 } }])
 
     await field.query(`
       set session_replication_role = replica;
