@@ -329,13 +329,12 @@ function reachable(host: string): string {
 }
 
 async function runAll(jobs: Jobs, { events }: Observe): Promise<void> {
-  try {
-    await jobs.desk.runAll()
-    await jobs.syncNow({ cause: 'signal' })
-  } catch (error) {
+  for (const { reason } of (await Promise.allSettled([jobs.desk.runAll(), jobs.syncNow({ cause: 'signal' })])).filter(
+    (each) => each.status === 'rejected',
+  )) {
     // A site without tasks has nothing to run.
-    if (error instanceof SynclineError && error.code === 'SYNC_REQUEST_NOT_FOUND') return
-    events.internalError({ where: 'site', err: error })
+    if (reason instanceof SynclineError && reason.code === 'SYNC_REQUEST_NOT_FOUND') continue
+    events.internalError({ where: 'site', err: reason })
   }
 }
 

@@ -131,12 +131,19 @@ export function createDesk(deps: {
     run: (name, { caller, dryRun }) => engine.request(name, { cause: 'hand', caller, dryRun }),
     runAll: async () => {
       const names: string[] = []
+      const failures: unknown[] = []
       for (const entry of await jobsToSignal(store.db)) {
-        const { triggers } = engine.understand(entry)
-        if (!triggers.some(({ kind }) => kind === 'cron' || kind === 'every' || kind === 'signal')) continue
-        await engine.request(entry.name, { cause: 'signal' })
-        names.push(entry.name)
+        try {
+          const { triggers } = engine.understand(entry)
+          if (!triggers.some(({ kind }) => kind === 'cron' || kind === 'every' || kind === 'signal')) continue
+          await engine.request(entry.name, { cause: 'signal' })
+          names.push(entry.name)
+        } catch (error) {
+          // One job that is not understood any more does not keep the others from running.
+          failures.push(error)
+        }
       }
+      if (failures.length > 0) throw failures[0]
       return names
     },
     stop: async (name, runId, caller) => {

@@ -309,7 +309,7 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
     stop: async (timeoutMs) => {
       stopping = true
       clearTimeout(timer)
-      await looking
+      await Promise.race([looking, sleep(timeoutMs, undefined, { ref: false })])
       for (const { control } of active.values()) control.handBack()
       const over = Promise.all([...active.values()].map(({ done }) => done))
       await Promise.race([over, sleep(timeoutMs, undefined, { ref: false })])
