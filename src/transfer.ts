@@ -90,11 +90,13 @@ function lockFileLease(ssh: ReturnType<typeof createSsh>): HostLease<LockFile> {
   }
 }
 
-function summaryOf({ files, bytes, found, deleted, verified }: TransferResult['counts']): string {
+function summaryOf(counts: TransferResult['counts']): string {
+  const { files, bytes, found, deleted, verified, size, sent, received } = counts
   const parts = [
     `${files} of ${amount(found)} copied (${bytes} bytes)`,
     ...(deleted === 0 ? [] : [`${deleted} deleted`]),
     ...(verified === 0 ? [] : [`${verified} verified`]),
+    ...(sent + received === 0 ? [] : [`speed-up ${(size / (sent + received)).toFixed(2)}`]),
   ]
   return parts.join(', ')
 }

@@ -61,8 +61,8 @@ export type TransferResult = {
     readonly received: number
     /** Files that were compared with the source afterwards. */
     readonly verified: number
-    /** Size of everything against what went over the line, in hundredths. */
-    readonly speedup100: number
+    /** Bytes of all files, copied or not: against what went over the line it is the speed-up. */
+    readonly size: number
   }
   /** Of the manifest, for each leg that has one. */
   readonly manifests: readonly string[]
@@ -320,7 +320,6 @@ function add(one: Totals, more: Partial<Totals>): Totals {
 
 function sumUp(results: readonly LegResult[]): TransferResult {
   const sum = (pick: (result: LegResult) => number) => results.reduce((all, result) => all + pick(result), 0)
-  const line = sum(({ totals }) => totals.sent + totals.received)
   return {
     warnings: results.flatMap(({ warnings }) => warnings),
     counts: {
@@ -331,7 +330,7 @@ function sumUp(results: readonly LegResult[]): TransferResult {
       sent: sum(({ totals }) => totals.sent),
       received: sum(({ totals }) => totals.received),
       verified: sum(({ verified }) => verified),
-      speedup100: line === 0 ? 0 : Math.round((sum(({ totals }) => totals.size) * 100) / line),
+      size: sum(({ totals }) => totals.size),
     },
     manifests: results.flatMap(({ manifest }) => (manifest === undefined ? [] : [manifest])),
   }

@@ -231,10 +231,13 @@ function reasonOf(where: LockFile, holder: Holder | undefined): string {
   const host = hostOf(where)
   const place = host === undefined ? where.path : `${hostLabel(host)}:${where.path}`
   if (holder === undefined) return `${place} was held a moment ago`
+  const { text, token } = holder
+  const age = Math.max(0, holder.ageSeconds)
+  if (token === '') return `${place} is held by ${text}, which is not of Syncline, since it was written ${age} s ago`
   const stale = isStale(holder)
     ? '; it is stale, and cannot be taken over because that host has no flock: remove it by hand'
     : ''
-  return `${place} is held by ${holder.text}; last sign of life ${Math.max(0, holder.ageSeconds)} s ago${stale}`
+  return `${place} is held by ${text}; last sign of life ${age} s ago${stale}`
 }
 
 function hostOf({ path: _, ...host }: LockFile): SshHost | undefined {
