@@ -1,5 +1,5 @@
 export type { SshHost } from './host.ts'
-export { fingerprint, type HostKey } from './known-hosts.ts'
+export type { HostKey } from './known-hosts.ts'
 export { createLockFiles, LOCK_FILE_SCHEMA, type LockFile, lockFileFaults, lockFileLabel } from './lock-file.ts'
 export { createSsh, type Ssh } from './ssh.ts'
 export { confirmedKeys, type ShownKey, scanHost } from './trust.ts'
