@@ -127,7 +127,8 @@ export function notifyStep(deps: NotifyDeps): StepHandler<Notify> {
       }
       if (webhook !== undefined) {
         const extra = Object.entries(webhook.data ?? {}).map(([key, text]) => [key, render(text, values)])
-        const { failed: _, ...data } = values
+        // Who tells it is said beside, in full.
+        const { failed: _, site: __, ...data } = values
         const type = values.failed ? 'job.failed' : 'job.ended'
         await deps.webhook?.({
           id,
