@@ -321,6 +321,81 @@ t.test('a record that waits is an error for Eden each time, until it is in', asy
   t.equal((await send('org_office', office)).status, 200)
 })
 
+t.test('what Eden merges is merged here: references follow, and the loser goes', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'merges')
+  await register(t, hub, asEden)
+  const stamp = (n: number) => `mci="1" modified_on="2026-03-0${n}T09:30:00"`
+  const send = (body: string) =>
+    ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`, `<s3xml>${body}</s3xml>`)
+  const two = ['winner', 'loser'].map(
+    (name) =>
+      `<resource name="org_organisation" uuid="urn:uuid:${name}" ${stamp(1)}><data field="name">${name}</data><resource name="org_office" uuid="urn:uuid:of-${name}" ${stamp(1)}><data field="name">O</data></resource></resource>`,
+  )
+  t.equal((await send(two.join(''))).status, 200)
+  const merged = await send(
+    `<resource name="org_organisation" uuid="urn:uuid:loser" deleted="True" modified_on="2026-03-02T09:30:00" replaced_by="urn:uuid:winner"/>`,
+  )
+  t.equal(merged.status, 200, merged.body)
+  t.same(await hub.site.sql('select uuid from org_organisation'), [{ uuid: 'urn:uuid:winner' }])
+  t.same(await hub.site.sql('select distinct organisation_id from org_office'), [
+    { organisation_id: 'urn:uuid:winner' },
+  ])
+})
+
+t.test('bodies that lie, stop or never end leave nothing half said, and the site goes on', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'hostile')
+  await register(t, hub, asEden)
+  const url = await hub.app.listen({ port: 0, host: '127.0.0.1' })
+  const path = `/eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`
+  const post = (body: string | Buffer) => ask(hub, asEden, `POST ${path}`, body as string)
+  const inside = (field: string) =>
+    `<s3xml><resource name="org_organisation" uuid="urn:uuid:h" modified_on="2026-03-02T09:30:00"><data field="name">${field}</data></resource></s3xml>`
+  for (const [body, pattern] of [
+    ['', /no document/],
+    ['   ', /root element/],
+    ['not xml', /line 1/],
+    [`<!DOCTYPE s3xml [<!ENTITY a "b">]>${inside('&a;')}`, /DOCTYPE/],
+    [`<?xml version="1.0" encoding="iso-8859-1"?>${inside('x')}`, /iso-8859-1/],
+    [Buffer.from(inside('\xe9'), 'latin1'), /UTF-8/],
+    ['--xyz\r\nContent-Disposition: form-data; name="a.xml"\r\n\r\n<s3xml/>', /form in the body has no end/],
+    [`${'-'.repeat(20_000)}`, /begins with no document/],
+    [inside('x'.repeat(2_000_000)), /at most 1048576/],
+  ] as const) {
+    const answer = await post(body)
+    t.ok(answer.status >= 400 && answer.status < 500, `${answer.status} ${answer.body.slice(0, 200)}`)
+    t.match(JSON.parse(answer.body), { status: 'failed', message: pattern })
+  }
+  t.equal((await post(inside('&amp;lt;b&amp;gt; ü𝄞'))).status, 200)
+  t.same(await hub.site.sql('select name from org_organisation'), [{ name: '&lt;b&gt; ü𝄞' }], 'no entity is read twice')
+
+  const hungUp = new AbortController()
+  const half = new ReadableStream({
+    start: (controller) => controller.enqueue(Buffer.from(inside('half').slice(0, -20))),
+  })
+  const sending = fetch(`${url}${path}`, {
+    method: 'POST',
+    headers: { authorization: asEden },
+    body: half,
+    duplex: 'half',
+    signal: hungUp.signal,
+  } as RequestInit)
+  setTimeout(() => hungUp.abort(), 300)
+  await t.rejects(sending)
+  await hub.site.sql(
+    `insert into org_organisation (uuid, name) select 'urn:uuid:n' || n, repeat('x', 1000) from generate_series(1, 20000) n`,
+  )
+  const gone = new AbortController()
+  const taking = await fetch(`${url}${path}&include_deleted=True`, {
+    headers: { authorization: asEden },
+    signal: gone.signal,
+  })
+  await taking.body?.getReader().read()
+  gone.abort()
+  const whole = await fetch(`${url}${path}&include_deleted=True`, { headers: { authorization: asEden } })
+  t.equal(read(await whole.text()).elements.length, 20_000, 'an answer that was not taken to its end is told again')
+  t.same(await hub.site.sql(`select name from org_organisation where uuid = 'urn:uuid:h'`), [{ name: '&lt;b&gt; ü𝄞' }])
+})
+
 t.test('without a grant nothing is told and nothing is taken', async (t) => {
   const hub = await serve(t, await sites.make('ungranted', EDEN_DDL, EDEN_TABLES))
   const eden = await addPeer(hub, { name: 'eden', uuid: randomUUID(), kind: 'eden' }, ['org_sector'])

@@ -226,6 +226,16 @@ t.test('100 MB of records pass through with the memory of one of them', async (t
   t.ok(most - before.heapUsed < 150_000_000, `${Math.round((most - before.heapUsed) / 1e6)} MB more on the heap`)
 })
 
+t.test('a document of any size may come in one piece', async (t) => {
+  const tight = { ...LIMITS, recordBytesMax: 1_000 }
+  const many = `<resource name="a_b"><data field="x">${'y'.repeat(500)}</data></resource>`.repeat(1_000)
+  for (const step of [100, 10_000, 10_000_000])
+    t.equal(read(s3xmlReader(tight), `<s3xml>${many}</s3xml>`, step).elements.length, 1_000, `${step} bytes a piece`)
+  const record = JSON.stringify({ x: 'y'.repeat(500) })
+  const list = `{"$_a_b":[${Array(1_000).fill(record).join(',')}]}`
+  for (const step of [100, 10_000, 10_000_000]) t.equal(read(s3jsonReader(tight), list, step).elements.length, 1_000)
+})
+
 t.test('a record, a document and their number have bounds', async (t) => {
   const tight = { ...LIMITS, recordBytesMax: 1_000, elementsMax: 3, bytesMax: 100_000 }
   const endless = Buffer.from('x'.repeat(2_000))

@@ -128,6 +128,8 @@ export const edenRoutes =
       const link = { self: await deps.self(), peer: peerOf(request) }
       const writer = kind === 'xml' ? s3xmlWriter() : s3jsonWriter()
       const document = await edenDocument(deps, link, asked, await edenTables(deps.store), writer)
+      // However long it takes altogether: who stops taking it loses the connection.
+      reply.raw.setTimeout(deps.limits.requestTimeoutMs, () => reply.raw.destroy())
       return reply.type(document.mediaType).send(Stream.from(document.pieces, { objectMode: false }))
     }
 

@@ -2,6 +2,7 @@ import type { Readable } from 'node:stream'
 import {
   type EdenMemory,
   findGrant,
+  followMerges,
   keepStrangers,
   type ResourceInfo,
   readEdenMemory,
@@ -93,7 +94,13 @@ export async function receiveEden(
     }
   }
   await apply(deps, link, [...portion, ...waiting], receiving, tally)
-  if (tally.applied > 0) await redrive(deps.store, link.self, null, deps.limits)
+  // References let go of what was merged away, so that its deletion goes through.
+  for (const name of tally.merged) {
+    const resource = receiving.tables.resources.get(name)
+    if (resource !== undefined)
+      await followMerges(deps.store, { peerId: link.peer.id, resourceId: resource.id }, resource)
+  }
+  if (tally.applied > 0 || tally.merged.size > 0) await redrive(deps.store, link.self, null, deps.limits)
   // What waited for a record further down in the document is there by now.
   for (const [name, versions] of tally.waiting) {
     const resource = receiving.tables.resources.get(name)
@@ -256,6 +263,8 @@ async function keep(
 
 /** Counts what became of the records. */
 class Tally {
+  /** Resources of which records were merged into others. */
+  readonly merged = new Set<string>()
   /** By resource, the versions that wait in quarantine. */
   readonly waiting = new Map<string, Map<string, Version>>()
   readonly #table: string
@@ -276,6 +285,7 @@ class Tally {
 
   taken(records: readonly EdenRecord[]): void {
     this.#records += records.filter(({ shape }) => shape.table === this.#table).length
+    for (const { replacedBy, shape } of records) if (replacedBy !== undefined) this.merged.add(shape.resource)
   }
 
   fault({ table, uuid = '', reason, element }: EdenFault): void {

@@ -29,7 +29,7 @@ export function s3xmlReader(limits: EdenLimits): EdenReader {
   const open: Open[] = []
   let root: Readonly<Record<string, string>> = {}
   let done: EdenElement[] = []
-  let [count, bytesRead, begin] = [0, 0, 0]
+  let [count, bytesRead, fed, begin] = [0, 0, 0, 0]
 
   parser.on('error', (error) => fault(error.message.replace(/^\d+:\d+: /, ''), { cause: error }))
   parser.on('doctype', () => fault('a DOCTYPE is not taken'))
@@ -70,8 +70,9 @@ export function s3xmlReader(limits: EdenLimits): EdenReader {
     }
     try {
       parser.write(text)
+      fed += text.length
       // A tag or text that never ends must not be gathered without bound.
-      checkSize()
+      checkSize(fed)
       if (last) parser.close()
     } catch (error) {
       throw placed(error, `line ${parser.line}`)
@@ -111,7 +112,7 @@ export function s3xmlReader(limits: EdenLimits): EdenReader {
     if (ended.kind === 'field') {
       if (around?.kind === 'resource') around.node.fields.push(ended.node)
     } else if (around === undefined) {
-      checkSize()
+      checkSize(parser.position)
       begin = parser.position
       done.push(ended.node)
     } else if (around.kind === 'resource') around.node.components.push(ended.node)
@@ -119,8 +120,8 @@ export function s3xmlReader(limits: EdenLimits): EdenReader {
     else around.node.inline = ended.node
   }
 
-  function checkSize(): void {
-    const size = parser.position - begin
+  function checkSize(until: number): void {
+    const size = until - begin
     if (size <= limits.recordBytesMax) return
     throw new SynclineError(
       'SYNC_RECORD_TOO_LARGE',
