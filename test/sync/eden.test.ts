@@ -175,6 +175,26 @@ t.test('values of every type come in, and go out in the attribute', async (t) =>
   t.same(again[0]?.prints, printsOf(record.change, shape))
 })
 
+t.test('what Eden cannot tell from nothing has no print, and two spellings of a value have one', async (t) => {
+  const prints = (fields: string) => one(fields).prints
+  t.same(prints('<data field="name"/><data field="year" null="true"/>'), {})
+  t.same(prints('<data field="share" value="0.10"/>'), prints('<data field="share">0.1</data>'))
+  t.same(
+    prints('<data field="verified_on" value="2026-01-02T03:04:05"/>'),
+    prints('<data field="verified_on" value="2026-01-02T04:04:05.250+01:00"/>'),
+  )
+  t.same(
+    prints('<data field="facts" value="{&quot;a&quot;: 1, &quot;b&quot;: 2}"/>'),
+    prints('<data field="facts" value="{&quot;b&quot;:2,&quot;a&quot;:1}"/>'),
+  )
+  t.same(
+    prints('<data field="name">a</data>'),
+    prints('<data field="name" value="&quot;a&quot;">shown</data>'),
+    'Eden writes a text in either way',
+  )
+  t.strictNotSame(prints('<data field="name">a</data>'), prints('<data field="name">b</data>'))
+})
+
 t.test('what a value may look like, and what is no value', async (t) => {
   const value = (fields: string) => {
     const { change } = one(fields)
@@ -366,6 +386,8 @@ t.test('the trail of a puller: taken, not taken, put back, unknown', async (t) =
     { city: 'c1' },
     'or of a little before, where somebody asks with an overlap',
   )
+  t.same(placesOf(asked(told, '2025-06-01T00:00:00')), {}, 'a time that nothing in the answer has says nothing of it')
+  t.same(placesOf(asked(told, '2026-01-05T00:00:00')), {})
   const again = noteAnswer(
     taken,
     { city: 'c2' },
