@@ -89,7 +89,7 @@ function head({ runId, undoRunId, before, preview, counts, bytes: size, duration
   if (counts.removed + counts.restored + counts.replaced === 0) {
     const why =
       before === null
-        ? `run ${runId} changed nothing here that could be put back`
+        ? `run ${runId} changed nothing here that could be put back; what it pushed is taken back at the site that applied it`
         : `run ${runId} was taken back by run ${before.runId} at ${time(before.at)}; \`syncline run undo ${before.runId}\` takes that back`
     return `Nothing to take back: ${why}.`
   }

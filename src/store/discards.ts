@@ -28,6 +28,10 @@ export async function discardQuarantined(db: Kysely<Database>, id: string, decis
   return db.transaction().execute(async (trx) => {
     const { rows } = await sql<{ peer_id: number; peer: string; resource: string; record_id: string; reason: string }>`
       with gone as (delete from syncline.quarantine where id = ${id}::int8 returning *),
+      doubted as (
+        update syncline.agreement a set head = null, reason = 'a record was given up here since then, which the next comparison takes into account'
+          from gone where a.peer_id = gone.peer_id and a.resource_id = gone.resource_id and a.verdict = 'waiting'
+      ),
       kept as (
         insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, deleted, data)
         select resource_id, record_id, run_id, 'discarded', origin, clock, false, json_build_object('line', line, 'header', header) from gone

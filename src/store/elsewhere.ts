@@ -133,14 +133,33 @@ export async function noteTold(db: Kysely<Database>, peerId: number, told: Told)
     because: because === null ? null : clip(because),
   }))
   await db.transaction().execute(async (trx) => {
+    const before = await outcomesAt(trx, peerId)
     // Those that are told again keep their numbers: a person may have one at hand.
     const again = JSON.stringify(rows.map(({ resource, id }) => ({ resource, id })))
     await sql`
       delete from syncline.elsewhere e where e.peer_id = ${peerId} and e.outcome <> 'refused' and not exists (
         select from jsonb_to_recordset(${again}::jsonb) as t (resource text, id text) join syncline.resource r on r.name = t.resource
          where r.id = e.resource_id and t.id = e.record_id)`.execute(trx)
-    if (rows.length === 0) return
+    if (rows.length > 0) await keepTold(trx, peerId, rows)
+    const after = await outcomesAt(trx, peerId)
+    const other = [...new Set([...before.keys(), ...after.keys()])].filter((id) => before.get(id) !== after.get(id))
+    // What explained a difference is not what explains it now: the next run compares anew.
     await sql`
+      update syncline.agreement set head = null
+       where peer_id = ${peerId} and verdict = 'waiting' and resource_id = any(${other}::int4[])`.execute(trx)
+  })
+}
+
+/** What became of our records at a peer, by resource, as a text that changes with it. */
+async function outcomesAt(trx: Transaction<Database>, peerId: number): Promise<ReadonlyMap<number, string>> {
+  const { rows } = await sql<{ id: number; outcomes: string }>`
+    select resource_id as id, string_agg(md5(record_id || outcome), '' order by record_id) as outcomes
+      from syncline.elsewhere where peer_id = ${peerId} group by 1`.execute(trx)
+  return new Map(rows.map(({ id, outcomes }) => [id, outcomes]))
+}
+
+async function keepTold(trx: Transaction<Database>, peerId: number, rows: readonly object[]): Promise<void> {
+  await sql`
       insert into syncline.elsewhere as e (peer_id, resource_id, record_id, outcome, origin, clock, code, reason, waits_resource, waits_id, dependants, attempts,
                                            first_at, last_at, retry_at, decided_by, because)
       select distinct on (r.id, t.id) ${peerId}, r.id, t.id, t.outcome, t.version ->> 'origin', (t.version ->> 'clock')::int8, t.code, t.reason,
@@ -151,9 +170,8 @@ export async function noteTold(db: Kysely<Database>, peerId: number, told: Told)
       on conflict (peer_id, resource_id, record_id) do update set outcome = excluded.outcome, origin = excluded.origin, clock = excluded.clock, code = excluded.code,
         reason = excluded.reason, waits_resource = excluded.waits_resource, waits_id = excluded.waits_id, dependants = excluded.dependants, attempts = excluded.attempts,
         first_at = excluded.first_at, last_at = excluded.last_at, retry_at = excluded.retry_at, decided_by = excluded.decided_by, because = excluded.because, terms = null`.execute(
-      trx,
-    )
-  })
+    trx,
+  )
 }
 
 /**

@@ -110,7 +110,7 @@ async function stagedSamples(trx: Transaction<Database>): Promise<readonly strin
 /** The brake on what a peer pushes: by its grant, over an hour. `announced` is how many deletions it says to have still to send. */
 export function receiveBrake(
   store: Store,
-  { peer }: Link,
+  { self, peer }: Link,
   resource: ResourceInfo,
   grant: Grant,
   announced: number,
@@ -139,7 +139,10 @@ export function receiveBrake(
       const rules = trips.map(({ rule }) => rule)
       const place = { peerId: peer.id, resourceId: resource.id, direction: 'receive' } as const
       await openBrake(store.db, { ...place, rules, reason: `${message}${still}`, facts, runId: null })
-      throw new SynclineError('SYNC_RUN_BRAKED', `${message}. An administrator of this site can let it pass`)
+      throw new SynclineError(
+        'SYNC_RUN_BRAKED',
+        `${message}. A person at "${self.name}" can let it pass: \`syncline brake list --peer ${peer.name}\` there`,
+      )
     },
   }
 }

@@ -103,11 +103,22 @@ t.test('what waits at the hub is seen at the field; given up there, it is named 
   const discarded = await hub.run('quarantine', 'discard', here?.id ?? '', '--because', 'entered twice')
   t.equal(discarded.code, 0)
   t.match((await hub.run('log')).stdout, /discard .*b was given up by administrator because entered twice/)
+  t.match(
+    (await hub.run('status')).stdout,
+    /a record was given up here since then/,
+    'at once, not with the next comparison',
+  )
   await field.site.sync('hub')
   t.match(
     (await field.run('quarantine', 'list', '--side', 'there')).stdout,
     /discarded +discarded at hub by administrator because entered twice/,
   )
+  await field.site.sync('hub')
+  for (const [ground, where] of [
+    [field, 'at the peer'],
+    [hub, 'here'],
+  ] as const)
+    t.match((await ground.run('status')).stdout, new RegExp(`1 record given up ${where}`), 'although nothing moved')
   const verified = await field.run('verify', 'hub', 'person')
   t.match(verified.stdout, /b was discarded at hub by administrator because entered twice/)
   t.match(await hub.query('select id from person order by id'), [{ id: 'c' }])

@@ -167,7 +167,11 @@ export const quarantineRoutes =
 
     async function found(id: string): Promise<QuarantineEntry> {
       const entry = isRowId(id) ? await findQuarantined(store.db, id) : null
-      if (entry === null) throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `nothing waits in quarantine under ${id}`)
+      if (entry === null)
+        throw new SynclineError(
+          'SYNC_REQUEST_NOT_FOUND',
+          `nothing waits in quarantine here under ${id}; what waits at peers has numbers of its own: \`syncline quarantine show ${id.slice(0, 20)} --side there\``,
+        )
       return entry
     }
   }
