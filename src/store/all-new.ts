@@ -12,6 +12,8 @@ import { incomingSql, type WriteContext, writtenColumns } from './write.ts'
 
 /** Below this the usual way costs as little. */
 const ROWS_MIN = 100
+/** Up to so many origins a list is gone through for each record; more are looked up. */
+const SITES_MAX = 20
 /** Memory for the lines of a batch while one statement reads them three times. */
 const WORK_MEM = '32MB'
 
@@ -99,30 +101,34 @@ async function writeLines(
     : sql``
   if (context.peer === null) throw new SynclineError('SYNC_INTERNAL', 'records written by hand are staged')
   const limit = sql`(extract(epoch from clock_timestamp()) * 1000000)::int8 + ${context.clockAheadMaxMicros}::int8`
+  const sites =
+    origins.length > SITES_MAX
+      ? sql`syncline.site o`
+      : sql`unnest(${origins}::int4[], ${batch.origins}::text[]) o(id, origin)`
   const written = writtenColumns(write)
   const width = sql.lit(batch.columns.length)
   const names = [resource.keyColumn, ...written.map(({ column }) => column.name)].map((name) => sql.id(name))
   const values = written.map((each) => sql.raw(incomingSql(write, each)))
-  const parsed = sql`(select id, payload, payload::jsonb as v from line offset 0)`
+  const parsed = sql`(select id, key, payload, payload::jsonb as v from line offset 0)`
   const { rows } = await sql<{ versions: number; living: number; plain: boolean | null }>`
     with line as materialized (
-      select id, clock, origin, seen, fields, payload,
+      select id, key, clock, origin, seen, fields, payload,
              coalesce(kind = 'p' and clock <= limit_us and octet_length(payload) <= ${context.recordBytesMax}::int8
                and (seen is null or not exists (select from jsonb_each_text(seen) e where e.value::int8 > limit_us)) ${known}, false) as plain
         from (
-          select id, nullif(split_part(line, e'\\t', 2), '')::int8 as clock, ${originSql(origins, context.peer.siteId)} as origin,
+          select id, key, nullif(split_part(line, e'\\t', 2), '')::int8 as clock, ${originSql(origins, context.peer.siteId)} as origin,
                  ${seenSql(origins)} as seen, ${fieldsSql(origins)} as fields, split_part(line, e'\\t', 5) as kind, payload, now.limit_us
             from (${stagedLinesSql(resource, batch.text)}) staged, (select ${limit} as limit_us) now offset 0
         ) read
     ), made as (
       insert into syncline.record (resource_id, record_id, xact, origin, clock, seen, fields, deleted, source, counted)
       select ${resource.id}, r.record_id, pg_current_xact_id(), r.origin, r.clock, r.seen, r.fields, false, ${write.source}::int4, ${sql.raw(RECORD_HASH)}
-        from (select id as record_id, origin, clock, seen, fields from line) r join syncline.site o on o.id = r.origin
+        from (select id as record_id, origin, clock, seen, fields from line) r join ${sites} on o.id = r.origin
       returning counted
     ), ${addedToSum(resource.id)}, living as (
       insert into ${sql.raw(liveTable(resource))} (${sql.join(names)})
-      select ${sql.join([sql`s.id::${sql.raw(resource.keyType)}`, ...values])}
-        from (select id, payload, case when jsonb_array_length(v) = ${width} then ${sql.raw(exactPayload(write.inexact, 'v', 'id'))} else syncline.misfit(v, ${width}) end as v from ${parsed} p offset 0) s
+      select ${sql.join([sql`s.key::${sql.raw(resource.keyType)}`, ...values])}
+        from (select key, payload, case when jsonb_array_length(v) = ${width} then ${sql.raw(exactPayload(write.inexact, 'v', 'id'))} else syncline.misfit(v, ${width}) end as v from ${parsed} p offset 0) s
       returning 1
     )
     select (select records from total) as versions, (select count(*) from living)::int as living,

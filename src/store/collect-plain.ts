@@ -42,8 +42,7 @@ export function plainQuery(
              c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
         from pg_class c where c.oid = ${resource.tableOid}::oid
     ), scan as materialized (
-      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted,
-             row_number() over (order by r.xact, r.record_id) as n
+      select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted
         from syncline.record r
        where r.resource_id = ${sql.lit(resource.id)} and (r.xact, r.record_id) > (${after.xact}::xid8, ${after.recordId} collate "C")
          and r.xact < pg_snapshot_xmin(pg_current_snapshot()) and (select usable from room)
@@ -62,9 +61,9 @@ export function plainQuery(
         from (
           select ${id} || e'\\t' || s.clock || e'\\t' || array_position(o.list, s.origin) - 1 || e'\\t'
                  || ${seenText('s')}
-                 || case when s.deleted then e'\\td\\t' else e'\\tp\\t' || live.payload end as line, live.wide
+                 || case when s.deleted then e'\\td\\t' else e'\\tp\\t' || live.payload end as line, live.found and live.payload is null as wide
             from scan s cross join origins o left join lateral (
-              select case when ${plain(columns)} then ${sql.raw(payloadSql(resource, columns))} end as payload, not (${plain(columns)}) as wide
+              select case when ${plain(columns)} then ${sql.raw(payloadSql(resource, columns))} end as payload, true as found
                 from ${sql.raw(liveTable(resource))} t
                where t.${sql.id(resource.keyColumn)} = s.record_id::${sql.raw(resource.keyType)} and not s.deleted offset 0
             ) live on true
@@ -73,7 +72,7 @@ export function plainQuery(
     ), last as (
       -- When the scan came to the end, everything below the horizon was looked at.
       select xact, record_id from (
-        (select xact, record_id from scan order by n desc limit 1)
+        (select xact, record_id from scan order by xact desc, record_id desc limit 1)
         union all
         (select r.xact, r.record_id from syncline.record r, room
           where room.usable and (select count(*) from scan) < room.rows and r.resource_id = ${sql.lit(resource.id)}

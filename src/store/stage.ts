@@ -60,15 +60,16 @@ end`
 
 const field = (n: number) => sql.raw(`split_part(line, e'\\t', ${n})`)
 
-/** Lines as rows: n, id, payload and the line itself. */
+/** Lines as rows: n, id, the same as `key` where it is a uuid, payload and the line itself. */
 export function stagedLinesSql(resource: ResourceInfo, text: string): RawBuilder<unknown> {
   // A spelled out id is a JSON string; nearly none holds an escape.
   const bare = sql`case when strpos(first, '\\') = 0 then substr(first, 2, length(first) - 2) else ('[' || first || ']')::jsonb ->> 0 end`
-  const id = resource.keyType.endsWith('.uuid') ? sql`(${bare})::uuid::text` : bare
+  const key = resource.keyType.endsWith('.uuid') ? sql`(${bare})::uuid` : bare
   return sql`
-    select n, ${id} collate "C" as id, ${field(6)} as payload, line
-      from (select n, ${field(1)} as first, line
-              from unnest(string_to_array(${text}, e'\\n')) with ordinality as u(line, n) offset 0) u`
+    select n, key::text collate "C" as id, key, ${field(6)} as payload, line
+      from (select n, ${key} as key, line
+              from (select n, ${field(1)} as first, line
+                      from unnest(string_to_array(${text}, e'\\n')) with ordinality as u(line, n) offset 0) f offset 0) u`
 }
 
 /** The number here of the site that wrote a line's version; of `writer` where a line has no version. */
