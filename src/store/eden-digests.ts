@@ -62,3 +62,18 @@ function hashed({ peerId, resourceId }: EdenPlace, range: KeyRange): RawBuilder<
     select r.record_id, ${sql.raw(RECORD_HASH.replaceAll('o.origin', 'r.origin'))}::numeric + (r.refused is not null)::int as hash from syncline.eden_record r
      where r.peer_id = ${peerId} and r.resource_id = ${resourceId} and r.origin is not null and not r.deleted and not r.gone ${from} ${to}`
 }
+
+/** How many writes of Eden were seen and are not here yet: the next pull brings them. */
+export async function comingFromEden(db: Kysely<Database>, { peerId, resourceId }: EdenPlace): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    select count(*)::int as count from syncline.eden_record e join syncline.site s on s.origin = e.origin
+     where e.peer_id = ${peerId} and e.resource_id = ${resourceId} and not e.gone
+       and not exists (
+         select from syncline.record r where r.resource_id = e.resource_id and r.record_id = e.record_id
+            and ((r.origin = s.id and r.clock >= e.clock) or (r.seen ->> s.id::text)::int8 >= e.clock))
+       and not exists (
+         select from syncline.quarantine q where q.peer_id = e.peer_id and q.resource_id = e.resource_id and q.record_id = e.record_id)`.execute(
+    db,
+  )
+  return rows[0]?.count ?? 0
+}

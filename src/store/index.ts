@@ -110,7 +110,7 @@ export {
   seenHere,
   writeEdenMemory,
 } from './eden.ts'
-export { edenDigest, edenDigestRecords, edenTotal } from './eden-digests.ts'
+export { comingFromEden, edenDigest, edenDigestRecords, edenTotal } from './eden-digests.ts'
 export { followMerges } from './eden-merge.ts'
 export {
   checkpointAtHead,

@@ -501,3 +501,30 @@ t.test('a task that only pulls sends nothing', async (t) => {
   t.match(await run(), { result: 'success', counts: { applied: 1, pushed: 0 } })
   t.equal(eden.requests.filter(({ method }) => method === 'POST').length, 0)
 })
+
+for (const stamped of [0, 5_000]) {
+  t.test(
+    `what Eden fills in is a write behind ours, and no conflict, ${stamped === 0 ? 'at our time' : 'at its own'}`,
+    async (t) => {
+      const sites = await pair(t, { names: ['org_organisation'], onConflict: 'ask' })
+      const { eden, query, run } = sites
+      await query(`insert into org_organisation (id, name) values ('${uuid(95)}', 'Ours')`)
+      eden.misbehave = ({ method }, response) => {
+        if (method !== 'POST') return false
+        response.on('finish', () => {
+          const row = eden.rows('org_organisation').get(uuid(95))
+          const at = Date.parse(`${row?.modified_on}Z`) + stamped
+          Object.assign(row ?? {}, { modified_on: new Date(at).toISOString().slice(0, 19) })
+          Object.assign(row?.values ?? {}, { acronym: 'FILLED', website: 'http://made.example.org' })
+        })
+        return false
+      }
+      t.match(await run(), { result: 'success', counts: { pushApplied: 1 } })
+      eden.misbehave = () => false
+      t.match(await run(), { result: 'success', counts: { applied: 1, pushed: 0 } })
+      t.match(await organisation(sites, 95), { name: 'Ours', acronym: 'FILLED' })
+      t.match(await run(), { result: 'success', counts: { pulled: 0, pushed: 0 } })
+      t.same(await query('select * from syncline.conflict'), [])
+    },
+  )
+}

@@ -1,4 +1,5 @@
 import {
+  comingFromEden,
   dueAtEden,
   edenDigest,
   edenDigestRecords,
@@ -159,7 +160,7 @@ export function createEdenClient(deps: EdenClientDeps, connection: Connection, s
           `Eden gives no proof of what it holds, and its cursor can pass over changes: everything was compared ${when}`,
         )
       }
-      const waiting = { changes: 0, quarantine: total.refused, conflicts: 0 }
+      const waiting = { changes: await comingFromEden(store.db, place), quarantine: total.refused, conflicts: 0 }
       return { records: total.records, sum: total.sum, filter: null, hidden: false, waiting }
     },
 

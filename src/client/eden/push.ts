@@ -262,11 +262,15 @@ function judge(
         outcome: 'applied',
         reason: '',
       }
-    return refused(error ?? answer.message ?? 'Eden does not show it')
+    return refused(
+      error ??
+        answer.message ??
+        'Eden does not show it: it may have taken it for another record that it knows by another name',
+    )
   }
   const arrived = arrive(there.record, base, there.at)
   const has = arrived.memory.have
-  const took = has !== undefined && (sameDot(has, sent) || enriched(there.record, sent))
+  const took = has !== undefined && (sameDot(has, sent) || hasAll(there.record, sent))
   if (!took || error !== null)
     return refused(error ?? `Eden shows other values: ${differing(there.record, sent, memory)}`)
   const kept = unemptied(there.record, base)
@@ -280,15 +284,17 @@ function judge(
       ...refused(short.join('; ')),
       memory: { ...arrived.memory, refused: short.join('; '), attempts: base.attempts },
     }
-  // Where Eden added something of its own, that is a write which the next pull brings.
-  const memoryNow = sameDot(has, sent) ? arrived.memory : { ...base, refused: null, attempts: 0 }
-  return { memory: memoryNow, outcome: 'applied', reason: '' }
+  if (sameDot(has, sent)) return { memory: arrived.memory, outcome: 'applied', reason: '' }
+  // It took it, and filled in something of its own: a write of Eden behind ours, which the next pull brings.
+  const { memory: filled } = arrive(there.record, { ...base, have: sent, sent: undefined }, there.at)
+  return { memory: { ...filled, refused: null, attempts: 0 }, outcome: 'applied', reason: '' }
 }
 
 /** It has all that was sent, and more: Eden fills in fields of its own. */
-function enriched({ prints, modifiedOn, change }: EdenRecord, sent: EdenState): boolean {
-  if (change.kind === 'delete' || sent.deleted || modifiedOn !== sent.modifiedOn) return false
-  return Object.entries(sent.prints).every(([field, mark]) => prints[field] === undefined || prints[field] === mark)
+function hasAll({ prints, modifiedOn = 0, change }: EdenRecord, sent: EdenState): boolean {
+  if (change.kind === 'delete' || sent.deleted || modifiedOn < sent.modifiedOn) return false
+  const marks = Object.entries(sent.prints)
+  return marks.length > 0 && marks.every(([field, mark]) => prints[field] === mark)
 }
 
 function lostReferences({ prints }: EdenRecord, sent: EdenState, { shape }: EdenResource): readonly string[] {
