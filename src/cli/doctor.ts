@@ -45,10 +45,7 @@ async function examine(flags: Options): Promise<readonly Finding[]> {
   })
   const host = [
     nodeFinding(process.versions.node),
-    ...(await Promise.all([
-      tool('rsync', ['--version'], 'the copying of files'),
-      tool('ssh', ['-V'], 'the copying of files over SSH', 'openssh-client'),
-    ])),
+    ...(await Promise.all([rsync(), tool('ssh', ['-V'], 'the copying of files over SSH', 'openssh-client')])),
   ]
   if (config === undefined) return [...wrong, ...host]
   const settings: Finding = { about: 'settings', state: 'ok', text: 'valid' }
@@ -98,6 +95,24 @@ async function rightsOf(config: Config): Promise<readonly Finding[]> {
       await store.close()
     }
   })
+}
+
+/** Transfers need one that is not too old, and the real one. */
+async function rsync(): Promise<Finding> {
+  const found = await tool('rsync', ['--version'], 'the copying of files')
+  if (found.state !== 'ok') return found
+  const { readVersion } = await import('../adapters/index.ts')
+  try {
+    readVersion(found.text)
+    return found
+  } catch (error) {
+    return {
+      ...found,
+      state: 'warn',
+      text: (error as Error).message,
+      mend: 'Install rsync 3.1 or newer from rsync.samba.org.',
+    }
+  }
 }
 
 async function tool(name: string, args: readonly string[], use: string, source = name): Promise<Finding> {

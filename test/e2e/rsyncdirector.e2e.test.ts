@@ -2,7 +2,7 @@
  * Three hosts: a laptop copies to backup01, which copies all it has to backup-remote, and neither while the other one is at it. Both were set up
  * with RsyncDirector, and are taken over. Real sites, real rsync, real sshd.
  */
-import { execFileSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -86,18 +86,19 @@ const BACKUP = {
   ],
 }
 
+/** A command of a person on the machine of a site. */
+function syncline(site: SiteProcess, ...argv: string[]) {
+  const [program, args] = asUser(process.execPath, [join(import.meta.dirname, '../../src/cli/main.ts'), ...argv])
+  const env = plainEnvironment({ SYNCLINE_DATA_DIR: site.dataDir })
+  const { status, stdout, stderr } = spawnSync(program, args, { env, encoding: 'utf8' })
+  return { exit: status, text: stdout, said: stderr }
+}
+
 /** Takes a configuration over as a person would, and gives it to the site. */
 async function takeOver(name: 'laptop01' | 'backup01', config: unknown): Promise<string> {
   const [file, jobs] = [join(folder, `${name}.yaml`), join(folder, `${name}-jobs.yaml`)]
   writeFileSync(file, JSON.stringify(config))
-  const [program, args] = asUser(process.execPath, [
-    ...[join(import.meta.dirname, '../../src/cli/main.ts'), 'import-config', 'rsyncdirector', file, '--out', jobs],
-  ])
-  const text = execFileSync(program, args, {
-    env: plainEnvironment(),
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+  const { text } = syncline(sites[name], 'import-config', 'rsyncdirector', file, '--out', jobs)
   const taken = parse(readFileSync(jobs, 'utf8')) as { jobs: { leases: { every?: string }[] }[] }
   // Looked at more often than a person would want, so that the test does not take long.
   for (const { leases } of taken.jobs) for (const lease of leases) lease.every = '500ms'
@@ -145,13 +146,16 @@ t.test('the set-ups are taken over, and the hosts are trusted by the fingerprint
     [sites.laptop01, backup01],
     [sites.backup01, remote],
   ] as const) {
-    const shown = await site.api<{ items: { fingerprint: string }[] }>('POST', '/transfers/hosts/scan', host.ssh)
-    const fingerprints = shown.items.map(({ fingerprint }) => fingerprint)
-    const trusted = await site.api<{ items: { trusted: boolean }[] }>('POST', '/transfers/hosts', {
-      host: host.ssh,
-      fingerprints,
-    })
-    t.match(trusted.items, [{ trusted: true }])
+    const about = ['transfer', 'trust', host.ssh.host, '--port', String(host.ssh.port), '--json']
+    const shown = syncline(site, ...about)
+    t.equal(shown.exit, 3, 'shown, and waits for a person')
+    const { items } = JSON.parse(shown.text) as { items: { fingerprint: string; trusted: boolean }[] }
+    t.match(items, [{ fingerprint: /^SHA256:/, trusted: false }])
+    const other = syncline(site, ...about, '--fingerprint', `SHA256:${'x'.repeat(43)}`)
+    t.match(other, { exit: 3, text: '', said: /SYNC_TRANSFER_UNTRUSTED/ })
+    const trusted = syncline(site, ...about, '--fingerprint', items[0]?.fingerprint ?? '')
+    t.match(JSON.parse(trusted.text), { items: [{ trusted: true }] })
+    t.match(syncline(site, 'transfer', 'hosts').text, items[0]?.fingerprint)
   }
 })
 

@@ -1,3 +1,4 @@
+export { readVersion } from './rsync.ts'
 export {
   type PlannedLeg,
   planTransfer,
