@@ -1,7 +1,9 @@
 import { hostname } from 'node:os'
 import { createMailSender, createSignedPost, type Sender } from './adapters/index.ts'
+import type { createLeaseClient } from './client/index.ts'
 import { type Config, inputsFromProcess } from './config/index.ts'
 import type { JobsDeps } from './jobs/index.ts'
+import { peerLease } from './peer-lease.ts'
 import type { ServerActions } from './server/index.ts'
 import type { TransferParts } from './transfer.ts'
 
@@ -14,6 +16,7 @@ export function jobParts(
   site: {
     readonly sender: () => Promise<Sender>
     readonly transfer: Pick<TransferParts, 'step' | 'lockFile'>
+    readonly leases: ReturnType<typeof createLeaseClient>
     readonly preview: (peer: string, resources: readonly string[] | undefined) => Promise<Previews>
   },
 ): JobParts {
@@ -23,7 +26,7 @@ export function jobParts(
     notify: waysOut(config, site.sender),
     previewSync: async (peer, resources) => planOf(peer, await site.preview(peer, resources)),
     steps: [site.transfer.step],
-    leases: [site.transfer.lockFile],
+    leases: [site.transfer.lockFile, peerLease(site.leases)],
   }
 }
 

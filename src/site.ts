@@ -7,6 +7,7 @@ import {
   askRecord,
   createConnections,
   createFromEden,
+  createLeaseClient,
   joinPeer,
   type PreviewOptions,
   type PreviewReport,
@@ -205,6 +206,7 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       parts: jobParts(config, {
         sender,
         transfer: transfers,
+        leases: createLeaseClient({ store, key: dir.key, settings }),
         preview: (peer, resources) => previewSync({ peer, resources }),
       }),
       events,

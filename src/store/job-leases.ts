@@ -119,8 +119,13 @@ async function write(trx: Transaction<Database>, name: string, holder: LeaseHold
     .execute()
 }
 
-/** Renews everything that a token holds. Gives the names that it still holds; one that has expired and nobody took is held again. */
-export async function renewLeases(db: Kysely<Database>, token: string, seconds: number): Promise<readonly string[]> {
+/** Renews what a token holds: one lease, or all. Gives the names that it still holds; one that has expired and nobody took is held again. */
+export async function renewLeases(
+  db: Kysely<Database>,
+  token: string,
+  seconds: number,
+  name?: string,
+): Promise<readonly string[]> {
   const rows = await db
     .updateTable('syncline.lease')
     .set({
@@ -128,6 +133,7 @@ export async function renewLeases(db: Kysely<Database>, token: string, seconds: 
       expires_at: sql<string>`clock_timestamp() + make_interval(secs => ${seconds})`,
     })
     .where('token', '=', token)
+    .$if(name !== undefined, (update) => update.where('name', '=', name ?? ''))
     .returning('name')
     .execute()
   return rows.map(({ name }) => name)
@@ -162,6 +168,17 @@ export async function listLeases(db: Kysely<Database>): Promise<readonly LeaseEn
     renewedAt: isoTime(row.renewed_at),
     expiresAt: isoTime(row.expires_at),
   }))
+}
+
+/** How many leases a peer holds here. */
+export async function countPeerLeases(db: Kysely<Database>, peerId: number): Promise<number> {
+  const row = await db
+    .selectFrom('syncline.lease')
+    .select((eb) => eb.fn.countAll<string>().as('count'))
+    .where('peer_id', '=', peerId)
+    .where('expires_at', '>', sql<string>`clock_timestamp()`)
+    .executeTakeFirst()
+  return Number(row?.count ?? 0)
 }
 
 /** Takes a lease away from whoever holds it: a person knows better. Errors: SYNC_REQUEST_NOT_FOUND. */

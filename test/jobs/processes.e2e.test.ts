@@ -295,6 +295,46 @@ t.test('times that passed while nothing ran are made up for as the job says', as
   )
 })
 
+t.test('a lease at a peer keeps jobs of two sites apart', async (t) => {
+  const own = await cluster.createDatabase()
+  const branch = await startSiteProcess(t, { name: 'branch', databaseUrl: own.url })
+  const { code } = await first.api<{ code: string }>('POST', '/invitations', { name: 'branch' })
+  await branch.api('POST', '/peers/join', { code, name: 'farm' })
+  const script = `mkdir ${file('archive')} || exit 9; sleep 0.15; rmdir ${file('archive')}`
+  const there = { peer: { peer: 'farm', lease: 'shared/archive' }, every: '100ms' }
+  await branch.api('POST', '/jobs/apply', {
+    jobs: [
+      { name: 'fetch', leases: [there], steps: [sh(script)] },
+      { name: 'look', gates: [{ ...there, timeLimit: 0 }], steps: [{ wait: 0 }] },
+    ],
+  })
+  const here = { lease: 'shared/archive', every: '100ms' }
+  await apply(
+    { name: 'pack', leases: [here], steps: [sh(script)] },
+    { name: 'keep', leases: [here], steps: [{ wait: 60 }] },
+  )
+  const ask = async (name: string) => (await branch.api<{ runId: string }>('POST', `/jobs/${name}/runs`, {})).runId
+  const reaches = (id: string, phase: string) =>
+    until(async () => {
+      const found = await branch.api<Run>('GET', `/job-runs/${id}`)
+      return found.phase === phase && found
+    })
+  const fetched = async () => reaches(await ask('fetch'), 'over')
+  const packed = async () => over((await run('pack')).runId)
+  t.match(await Promise.all([packed(), fetched()]), [{ result: 'success' }, { result: 'success' }])
+
+  const keep = await run('keep')
+  await began(keep.runId)
+  const waiting = await ask('fetch')
+  t.match((await reaches(waiting, 'waiting')).reason, /^at farm: lease shared\/archive is held by keep, run \d+ on /)
+  t.match(await reaches(await ask('look'), 'over'), { result: 'skipped' })
+  await any().api('POST', '/jobs/keep/stop', {})
+  t.match(await reaches(waiting, 'over'), { result: 'success' })
+  t.same((await any().api<{ items: unknown[] }>('GET', '/leases')).items, [])
+  await branch.stop()
+  await any().api('DELETE', '/peers/branch', undefined, { 'if-match': '*' })
+})
+
 t.test(
   'what a process leaves when it is told to end goes on elsewhere at once; when it is killed, once it has been silent',
   async (t) => {

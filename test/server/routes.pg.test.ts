@@ -1378,6 +1378,26 @@ t.test('jobs are defined, run, stopped and removed; their runs, steps and leases
   t.match((await admin(t, `GET /api/v1/job-runs/${id}`)).json, { phase: 'over', message: 'the job was removed' })
 })
 
+t.test('a peer takes, renews and releases leases that are open to peers, and no others', async (t) => {
+  const { token } = await addPeer(hub, { name: 'lessee', uuid: randomUUID() })
+  const ask = (question: string, body?: unknown) => hub.ask(t, question, { token, body })
+  const where = '/sync/v1/leases/shared%2Farchive'
+  const [mine, other] = [randomUUID(), randomUUID()]
+  const take = (token: string) => ask(`PUT ${where}`, { token, owner: 'copy', host: 'h', pid: 7, seconds: 60 })
+  t.same((await ask(`GET ${where}`)).json, { free: true, reason: null })
+  t.same((await take(mine)).json, { free: true, reason: null })
+  t.match((await take(other)).json, { free: false, reason: /held by copy of lessee on h/ })
+  t.match((await ask(`GET ${where}`)).json, { free: false, reason: /held by copy of lessee/ })
+  t.same((await ask(`POST ${where}/renewals`, { token: mine, seconds: 60 })).json, { held: true })
+  t.same((await ask(`POST ${where}/renewals`, { token: other, seconds: 60 })).json, { held: false })
+  await ask(`POST ${where}/release`, { token: other })
+  t.match((await admin(t, 'GET /api/v1/leases')).json, { items: [{ name: 'shared/archive', site: 'lessee' }] })
+  t.equal((await ask(`POST ${where}/release`, { token: mine })).status, 204)
+  t.same((await admin(t, 'GET /api/v1/leases')).json.items, [])
+  t.match((await ask('GET /sync/v1/leases/backups')).json, { code: 'SYNC_AUTH_FORBIDDEN' })
+  await admin(t, 'DELETE /api/v1/peers/lessee', undefined, anyRevision)
+})
+
 t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {
   // Endless: test/server/hostile.pg.test.ts asks for it over a real connection.
   t.same(

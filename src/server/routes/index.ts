@@ -18,6 +18,7 @@ import { invitationRoutes } from './invitations.ts'
 import { jobRunRoutes } from './job-runs.ts'
 import { jobRoutes } from './jobs.ts'
 import { pairingRoutes } from './pairings.ts'
+import { peerLeaseRoutes } from './peer-leases.ts'
 import { peerRoutes } from './peers.ts'
 import { previewRoutes } from './previews.ts'
 import { quarantineRoutes } from './quarantine.ts'
@@ -55,6 +56,7 @@ export const exchange =
       schemaRoutes,
       eventRoutes,
       waitingRoutes,
+      peerLeaseRoutes,
     ]) {
       app.register(routes(shared))
     }
