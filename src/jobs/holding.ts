@@ -20,6 +20,8 @@ export const LEASE_SECONDS = 60
 /** Elsewhere a renewal is a connection to another host. */
 const HOST_LEASE_SECONDS = 240
 const HOST_RENEW_MS = 60_000
+/** Well before others may take it over, whoever cannot renew it has ended what it does. */
+const HOST_SILENT_MS = (HOST_LEASE_SECONDS * 1000) / 2
 /** One question to another host. */
 const ASK_MS = 60_000
 
@@ -141,8 +143,8 @@ export function keepOutside(deps: HoldingDeps, run: TakenRun, job: Job, lost: (r
       else lost(`${lease.label} is no longer held`)
     } catch (error) {
       const ageMs = performance.now() - (renewedAt.get(lease.label) ?? 0)
-      if (ageMs > HOST_LEASE_SECONDS * 1000)
-        lost(`${lease.label} could not be renewed for ${HOST_LEASE_SECONDS} s: ${(error as Error).message}`)
+      if (ageMs >= HOST_SILENT_MS)
+        lost(`${lease.label} could not be renewed for ${Math.round(ageMs / 1000)} s: ${(error as Error).message}`)
     }
   }
   const timer = setInterval(() => void Promise.all(leases.map(renew)), HOST_RENEW_MS)
