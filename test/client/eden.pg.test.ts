@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap'
+import { attach, createTask } from '../../src/store/index.ts'
 import { type EdenPair, edenSites, uuid } from './eden-sites.ts'
 
 const pair = await edenSites(t)
@@ -99,6 +100,7 @@ t.test('what is sent is what an unpatched Eden takes', async (t) => {
     t.equal(query.get('repository'), `urn:uuid:${sites.self.uuid}`)
     for (const [element = ''] of body.toString().matchAll(/<resource [^>]*>/g))
       t.match(element, / modified_on="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"/)
+    t.notMatch(body.toString(), /<reference [^>]*null=/)
     for (const [element = ''] of body.toString().matchAll(/<data [^>]*>/g)) t.match(element, / (value|null)="/)
   }
   const cursors = eden.requests.map(({ query }) => query.get('msince')).filter((text) => text !== null)
@@ -528,3 +530,28 @@ for (const stamped of [0, 5_000]) {
     },
   )
 }
+
+t.test('a file of Eden comes from its own address alone, and is not sent back', async (t) => {
+  const sites = await pair(t, { names: [] })
+  const { eden, query, run, store, peer } = sites
+  await query('alter table org_organisation add column logo bytea')
+  await attach(store, [{ table: 'org_organisation' }])
+  await createTask(store.db, { peerId: peer.id, resource: 'org_organisation', mode: 'both' })
+  eden.files.set('logo.png', Buffer.from([0, 1, 255]))
+  eden.put('org_organisation', uuid(3), { name: 'With a logo', logo: 'logo.png' })
+  eden.put('org_organisation', uuid(4), { name: 'With a trap', logo: 'http://169.254.169.254/latest/meta-data' })
+  eden.put('org_organisation', uuid(5), { name: 'With nothing', logo: 'lost.png' })
+  t.match(await run(), { code: null, counts: { applied: 3 } })
+  t.same(await query(`select encode(logo, 'hex') as logo from org_organisation order by id`), [
+    { logo: '0001ff' },
+    { logo: null },
+    { logo: null },
+  ])
+  const [entry] = await query(`select message from syncline.log where message like '%files did not come%'`)
+  t.match(entry?.message, /^2 files did not come; first: logo of .*(not at the address of this peer|it answered 404)/)
+  await query(`update org_organisation set name = 'Changed' where id = '${uuid(3)}'`)
+  t.match(await run(), { result: 'success', counts: { pushApplied: 1 } })
+  t.notMatch(eden.requests.find(({ method }) => method === 'POST')?.body.toString(), /logo/)
+  t.match(eden.rows('org_organisation').get(uuid(3))?.values, { name: 'Changed', logo: 'logo.png' })
+  t.match(await run(), { counts: { pulled: 0, pushed: 0 } })
+})

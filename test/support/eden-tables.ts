@@ -156,7 +156,7 @@ export function createTables(tables: Readonly<Record<string, EdenTable>>, domain
       return `<reference field="${name}" resource="${target}" uuid="${xmlText(nameOut(found.uuid))}"${place}>${xmlText(String(found.values.name ?? found.id))}</reference>`
     }
     if (field.type === 'upload')
-      return `<data field="${name}" url="${url}/default/download/${xmlText(String(value))}" filename="${xmlText(String(value))}"/>`
+      return `<data field="${name}" url="${String(value).includes('://') ? '' : `${url}/default/download/`}${xmlText(String(value))}" filename="${xmlText(String(value))}"/>`
     if (field.bare === true) return `<data field="${name}">${xmlText(String(value))}</data>`
     const dated = ['date', 'datetime', 'time'].includes(field.type)
     const shown = typeof value === 'boolean' ? (value ? 'Yes' : '-') : String(value)

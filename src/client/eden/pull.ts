@@ -25,6 +25,7 @@ import type { Pulled, PullQuery } from '../peer-client.ts'
 import { type ArrivalPlace, type Arrived, arrive, isOnlyNamed, recordOf } from './arrive.ts'
 import type { EdenDocument, EdenRequests } from './requests.ts'
 import type { EdenResource } from './resources.ts'
+import { type MissingUpload, uploadColumns, withoutUploads, withUploads } from './uploads.ts'
 
 /** What pulling from an Eden site works on. */
 export type EdenPulling = {
@@ -198,7 +199,16 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     const changes = arrived.flatMap(({ change }) => (change === null ? [] : [change]))
     const here = await seenHere(db, resource.place, versionsOf(changes))
     const fresh = changes.filter(({ id }) => !here.has(id)).map((change) => narrowed(change, query.columns))
-    return linesOfChanges(resource.name, inOrder(fresh, arrived), resource.refs)
+    const files = uploadColumns(resource.shape)
+    if (quiet)
+      return linesOfChanges(
+        resource.name,
+        fresh.map((change) => withoutUploads(change, files)),
+        resource.refs,
+      )
+    const fetched = await withUploads(pulling.requests, inOrder(fresh, arrived), byId, files, query.signal)
+    await noteMissing(resource, fetched.missing)
+    return linesOfChanges(resource.name, fetched.changes, resource.refs)
   }
 
   /** Eden shows an older state than before: it was put back, or a refused push did it. What is here is offered to it again. */
@@ -258,6 +268,17 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
       'pull',
       'error',
       `${faults.length} records cannot be read; first: ${first.uuid ?? 'one without a name'}: ${first.code}: ${first.reason}`,
+    )
+  }
+
+  async function noteMissing(resource: EdenResource, missing: readonly MissingUpload[]): Promise<void> {
+    const [first] = missing
+    if (first === undefined) return
+    await log(
+      resource,
+      'pull',
+      'warning',
+      `${missing.length} files did not come; first: ${first.column} of ${first.id}: ${first.reason}`,
     )
   }
 

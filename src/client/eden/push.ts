@@ -5,6 +5,7 @@ import {
   changesOfLines,
   type EdenElement,
   type EdenRecord,
+  type EdenShape,
   type EdenState,
   edenElement,
   edenUuid,
@@ -24,6 +25,7 @@ import { PeerError } from '../peer-error.ts'
 import { type ArrivalPlace, arrive, isOnlyNamed, recordOf, sameDot, unemptied, unknown } from './arrive.ts'
 import type { EdenAnswer, EdenRequests } from './requests.ts'
 import type { EdenResource } from './resources.ts'
+import { uploadColumns, withoutUploads } from './uploads.ts'
 
 /** What pushing to an Eden site works on. */
 export type EdenPushing = {
@@ -159,22 +161,30 @@ function heldBack(memory: EdenMemory, reason: string): Verdict {
   return { memory: { ...memory, refused: reason }, outcome: 'refused', reason }
 }
 
-function outgoingOf(change: Change, memory: EdenMemory, { shape, shapes }: EdenResource): Outgoing {
-  const version = change.version as Version
+function outgoingOf(whole: Change, memory: EdenMemory, { shape, shapes }: EdenResource): Outgoing {
+  const version = whole.version as Version
+  const change = withoutUploads(whole, uploadColumns(shape))
   const { kept, have } = memory
   // What Eden showed is not older than what it is told now: it takes only what is as new as its own.
   const outgoing = { change, version, kept, notBefore: have?.modifiedOn }
   const sent: EdenState = {
     modifiedOn: sentTime(outgoing),
     deleted: change.kind === 'delete',
-    prints: printsOf(change, shape),
+    prints: { ...filesOf(memory, shape), ...printsOf(change, shape) },
     version,
   }
   const element = edenElement(outgoing, shape, shapes)
+  // Eden has no way to empty a reference, and one that says nothing would make a refused push set the record's time.
+  const fields = element.fields.filter(({ kind, attributes }) => kind !== 'reference' || attributes.null === undefined)
   // By the name that Eden itself gave it.
-  const named =
-    memory.uuid === null ? element : { ...element, attributes: { ...element.attributes, uuid: memory.uuid } }
-  return { change, version, memory, element: named, sent }
+  const attributes = memory.uuid === null ? element.attributes : { ...element.attributes, uuid: memory.uuid }
+  return { change, version, memory, element: { ...element, attributes, fields }, sent }
+}
+
+/** Files stay at Eden as they are. */
+function filesOf({ have }: EdenMemory, shape: EdenShape): Readonly<Record<string, string>> {
+  const files = shape.columns.filter(({ kind }) => kind === 'upload').map(({ field }) => field)
+  return Object.fromEntries(Object.entries(have?.prints ?? {}).filter(([field]) => files.includes(field)))
 }
 
 function documentOf(outgoing: readonly Outgoing[]): Buffer {

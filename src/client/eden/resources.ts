@@ -45,7 +45,14 @@ export async function edenResource(store: Store, peer: Peer, name: string): Prom
           references: each.references.map((reference) => ({ ...reference, column: there(reference.column) })),
         },
   )
-  const shapes = edenShapes(sources)
+  // A column of bytes holds the file itself; a text of any kind could not be told from a name.
+  const uploads = Object.fromEntries(
+    sources.map((each) => [
+      each.name,
+      { uploads: each.columns.filter(({ baseType }) => baseType === 'bytea').map((column) => column.name) },
+    ]),
+  )
+  const shapes = edenShapes(sources, uploads)
   const shape = shapeOfResource(shapes, name)
   if (shape === undefined) throw new Error(`resource "${name}" has no shape`)
   const refs = Object.fromEntries(
