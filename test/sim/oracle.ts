@@ -99,8 +99,11 @@ export function createOracle() {
     return younger(first).has(second)
   }
 
-  /** Which writes somebody still has, as it is or as what lost; or something that replaced it. */
-  function survivors(holdings: readonly Holding[]): ReadonlySet<Write> {
+  /**
+   * Which writes somebody still has, as it is or as what lost; or something that replaced it. `known`: only what a version that is there is, or has seen:
+   * another deletion of the same record, or the write that a decision repeated, is none of its.
+   */
+  function survivors(holdings: readonly Holding[], known = false): ReadonlySet<Write> {
     const here = new Set<Write>()
     const labels = new Set<string>()
     for (const held of holdings.flatMap(({ records, kept }) => [...records, ...kept])) {
@@ -112,7 +115,14 @@ export function createOracle() {
     // Tombstones may be purged; whatever lives nowhere is deleted.
     const living = new Set(holdings.flatMap(({ records }) => records.filter((held) => !held.deleted).map(record)))
     for (const write of writes) if (!living.has(record(write))) labels.add(`${record(write)} deleted`)
-    const there = (write: Write) => here.has(write) || labels.has(`${record(write)} ${write.label ?? 'deleted'}`)
+    const all = Map.groupBy(
+      holdings.flatMap(({ records, kept }) => [...records, ...kept]),
+      record,
+    )
+    const isSeen = (write: Write) =>
+      (all.get(record(write)) ?? []).some((held) => BigInt(held.seen?.[write.origin] ?? 0) >= BigInt(write.clock))
+    const there = (write: Write) =>
+      here.has(write) || (labels.has(`${record(write)} ${write.label ?? 'deleted'}`) && (!known || isSeen(write)))
     const alive = new Set<Write>()
     // Children are younger than their parents.
     for (const write of writes.toReversed()) {
@@ -131,7 +141,7 @@ export function createOracle() {
     /** After a database was put back: what nobody has any more cannot be asked for. */
     forgive(holdings: readonly Holding[]): number {
       learn(holdings.flatMap(({ records, kept }) => [...records, ...kept]))
-      const alive = survivors(holdings)
+      const alive = survivors(holdings, true)
       let count = 0
       for (const write of writes) {
         if (alive.has(write) || write.lost) continue
