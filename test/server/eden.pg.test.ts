@@ -143,6 +143,11 @@ t.test('I1: what a puller of Eden is told follows the order of this site, not th
     'a record with an old time is told, though it is older than what Eden asked for',
   )
   t.same(uuids(await pull(cursor)), ['urn:uuid:late'], 'an answer that was lost is told again')
+  t.equal(
+    (await sql(`select count(*)::int as n from syncline.checkpoint where direction = 'ack'`))[0]?.n,
+    1,
+    'I6: tombstones wait for it as for any peer',
+  )
   const back = '2019-01-01T00:00:01'
   t.same(uuids(await pull(back)), [], 'its time set the clock of Eden back, and still nothing is told twice')
   await push(t, hub, 'arrived later', 'older', [['urn:uuid:c', '2020-02-02T00:00:00']])
@@ -269,6 +274,27 @@ t.test('a change inside a record travels with it, and what this site has not goe
   t.match(again?.components[0]?.fields, [{ field: 'name', attributes: { value: '"moved"' } }])
 })
 
+t.test('I10: who may see some columns is not told what stands beside them', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'columns')
+  await register(t, hub, asEden)
+  const document = `<s3xml><resource name="org_organisation" uuid="urn:uuid:m" modified_on="2026-03-02T09:30:00"><data field="name">M</data><data field="comments">secret</data><data field="unknown_here">also</data><resource name="pr_role" uuid="urn:uuid:role"><data field="role">Sites</data></resource></resource></s3xml>`
+  await ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`, document)
+  const other = await addPeer(hub, { name: 'narrow', uuid: randomUUID(), kind: 'eden' }, [])
+  await setGrant(hub.site.store.db, {
+    peerId: other.peer.id,
+    resource: 'org_organisation',
+    direction: 'pull',
+    columns: ['name'],
+  })
+  const answer = await ask(hub, basic('narrow', other.token), 'GET /eden/sync/sync.xml?resource=org_organisation')
+  const [told] = read(answer.body).elements
+  t.same(
+    told?.fields.map(({ field }) => field),
+    ['name'],
+  )
+  t.same(told?.components, [])
+})
+
 t.test('a push of many records with what they refer to at its end is taken whole', async (t) => {
   const { hub, asEden } = await edenSite(t, 'many')
   await register(t, hub, asEden)
@@ -393,6 +419,11 @@ t.test('bodies that lie, stop or never end leave nothing half said, and the site
   gone.abort()
   const whole = await fetch(`${url}${path}&include_deleted=True`, { headers: { authorization: asEden } })
   t.equal(read(await whole.text()).elements.length, 20_000, 'an answer that was not taken to its end is told again')
+  t.ok(
+    (await hub.site.sql(`select message from syncline.log where result = 'error' and remote`)).some(({ message }) =>
+      /hung up/.test(String(message)),
+    ),
+  )
   t.same(await hub.site.sql(`select name from org_organisation where uuid = 'urn:uuid:h'`), [{ name: '&lt;b&gt; ü𝄞' }])
 })
 

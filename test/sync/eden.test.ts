@@ -139,6 +139,16 @@ t.test('an element is its record, its components with a reference to it, and wha
   t.equal(second?.table, 'gis_location')
 })
 
+t.test(
+  'a table stands inside the one of its module that its column is named after; a link in the richer of two',
+  async (t) => {
+    const inside = (table: string) => SHAPES.get(table)?.components.map((component) => component.table)
+    t.same(inside('org_organisation'), ['org_office', 'org_organisation_organisation_type', 'org_sector_organisation'])
+    t.same(inside('org_sector'), [])
+    t.same(inside('gis_location'), [], 'another module')
+  },
+)
+
 t.test('values of every type come in, and go out in the attribute', async (t) => {
   const [record] = records(S3XML['values of every kind'] ?? '')
   t.same(record?.change.kind === 'put' && record.change.data, {

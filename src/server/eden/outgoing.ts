@@ -70,15 +70,17 @@ type How = {
 export function outgoing(context: OutgoingContext) {
   const { deps, link, tables, filters } = context
   const { store, limits } = deps
-  const grants = new Map<string, Promise<boolean>>()
+  const grants = new Map<string, ReturnType<typeof findGrant>>()
 
-  function may(direction: 'pull' | 'push', resource: string): Promise<boolean> {
+  function grantOf(direction: 'pull' | 'push', resource: string): ReturnType<typeof findGrant> {
     const key = `${direction} ${resource}`
-    const known = grants.get(key)
-    if (known !== undefined) return known
-    const asked = findGrant(store.db, link.peer.id, resource, direction).then((grant) => grant !== null)
-    grants.set(key, asked)
-    return asked
+    const known = grants.get(key) ?? findGrant(store.db, link.peer.id, resource, direction)
+    grants.set(key, known)
+    return known
+  }
+
+  async function may(direction: 'pull' | 'push', resource: string): Promise<boolean> {
+    return (await grantOf(direction, resource)) !== null
   }
 
   /** The elements of a batch. */
@@ -96,7 +98,9 @@ export function outgoing(context: OutgoingContext) {
     const changes = how.unproved === true ? all.filter((change) => !isProved(change, kept.get(change.id))) : all
     const ids = changes.map(({ id }) => id)
     const components = await componentsOf(ids, shape, level)
-    const strangers = ids.length === 0 || omit !== undefined ? new Map() : await strangersWithin(store.db, place, ids)
+    // Who may see some columns only is not told what stands beside them.
+    const whole = (await grantOf('pull', resource.name))?.columns === null
+    const strangers = ids.length === 0 || !whole ? new Map() : await strangersWithin(store.db, place, ids)
     const sent = new Map<string, EdenState>()
     const told = {
       elements: [] as EdenElement[],
@@ -114,7 +118,7 @@ export function outgoing(context: OutgoingContext) {
         {
           change: omit === undefined ? change : without(change, omit),
           version,
-          kept: known?.kept,
+          kept: whole ? known?.kept : known && { attributes: {}, mci: known.kept.mci },
           notBefore: known?.notBefore,
           filled: known?.filled ?? NOTHING,
           components: [...(inside?.elements ?? []), ...(strangers.get(change.id) ?? [])],

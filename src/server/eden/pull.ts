@@ -6,6 +6,7 @@ import {
   readEdenTrail,
   serveAllChosen,
   serveChanges,
+  writeCheckpoint,
   writeEdenTrail,
 } from '../../store/index.ts'
 import {
@@ -18,6 +19,7 @@ import {
   followTrail,
   type LineBatch,
   noteAnswer,
+  parseCheckpoint,
   placesOf,
   type Reference,
   readEdenTime,
@@ -62,7 +64,8 @@ export async function edenDocument(
   const began = performance.now()
   const { shape, resource } = await grantedTable(store, tables, link.peer, asked.table, 'pull')
   const own = ownRepository(asked, link.peer, await isEdenRegistered(store.db, link.peer.id))
-  const followed = own && asked.way !== 'plain' && asked.start === 0 && asked.limit === null
+  // Who leaves something out would seem to have taken it.
+  const followed = own && asked.way !== 'plain' && asked.includeDeleted && asked.start === 0 && asked.limit === null
   const filters = filtersOf(asked, shape, tables)
   const course = await courseOf(deps, link, resource, followed ? asked.msince : undefined)
   const context = {
@@ -210,14 +213,19 @@ export async function edenDocument(
 /** `msince` undefined: nobody follows. */
 async function courseOf(
   { store }: ServerDeps,
-  { peer }: Link,
+  { self, peer }: Link,
   resource: ResourceInfo,
   msince: string | null | undefined,
 ): Promise<Course> {
   const place = { peerId: peer.id, resourceId: resource.id }
   if (msince === undefined) return { place, trail: null, places: {} }
   const trail = followTrail(await readEdenTrail(store.db, place), msince)
-  return { place, trail, places: placesOf(trail) }
+  const places = placesOf(trail)
+  const taken = places[resource.name]
+  // Tombstones wait for it as for the acknowledgement of any peer.
+  if (taken !== undefined && parseCheckpoint(taken).logId.split('.')[0] === self.logId)
+    await writeCheckpoint(store.db, peer.id, resource.id, 'ack', taken)
+  return { place, trail, places }
 }
 
 function tableOf({ shapes }: EdenTables, resource: string): string {
@@ -267,7 +275,7 @@ async function* logged(
   pieces: () => AsyncIterable<string>,
   records: () => number,
 ): AsyncIterable<string> {
-  let bytes = 0
+  let [bytes, ended] = [0, false]
   const entry = (result: 'success' | 'warning' | 'error', remote: boolean, message: string) =>
     appendLog(deps.store.db, {
       ...{ peer: { id: peer.id, name: peer.name }, resource: asked.table, mode: 'pull', direction: 'incoming' },
@@ -279,9 +287,13 @@ async function* logged(
       bytes += Buffer.byteLength(piece)
       yield piece
     }
+    ended = true
   } catch (error) {
+    ended = true
     await entry('error', false, `data export failed: ${(error as Error).message}`).catch(() => {})
     throw error
+  } finally {
+    if (!ended) await entry('error', true, `the peer hung up after ${records()} records`).catch(() => {})
   }
   const changes = records()
   if (changes === 0) await entry('warning', false, 'No data to send')

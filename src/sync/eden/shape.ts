@@ -152,19 +152,28 @@ function columnOf(column: ShapeSource['columns'][number], source: ShapeSource, c
   }
 }
 
-/** `org_office` with a column `organisation_id` that refers to `org_organisation`. */
+/**
+ * `org_office` with a column `organisation_id` that refers to `org_organisation`. A table that links two of a module stands inside the one that has
+ * more to say of itself: organisations have sectors, and sectors would otherwise bring all organisations along.
+ */
 function componentsOf(
   master: ShapeSource,
   table: string,
   sources: readonly ShapeSource[],
   tableOf: (name: string) => string,
 ): EdenComponent[] {
-  const [module = '', ...rest] = table.split('_')
-  if (rest.length === 0) return []
-  const key = `${rest.join('_')}_id`
   return sources.flatMap((source) => {
     const own = tableOf(source.name)
-    const refers = source.references.some(({ column, resource }) => column.name === key && resource === master.name)
-    return refers && own !== table && own.startsWith(`${module}_`) ? [{ table: own, column: key }] : []
+    const masters = source.references.flatMap(({ column, resource }) => {
+      const found = sources.find(({ name }) => name === resource)
+      return found !== undefined && isNamedAfter(own, column.name, tableOf(resource)) ? [{ column, found }] : []
+    })
+    const [most] = masters.sort((a, b) => b.found.columns.length - a.found.columns.length)
+    return most?.found === master && own !== table ? [{ table: own, column: most.column.name }] : []
   })
+}
+
+function isNamedAfter(own: string, column: string, master: string): boolean {
+  const [module = '', ...rest] = master.split('_')
+  return rest.length > 0 && own.startsWith(`${module}_`) && column === `${rest.join('_')}_id`
 }
