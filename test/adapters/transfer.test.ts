@@ -4,7 +4,9 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, ut
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { buildArgv } from '../../src/adapters/rsync/argv.ts'
 import { planTransfer, runTransfer, type Transfer, type TransferProgress } from '../../src/adapters/rsync/index.ts'
+import { legsOf } from '../../src/adapters/rsync/transfer-settings.ts'
 import { createSsh } from '../../src/adapters/ssh/ssh.ts'
 import { SynclineError } from '../../src/sync/index.ts'
 import { processes, startHosts } from '../support/sshd.ts'
@@ -74,6 +76,22 @@ test('a folder goes to a host and comes back, and its paths are nobody’s comma
     readdirSync(backup01.dir).filter((name) => name.includes('pwned') && !name.includes('touch')),
     [],
   )
+})
+
+test('a path of any characters is that path, also for an rsync that does not escape them by itself', async (t) => {
+  const { from } = places(t, { 'a.txt': 'one' })
+  for (const version of [undefined, [3, 1, 3]] as const) {
+    const name = `${version === undefined ? 'new' : 'old'} ~ a\\b*?[x]{a,b}'"$HOME;ü`
+    const transfer: Transfer = { from: `${from}/`, to: { ...backup01.ssh, path: `${backup01.dir}/${name}` } }
+    const [leg] = legsOf(transfer)
+    if (version === undefined || leg === undefined) await run(transfer)
+    else {
+      const { config: sshConfig } = await ssh.route(backup01.ssh)
+      const [program, ...args] = buildArgv(transfer, leg, { version, sshConfig })
+      execFileSync(program, args)
+    }
+    t.equal(readFileSync(join(backup01.dir, name, 'a.txt'), 'utf8'), 'one')
+  }
 })
 
 test('many sources go to many destinations', async (t) => {
