@@ -1,4 +1,3 @@
-export { durationSchema, secondsOf } from './definition.ts'
 export type { Applied, JobDesk, JobPlan } from './desk.ts'
 export type { RequestedRun } from './engine.ts'
 export { type Jobs, type JobsDeps, startJobs } from './jobs.ts'

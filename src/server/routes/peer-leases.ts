@@ -117,5 +117,8 @@ export const peerLeaseRoutes =
 /** Errors: SYNC_AUTH_FORBIDDEN for a lease that is no peer's business. */
 function shared(name: string): string {
   if (name.startsWith(SHARED)) return name
-  throw new SynclineError('SYNC_AUTH_FORBIDDEN', `peers may take leases that begin with ${SHARED}, not "${name}"`)
+  throw new SynclineError(
+    'SYNC_AUTH_FORBIDDEN',
+    `peers may not take the lease "${name}": only those that begin with ${SHARED}`,
+  )
 }
