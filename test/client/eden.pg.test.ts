@@ -555,3 +555,33 @@ t.test('a file of Eden comes from its own address alone, and is not sent back', 
   t.match(eden.rows('org_organisation').get(uuid(3))?.values, { name: 'Changed', logo: 'logo.png' })
   t.match(await run(), { counts: { pulled: 0, pushed: 0 } })
 })
+
+t.test(
+  'I8: a record of Eden that cannot be read here waits alone with its reason, and comes when Eden has another value',
+  async (t) => {
+    const sites = await pair(t, { names: ['org_organisation'] })
+    const { eden, query, run } = sites
+    eden.put('org_organisation', uuid(3), { name: 'Good', year: 1999 })
+    eden.put('org_organisation', uuid(4), { name: 'Bad', year: 'long ago' })
+    t.match(await run(), { result: 'warning', counts: { applied: 1, quarantined: 1 } })
+    t.same(await query('select name from org_organisation'), [{ name: 'Good' }])
+    const [waiting] = await query('select record_id, line from syncline.quarantine')
+    t.match(waiting, { record_id: uuid(4), line: /year.*is no number/ })
+    t.match(
+      await query('select verdict from syncline.agreement'),
+      [{ verdict: 'waiting' }],
+      'I9: and nothing is called equal',
+    )
+    t.match(await query(`select result, message from syncline.log where message like '1 records cannot be read%'`), [
+      { result: 'error' },
+    ])
+    t.match(await run(), { counts: { pulled: 0 } })
+    eden.put('org_organisation', uuid(4), { year: 2001 })
+    t.match(await run(), { result: 'success', counts: { applied: 1 } })
+    t.same(await query('select name, year from org_organisation order by id'), [
+      { name: 'Good', year: 1999 },
+      { name: 'Bad', year: 2001 },
+    ])
+    t.same(await query('select * from syncline.quarantine'), [])
+  },
+)

@@ -15,16 +15,16 @@ import {
   type Change,
   type EdenElement,
   type EdenFault,
-  type EdenRecord,
   type LineBatch,
   linesOfChanges,
   SynclineError,
   type Version,
 } from '../../sync/index.ts'
 import type { Pulled, PullQuery } from '../peer-client.ts'
-import { type ArrivalPlace, type Arrived, arrive, isOnlyNamed, recordOf } from './arrive.ts'
+import { type ArrivalPlace, type Arrived, arrive } from './arrive.ts'
 import type { EdenDocument, EdenRequests } from './requests.ts'
 import type { EdenResource } from './resources.ts'
+import { readElements, unreadableLines } from './unreadable.ts'
 import { type MissingUpload, uploadColumns, withoutUploads, withUploads } from './uploads.ts'
 
 /** What pulling from an Eden site works on. */
@@ -176,7 +176,7 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
       origin: pulling.peer.uuid,
       serverTime: reading.document.serverTime,
     }
-    const { records, faults } = readElements(elements, place)
+    const { records, faults, unreadable } = readElements(elements, place)
     // A record may stand in a document twice, as itself and as what another one refers to.
     const byId = new Map(records.map((record) => [record.change.id, record]))
     const memories = await readEdenMemory(db, resource.place, [...byId.keys()])
@@ -198,7 +198,9 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     }
     const changes = arrived.flatMap(({ change }) => (change === null ? [] : [change]))
     const here = await seenHere(db, resource.place, versionsOf(changes))
-    const fresh = changes.filter(({ id }) => !here.has(id)).map((change) => narrowed(change, query.columns))
+    const unseen = changes.filter(({ id }) => !here.has(id))
+    const broken = unreadableLines(resource.name, unseen, unreadable)
+    const fresh = unseen.filter(({ id }) => !unreadable.has(id)).map((change) => narrowed(change, query.columns))
     const files = uploadColumns(resource.shape)
     if (quiet)
       return linesOfChanges(
@@ -208,7 +210,8 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
       )
     const fetched = await withUploads(pulling.requests, inOrder(fresh, arrived), byId, files, query.signal)
     await noteMissing(resource, fetched.missing)
-    return linesOfChanges(resource.name, fetched.changes, resource.refs)
+    const batches = linesOfChanges(resource.name, fetched.changes, resource.refs)
+    return broken.count === 0 ? batches : [...batches, broken]
   }
 
   /** Eden shows an older state than before: it was put back, or a refused push did it. What is here is offered to it again. */
@@ -326,21 +329,6 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
       for (const key of [...readings.keys()]) end(key)
     },
   }
-}
-
-function readElements(
-  elements: readonly EdenElement[],
-  place: ArrivalPlace,
-): { readonly records: EdenRecord[]; readonly faults: EdenFault[] } {
-  const [records, faults]: [EdenRecord[], EdenFault[]] = [[], []]
-  for (const element of elements) {
-    if (element.table !== place.shape.table || isOnlyNamed(element)) continue
-    const found = recordOf(element, place)
-    if (found === undefined) continue
-    if ('reason' in found) faults.push(found)
-    else records.push(found)
-  }
-  return { records, faults }
 }
 
 function versionsOf(changes: readonly Change[]): ReadonlyMap<string, Version> {
