@@ -54,11 +54,103 @@ set search_path = pg_catalog, pg_temp set enable_hashagg = off set enable_seqsca
 as $capture$
 declare
   child record;
-  now_us int8 := extract(epoch from clock_timestamp()) * 1000000;
+  now_us int8;
 begin
   if current_setting('syncline.apply', true) = '1' then
     return null;
   end if;
+  if tg_level = 'ROW' then
+    if new *= old then
+      return null;
+    end if;
+    now_us := date_part('epoch', clock_timestamp()) * 1000000;
+    if new."uuid"::text collate "C" = old."uuid"::text collate "C" then
+      update syncline.record r set xact = pg_current_xact_id(), clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, now_us)
+        when r.origin = self.site_id then greatest(now_us, r.clock + 1)
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
+      seen = case
+        when r.origin = self.site_id then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, self.site_id) end,
+      origin = self.site_id, source = null, deleted = false
+        from syncline.self where r.resource_id = 1 and r.record_id = new."uuid"::text collate "C";
+      if found then
+        return null;
+      end if;
+    end if;
+    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+    select 1, s.record_id, pg_current_xact_id(), self.site_id, now_us, false
+      from (select new."uuid"::text collate "C" as record_id) s, syncline.self order by s.record_id
+    on conflict (resource_id, record_id) do update set
+      xact = excluded.xact, clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
+        when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
+      seen = case
+        when r.origin = excluded.origin then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
+      origin = excluded.origin, source = null, deleted = false;
+    if new."uuid"::text collate "C" <> old."uuid"::text collate "C" then
+      -- A row of the same statement that takes the old identity comes later: until then it was not free.
+    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+    select 1, s.record_id, pg_current_xact_id(), self.site_id, now_us, true
+      from (select old."uuid"::text collate "C" as record_id) s, syncline.self order by s.record_id
+    on conflict (resource_id, record_id) do update set
+      xact = excluded.xact, clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
+        when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
+      seen = case
+        when r.origin = excluded.origin then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
+      origin = excluded.origin, source = null, deleted = true;
+    if exists (select from syncline.purged where resource_id = 1) then
+      with met as (
+        delete from syncline.purged g using (select new."uuid") n where g.resource_id = 1 and g.id_hash = hashtextextended(n."uuid"::text collate "C", 0)
+        returning n."uuid"::text collate "C" as record_id, g.origin, g.clock, g.seen
+      )
+      update syncline.record r set clock = syncline.next_clock(met.origin, met.clock, met.seen, self.site_id, now_us),
+             seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
+        from met, syncline.self where r.resource_id = 1 and r.record_id = met.record_id;
+    end if;
+    if exists (select from syncline.parked_field where resource_id = 1) then
+      delete from syncline.parked k using (select new."uuid") n where k.resource_id = 1 and k.record_id = n."uuid"::text collate "C";
+    end if;
+    for child in
+      select s.id, s.key_column, s.marks is not null as marked, f.conrelid::regclass::text as name, ca.attname as reference, pa.attname as target
+        from pg_constraint f join syncline.resource s on s.table_oid = f.conrelid
+        join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = f.conkey[1]
+        join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = f.confkey[1]
+       where f.confrelid in (tg_relid, pg_partition_root(tg_relid)) and f.contype = 'f' and array_length(f.conkey, 1) = 1 and f.conparentid = 0
+         and pa.attname <> 'uuid'
+    loop
+      execute format($children$
+        insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+        select %s, t.%I::text collate "C", pg_current_xact_id(), self.site_id, $1, false
+          from %s t, syncline.self
+         where t.%I = %L order by 2
+        on conflict (resource_id, record_id) do update set
+          xact = excluded.xact, clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, $1)
+        when r.origin = excluded.origin then greatest($1, r.clock + 1)
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, fields = case when %L then syncline.next_fields(r.fields, r.origin, r.clock, excluded.origin, case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, $1)
+        when r.origin = excluded.origin then greatest($1, r.clock + 1)
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, jsonb_build_object(%L, null)) end,
+      seen = case
+        when r.origin = excluded.origin then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
+      origin = excluded.origin, source = null, deleted = false$children$,
+        child.id, child.key_column, child.name, child.reference, to_jsonb(new) ->> child.target, child.marked, child.reference) using now_us;
+    end loop;
+    end if;
+    return null;
+  end if;
+  now_us := date_part('epoch', clock_timestamp()) * 1000000;
   if tg_op = 'INSERT' then
     insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
     select 1, s.record_id, pg_current_xact_id(), self.site_id, now_us, false
@@ -86,22 +178,6 @@ begin
       delete from syncline.parked k using new_rows n where k.resource_id = 1 and k.record_id = n."uuid"::text collate "C";
     end if;
   elsif tg_op = 'UPDATE' then
-    -- One row that keeps its identity is what most statements change: one plan settles it. Anything else is left for below.
-    update syncline.record r set xact = pg_current_xact_id(), clock = case
-        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, now_us)
-        when r.origin = self.site_id then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
-      seen = case
-        when r.origin = self.site_id then r.seen
-        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
-        else syncline.next_seen(r.origin, r.clock, r.seen, self.site_id) end,
-      origin = self.site_id, source = null, deleted = false
-      from (select * from new_rows limit 1) n, (select * from old_rows limit 1) o, syncline.self
-     where r.resource_id = 1 and r.record_id = n."uuid"::text collate "C" and o."uuid"::text collate "C" = n."uuid"::text collate "C" and n.* *<> o.*
-       and not exists (select from new_rows offset 1);
-    if found then
-      return null;
-    end if;
     insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
     select 1, s.record_id, pg_current_xact_id(), self.site_id, now_us, false
       from (select d.record_id from (select n."uuid"::text collate "C" as record_id, (n.*)::text collate "C" as row from new_rows n except select o."uuid"::text collate "C" as record_id, (o.*)::text collate "C" as row from old_rows o) d) s, syncline.self order by s.record_id
@@ -225,31 +301,32 @@ with recursive tree as (
   union all
   select i.inhrelid from pg_inherits i join tree on i.inhparent = tree.oid
 )
-select c.oid, format('%I.%I', n.nspname, c.relname) as name
+select c.oid, format('%I.%I', n.nspname, c.relname) as name, c.relispartition or c.relkind = 'p' as partitioned
   from tree join pg_class c on c.oid = tree.oid join pg_namespace n on n.oid = c.relnamespace order by c.oid;
 
-select tgname as name, tgenabled::text as state, coalesce(tgfoid = to_regproc($1)::oid, false) as ours
-  from pg_trigger where tgrelid = $2::oid and not tgisinternal;
+select tgname as name, tgenabled::text as state, coalesce(tgfoid = to_regproc($1)::oid, false)
+         and (tgtype & 1 = 1) = (tgname = $2 and not $3) as ours
+  from pg_trigger where tgrelid = $4::oid and not tgisinternal;
 
 select pg_has_role(relowner, 'USAGE') as mine from pg_class where oid = $1::oid;
 
-create trigger zz_syncline_insert after insert on public.country referencing new table as new_rows
-for each statement execute function syncline."capture_1"();
+create trigger zz_syncline_insert after insert on public.country referencing new table as new_rows for each statement
+execute function syncline."capture_1"();
 
 alter table public.country enable always trigger zz_syncline_insert;
 
-create trigger zz_syncline_update after update on public.country referencing old table as old_rows new table as new_rows
-for each statement execute function syncline."capture_1"();
+create trigger zz_syncline_update after update on public.country for each row
+execute function syncline."capture_1"();
 
 alter table public.country enable always trigger zz_syncline_update;
 
-create trigger zz_syncline_delete after delete on public.country referencing old table as old_rows
-for each statement execute function syncline."capture_1"();
+create trigger zz_syncline_delete after delete on public.country referencing old table as old_rows for each statement
+execute function syncline."capture_1"();
 
 alter table public.country enable always trigger zz_syncline_delete;
 
-create trigger zz_syncline_truncate after truncate on public.country
-for each statement execute function syncline."capture_1"();
+create trigger zz_syncline_truncate after truncate on public.country for each statement
+execute function syncline."capture_1"();
 
 alter table public.country enable always trigger zz_syncline_truncate;
 
@@ -269,11 +346,103 @@ set search_path = pg_catalog, pg_temp set enable_hashagg = off set enable_seqsca
 as $capture$
 declare
   child record;
-  now_us int8 := extract(epoch from clock_timestamp()) * 1000000;
+  now_us int8;
 begin
   if current_setting('syncline.apply', true) = '2' then
     return null;
   end if;
+  if tg_level = 'ROW' then
+    if new *= old then
+      return null;
+    end if;
+    now_us := date_part('epoch', clock_timestamp()) * 1000000;
+    if new."id"::text collate "C" = old."id"::text collate "C" then
+      update syncline.record r set xact = pg_current_xact_id(), clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, now_us)
+        when r.origin = self.site_id then greatest(now_us, r.clock + 1)
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
+      seen = case
+        when r.origin = self.site_id then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, self.site_id) end,
+      origin = self.site_id, source = null, deleted = false
+        from syncline.self where r.resource_id = 2 and r.record_id = new."id"::text collate "C";
+      if found then
+        return null;
+      end if;
+    end if;
+    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+    select 2, s.record_id, pg_current_xact_id(), self.site_id, now_us, false
+      from (select new."id"::text collate "C" as record_id) s, syncline.self order by s.record_id
+    on conflict (resource_id, record_id) do update set
+      xact = excluded.xact, clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
+        when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
+      seen = case
+        when r.origin = excluded.origin then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
+      origin = excluded.origin, source = null, deleted = false;
+    if new."id"::text collate "C" <> old."id"::text collate "C" then
+      -- A row of the same statement that takes the old identity comes later: until then it was not free.
+    insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+    select 2, s.record_id, pg_current_xact_id(), self.site_id, now_us, true
+      from (select old."id"::text collate "C" as record_id) s, syncline.self order by s.record_id
+    on conflict (resource_id, record_id) do update set
+      xact = excluded.xact, clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, now_us)
+        when r.origin = excluded.origin then greatest(now_us, r.clock + 1)
+        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
+      seen = case
+        when r.origin = excluded.origin then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
+      origin = excluded.origin, source = null, deleted = true;
+    if exists (select from syncline.purged where resource_id = 2) then
+      with met as (
+        delete from syncline.purged g using (select new."id") n where g.resource_id = 2 and g.id_hash = hashtextextended(n."id"::text collate "C", 0)
+        returning n."id"::text collate "C" as record_id, g.origin, g.clock, g.seen
+      )
+      update syncline.record r set clock = syncline.next_clock(met.origin, met.clock, met.seen, self.site_id, now_us),
+             seen = syncline.next_seen(met.origin, met.clock, met.seen, self.site_id)
+        from met, syncline.self where r.resource_id = 2 and r.record_id = met.record_id;
+    end if;
+    if exists (select from syncline.parked_field where resource_id = 2) then
+      delete from syncline.parked k using (select new."id") n where k.resource_id = 2 and k.record_id = n."id"::text collate "C";
+    end if;
+    for child in
+      select s.id, s.key_column, s.marks is not null as marked, f.conrelid::regclass::text as name, ca.attname as reference, pa.attname as target
+        from pg_constraint f join syncline.resource s on s.table_oid = f.conrelid
+        join pg_attribute ca on ca.attrelid = f.conrelid and ca.attnum = f.conkey[1]
+        join pg_attribute pa on pa.attrelid = f.confrelid and pa.attnum = f.confkey[1]
+       where f.confrelid in (tg_relid, pg_partition_root(tg_relid)) and f.contype = 'f' and array_length(f.conkey, 1) = 1 and f.conparentid = 0
+         and pa.attname <> 'id'
+    loop
+      execute format($children$
+        insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
+        select %s, t.%I::text collate "C", pg_current_xact_id(), self.site_id, $1, false
+          from %s t, syncline.self
+         where t.%I = %L order by 2
+        on conflict (resource_id, record_id) do update set
+          xact = excluded.xact, clock = case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, $1)
+        when r.origin = excluded.origin then greatest($1, r.clock + 1)
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, fields = case when %L then syncline.next_fields(r.fields, r.origin, r.clock, excluded.origin, case
+        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, excluded.origin, $1)
+        when r.origin = excluded.origin then greatest($1, r.clock + 1)
+        else greatest($1, least(r.clock + 1, $1 + 300000000)) end, jsonb_build_object(%L, null)) end,
+      seen = case
+        when r.origin = excluded.origin then r.seen
+        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
+        else syncline.next_seen(r.origin, r.clock, r.seen, excluded.origin) end,
+      origin = excluded.origin, source = null, deleted = false$children$,
+        child.id, child.key_column, child.name, child.reference, to_jsonb(new) ->> child.target, child.marked, child.reference) using now_us;
+    end loop;
+    end if;
+    return null;
+  end if;
+  now_us := date_part('epoch', clock_timestamp()) * 1000000;
   if tg_op = 'INSERT' then
     insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
     select 2, s.record_id, pg_current_xact_id(), self.site_id, now_us, false
@@ -301,22 +470,6 @@ begin
       delete from syncline.parked k using new_rows n where k.resource_id = 2 and k.record_id = n."id"::text collate "C";
     end if;
   elsif tg_op = 'UPDATE' then
-    -- One row that keeps its identity is what most statements change: one plan settles it. Anything else is left for below.
-    update syncline.record r set xact = pg_current_xact_id(), clock = case
-        when r.seen is not null then syncline.next_clock(r.origin, r.clock, r.seen, self.site_id, now_us)
-        when r.origin = self.site_id then greatest(now_us, r.clock + 1)
-        else greatest(now_us, least(r.clock + 1, now_us + 300000000)) end, fields = null,
-      seen = case
-        when r.origin = self.site_id then r.seen
-        when r.seen is null then jsonb_build_object(r.origin::text, r.clock)
-        else syncline.next_seen(r.origin, r.clock, r.seen, self.site_id) end,
-      origin = self.site_id, source = null, deleted = false
-      from (select * from new_rows limit 1) n, (select * from old_rows limit 1) o, syncline.self
-     where r.resource_id = 2 and r.record_id = n."id"::text collate "C" and o."id"::text collate "C" = n."id"::text collate "C" and n.* *<> o.*
-       and not exists (select from new_rows offset 1);
-    if found then
-      return null;
-    end if;
     insert into syncline.record as r (resource_id, record_id, xact, origin, clock, deleted)
     select 2, s.record_id, pg_current_xact_id(), self.site_id, now_us, false
       from (select d.record_id from (select n."id"::text collate "C" as record_id, (n.*)::text collate "C" as row from new_rows n except select o."id"::text collate "C" as record_id, (o.*)::text collate "C" as row from old_rows o) d) s, syncline.self order by s.record_id
@@ -435,23 +588,23 @@ $capture$;
 
 revoke all on function syncline."capture_2"() from public;
 
-create trigger zz_syncline_insert after insert on public.city referencing new table as new_rows
-for each statement execute function syncline."capture_2"();
+create trigger zz_syncline_insert after insert on public.city referencing new table as new_rows for each statement
+execute function syncline."capture_2"();
 
 alter table public.city enable always trigger zz_syncline_insert;
 
-create trigger zz_syncline_update after update on public.city referencing old table as old_rows new table as new_rows
-for each statement execute function syncline."capture_2"();
+create trigger zz_syncline_update after update on public.city for each row
+execute function syncline."capture_2"();
 
 alter table public.city enable always trigger zz_syncline_update;
 
-create trigger zz_syncline_delete after delete on public.city referencing old table as old_rows
-for each statement execute function syncline."capture_2"();
+create trigger zz_syncline_delete after delete on public.city referencing old table as old_rows for each statement
+execute function syncline."capture_2"();
 
 alter table public.city enable always trigger zz_syncline_delete;
 
-create trigger zz_syncline_truncate after truncate on public.city
-for each statement execute function syncline."capture_2"();
+create trigger zz_syncline_truncate after truncate on public.city for each statement
+execute function syncline."capture_2"();
 
 alter table public.city enable always trigger zz_syncline_truncate;
 
@@ -509,8 +662,7 @@ with room as materialized (
          c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
     from pg_class c where c.oid = $3::oid
 ), scan as materialized (
-  select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted,
-         row_number() over (order by r.xact, r.record_id) as n
+  select r.record_id, r.xact, r.origin, r.clock, r.seen, r.fields, r.deleted
     from syncline.record r
    where r.resource_id = 2 and (r.xact, r.record_id) > ($4::xid8, $5 collate "C")
      and r.xact < pg_snapshot_xmin(pg_current_snapshot()) and (select usable from room)
@@ -529,9 +681,9 @@ with room as materialized (
     from (
       select '"' || s.record_id || '"' || e'\t' || s.clock || e'\t' || array_position(o.list, s.origin) - 1 || e'\t'
              || case when s.fields is not null
-             then (coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(s.seen)), '{}') || jsonb_build_object('fields', syncline.place_fields(s.fields, o.list)))::text
+             then (coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(s.seen)), '{}') || jsonb_build_object('fields', syncline.place_fields(syncline.sound_fields(s.fields, s.origin, s.clock, s.seen), o.list)))::text
              when s.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(s.seen))::text end
-             || case when s.deleted then e'\td\t' else e'\tp\t' || live.payload end as line, live.wide
+             || case when s.deleted then e'\td\t' else e'\tp\t' || live.payload end as line, live.found and live.payload is null as wide
         from scan s cross join origins o left join lateral (
           select case when coalesce(octet_length(t."name"::text), 0) + coalesce(octet_length(t."source"::text), 0) <= 2000 and pg_column_compression(t."tags") is null and pg_column_compression(t."facts") is null then json_build_array((select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id"), coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
@@ -539,7 +691,7 @@ with room as materialized (
   when 'object' then case when (t."facts") ? '$json' and (t."facts") - '$json' = '{}'::jsonb then jsonb_build_object('$json', t."facts") else t."facts" end else t."facts" end, case when json_typeof(t."source") = 'null' then '{"$json":null}'::json
   when strpos(t."source"::text, '"$json"') > 0 and json_typeof(t."source") = 'object'
   then case when (t."source"::jsonb) ? '$json' and (t."source"::jsonb) - '$json' = '{}'::jsonb then json_build_object('$json', translate(t."source"::text, e'\n\r\t', '   ')::json) else translate(t."source"::text, e'\n\r\t', '   ')::json end
-  else translate(t."source"::text, e'\n\r\t', '   ')::json end)::text end as payload, not (coalesce(octet_length(t."name"::text), 0) + coalesce(octet_length(t."source"::text), 0) <= 2000 and pg_column_compression(t."tags") is null and pg_column_compression(t."facts") is null) as wide
+  else translate(t."source"::text, e'\n\r\t', '   ')::json end)::text end as payload, true as found
             from "public"."city" t
            where t."id" = s.record_id::pg_catalog.uuid and not s.deleted offset 0
         ) live on true
@@ -548,7 +700,7 @@ with room as materialized (
 ), last as (
   -- When the scan came to the end, everything below the horizon was looked at.
   select xact, record_id from (
-    (select xact, record_id from scan order by n desc limit 1)
+    (select xact, record_id from scan order by xact desc, record_id desc limit 1)
     union all
     (select r.xact, r.record_id from syncline.record r, room
       where room.usable and (select count(*) from scan) < room.rows and r.resource_id = 2
@@ -607,7 +759,7 @@ with scan as materialized (
 select (select string_agg(
           to_json(k.record_id)::text || e'\t' || k.clock || e'\t' || array_position(o.list, k.origin) - 1 || e'\t'
           || case when k.fields is not null
-             then (coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(k.seen)), '{}') || jsonb_build_object('fields', syncline.place_fields(k.fields, o.list)))::text
+             then (coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(k.seen)), '{}') || jsonb_build_object('fields', syncline.place_fields(syncline.sound_fields(k.fields, k.origin, k.clock, k.seen), o.list)))::text
              when k.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(k.seen))::text end
           || e'\t' || k.kind || e'\t' || coalesce(
             (select json_build_array((select p."uuid"::text from "public"."country" p
@@ -636,7 +788,25 @@ select pg_advisory_xact_lock(hashtextextended('syncline.apply', $1));
 
 select set_config(name, 'off', true) from unnest(array['enable_hashjoin', 'enable_mergejoin', 'enable_seqscan', 'jit']) name
 union all select set_config('max_parallel_workers_per_gather', '0', true)
-union all select set_config('lock_timeout', $1, true);
+union all select set_config('synchronous_commit', $1, true)
+union all select set_config('lock_timeout', $2, true);
+
+with recursive inner_type as (
+  select a.attname, a.atttypid as typid, a.atttypmod as typmod, false as is_array, false as is_domain
+    from pg_attribute a
+   where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped
+     and not exists (select from only "public"."city" limit 0)
+  union all
+  select i.attname, case t.typtype when 'd' then t.typbasetype else t.typelem end,
+         case t.typtype when 'd' then t.typtypmod else i.typmod end, i.is_array or t.typtype <> 'd', i.is_domain or t.typtype = 'd'
+    from inner_type i join pg_type t on t.oid = i.typid and (t.typtype = 'd' or t.typcategory = 'A' and t.typelem <> 0 and t.typlen = -1)
+)
+select a.attname as name, format_type(a.atttypid, a.atttypmod) as declared, format('%I.%I', n.nspname, o.typname) as type,
+       t.typname as base, i.typmod as limit, i.is_array as array, i.is_domain as domain
+  from inner_type i join pg_type t on t.oid = i.typid and t.typnamespace = 'pg_catalog'::regnamespace
+   and not (t.typtype = 'd' or t.typcategory = 'A' and t.typelem <> 0 and t.typlen = -1)
+  join pg_attribute a on a.attrelid = $2::oid and a.attname = i.attname
+  join pg_type o on o.oid = a.atttypid join pg_namespace n on n.oid = o.typnamespace;
 
 create temporary table if not exists syncline_stage (
   n int not null, class "char" not null, kind "char" not null, id text collate "C" not null,
@@ -667,9 +837,10 @@ end::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.fields, p.payload, l.clo
     select jsonb_object_agg(($3::int4[])[key::int4 + 1], value::int8) from jsonb_each_text((split_part(line, e'\t', 4))::jsonb) where key <> 'fields') end as seen, case when strpos(split_part(line, e'\t', 4), '"fields"') > 0 then syncline.map_fields((split_part(line, e'\t', 4))::jsonb -> 'fields', $4::int4[]) end as fields,
                (split_part(line, e'\t', 5))::"char" as kind, payload
           from (
-    select n, (case when strpos(first, '\') = 0 then substr(first, 2, length(first) - 2) else ('[' || first || ']')::jsonb ->> 0 end)::uuid::text collate "C" as id, split_part(line, e'\t', 6) as payload, line
-      from (select n, split_part(line, e'\t', 1) as first, line
-              from unnest(string_to_array($5, e'\n')) with ordinality as u(line, n) offset 0) u where line <> '') staged offset 0
+    select n, key::text collate "C" as id, key, split_part(line, e'\t', 6) as payload, line
+      from (select n, (case when strpos(first, '\') = 0 then substr(first, 2, length(first) - 2) else ('[' || first || ']')::jsonb ->> 0 end)::uuid as key, line
+              from (select n, split_part(line, e'\t', 1) as first, line
+                      from unnest(string_to_array($5, e'\n')) with ordinality as u(line, n) offset 0) f offset 0) u where line <> '') staged offset 0
       ) p
       left join lateral (
         select r.clock, r.origin, r.seen, r.deleted from syncline.record r
@@ -717,7 +888,7 @@ insert into "public"."city" ("id", "country_id", "twin", "name", "people", "tags
   where p."id" = (s.v ->> 1)::pg_catalog.uuid), (s.v ->> 2)::pg_catalog."varchar", (s.v ->> 3)::pg_catalog.int8, (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", (case when (s.v -> 5) ? '$json' then case when jsonb_typeof((s.v -> 5)) <> 'object' then nullif((s.v -> 5), 'null'::jsonb)
 when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, (case when (s.v -> 6) ? '$json' then case when jsonb_typeof((s.v -> 6)) <> 'object' then nullif((s.payload::json -> 6)::text, 'null')::json
 when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
-select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then x.v else syncline.misfit(x.v, 7) end as v from (
+select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then case when coalesce(length((x.v ->> 2)) > 80 and rtrim(substr((x.v ->> 2), 81), ' ') = '', false) then syncline.inexact() else x.v end else syncline.misfit(x.v, 7) end as v from (
   select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.kind = 'p' and (s.class = 'n' or s.class = 'f' and s.l_deleted) and s.n between $1 and $2 order by s.id offset 0) x) s;
 
 select set_config('syncline.apply', '', true);
@@ -757,6 +928,9 @@ select from syncline.conflict where resource_id = $1 and resolved_at is null lim
 
 select from pg_temp.syncline_stage where class in ('w', 'b', 'q', 'o') limit 1;
 
+select from syncline.conflict c join pg_temp.syncline_stage s on s.id = c.record_id and s.class in ('w', 'b', 'q')
+ where c.resource_id = $1 and c.resolved_at is null limit 1;
+
 delete from syncline.kept k using pg_temp.syncline_stage s
  where k.peer_id = $1 and k.resource_id = $2 and k.record_id = s.id and s.kind = 'p';
 
@@ -792,6 +966,16 @@ end)::"char" as class, l.* from pg_temp.syncline_stage p
          where p.class in ('f', 'c', 'u', 'l') and (l.clock, l.origin, l.deleted) is distinct from (p.l_clock, p.l_origin, p.l_deleted) offset 0
       ) now
      where s.n = now.n;
+
+savepoint syncline_exact;
+
+update pg_temp.syncline_stage s set class = 'q', code = 'SYNC_RECORD_INEXACT', reason = x.reason
+  from (select n, nullif(concat_ws('; ', case when length((p.v ->> 2)) > 80 and rtrim(substr((p.v ->> 2), 81), ' ') = '' then left('column "name" is character varying(80) here: ' || format('%s blanks at the end would be cut off', length((p.v ->> 2)) - 80), 500) end), '') as reason
+          from (select s.n, s.id, s.payload::jsonb as v from pg_temp.syncline_stage s
+                 where s.kind = 'p' and s.class::text = any ($1::text[]) and true offset 0) p) x
+ where s.n = x.n and x.reason is not null;
+
+release savepoint syncline_exact;
 
 select s.n, s.id, s.kind::text, s.class::text, s.clock, (select o.origin from syncline.site o where o.id = s.origin) as origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.seen) e join syncline.site o on o.id = e.key::int4) as seen, s.fields,
        s.l_clock, (select o.origin from syncline.site o where o.id = s.l_origin) as l_origin, (select jsonb_object_agg(o.origin, e.value) from jsonb_each_text(s.l_seen) e join syncline.site o on o.id = e.key::int4) as l_seen, r.fields as l_fields, s.l_deleted,
@@ -896,7 +1080,7 @@ update "public"."city" t set "country_id" = (select p."id" from "public"."countr
   where p."id" = (s.v ->> 1)::pg_catalog.uuid), "name" = (s.v ->> 2)::pg_catalog."varchar", "people" = (s.v ->> 3)::pg_catalog.int8, "tags" = (jsonb_populate_record(null::"public"."city", jsonb_build_object('tags', s.v -> 4)))."tags", "facts" = (case when (s.v -> 5) ? '$json' then case when jsonb_typeof((s.v -> 5)) <> 'object' then nullif((s.v -> 5), 'null'::jsonb)
 when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, "source" = (case when (s.v -> 6) ? '$json' then case when jsonb_typeof((s.v -> 6)) <> 'object' then nullif((s.payload::json -> 6)::text, 'null')::json
 when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
-select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then x.v else syncline.misfit(x.v, 7) end as v from (
+select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then case when coalesce(length((x.v ->> 2)) > 80 and rtrim(substr((x.v ->> 2), 81), ' ') = '', false) then syncline.inexact() else x.v end else syncline.misfit(x.v, 7) end as v from (
   select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and s.n between $1 and $2 order by s.id offset 0) x) s where t."id" = s.key;
 
 select count(*) from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and s.n between $1 and $2;

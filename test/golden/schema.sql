@@ -8,6 +8,14 @@ CREATE FUNCTION syncline.field_origins(fields jsonb) RETURNS SETOF integer
       select distinct e.key::int4 from jsonb_each(fields) f, jsonb_each(f.value) p, jsonb_each(p.value) e
     $$;
 
+CREATE FUNCTION syncline.inexact() RETURNS jsonb
+    LANGUAGE plpgsql
+    AS $$
+    begin
+      raise exception using errcode = 'SYNX1', message = 'a value does not fit its column without losing something';
+    end
+    $$;
+
 CREATE FUNCTION syncline.join_seen(origin integer, a jsonb, a_origin integer, a_clock bigint, b jsonb, b_origin integer, b_clock bigint) RETURNS jsonb
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -107,6 +115,53 @@ CREATE FUNCTION syncline.place_fields(fields jsonb, origins integer[]) RETURNS j
 
 COMMENT ON FUNCTION syncline.place_fields(fields jsonb, origins integer[]) IS 'The other way round: from members of the list to their places.';
 
+CREATE FUNCTION syncline.sound_dots(dots jsonb, origin integer, clock bigint, seen jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    AS $$
+      select jsonb_object_agg(key, least(value, limit_us)) from (
+        select e.key, e.value::int8 as value, coalesce(case when e.key::int4 = origin then clock else (seen ->> e.key)::int8 end, 0) as limit_us
+          from jsonb_each_text(dots) e) d where limit_us > 0
+    $$;
+
+CREATE FUNCTION syncline.sound_fields(fields jsonb, origin integer, clock bigint, seen jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+    declare
+      made jsonb := '{}';
+      field text;
+      mark jsonb;
+      dots jsonb;
+    begin
+      if not exists (select from jsonb_each(fields) f, jsonb_each(f.value) p, jsonb_each_text(p.value) e
+                      where p.key in ('dots', 'base')
+                        and e.value::int8 > coalesce(case when e.key::int4 = origin then clock else (seen ->> e.key)::int8 end, 0)) then
+        return fields;
+      end if;
+      for field, mark in select * from jsonb_each(fields) loop
+        dots := syncline.sound_dots(mark -> 'dots', origin, clock, seen);
+        if dots is null then
+          mark := jsonb_build_object('dots', jsonb_build_object(origin::text, clock));
+        else
+          mark := mark || jsonb_build_object('dots', dots);
+          if mark ? 'values' then
+            mark := mark || jsonb_build_object('values', (select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(mark -> 'values') where dots ? key));
+          end if;
+          if mark ? 'base' and syncline.sound_dots(mark -> 'base', origin, clock, seen) is null then
+            mark := mark - 'base' - 'sums';
+          elsif mark ? 'base' then
+            mark := mark || jsonb_build_object(
+              'base', syncline.sound_dots(mark -> 'base', origin, clock, seen),
+              'sums', (select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(mark -> 'sums') where dots ? key));
+          end if;
+        end if;
+        made := made || jsonb_build_object(field, mark);
+      end loop;
+      return made;
+    end
+    $$;
+
+COMMENT ON FUNCTION syncline.sound_fields(fields jsonb, origin integer, clock bigint, seen jsonb) IS 'The writes behind the fields of a version, none of which the version has not seen.';
+
 CREATE FUNCTION syncline.uncount() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -158,6 +213,7 @@ CREATE TABLE syncline.agreement (
     records bigint,
     differing integer,
     deep_differing integer,
+    doubt text,
     agreed_at timestamp with time zone,
     agreed_records bigint,
     head text,
@@ -169,6 +225,8 @@ CREATE TABLE syncline.agreement (
 COMMENT ON TABLE syncline.agreement IS 'What the last comparison with a peer found, and when both sites were last found equal.';
 
 COMMENT ON COLUMN syncline.agreement.deep_differing IS 'Records that a comparison of values found different, until one finds them equal.';
+
+COMMENT ON COLUMN syncline.agreement.doubt IS 'Why values may differ under equal versions, until a comparison of values.';
 
 CREATE TABLE syncline.alarm (
     id bigint NOT NULL,
@@ -347,6 +405,101 @@ ALTER TABLE syncline.discard ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE syncline.eden_record (
+    peer_id integer NOT NULL,
+    resource_id integer NOT NULL,
+    record_id text NOT NULL COLLATE pg_catalog."C",
+    uuid text,
+    origin text COLLATE pg_catalog."C",
+    clock bigint,
+    seen jsonb,
+    modified_on bigint,
+    deleted boolean,
+    prints jsonb,
+    emptied jsonb DEFAULT '[]'::jsonb NOT NULL,
+    shown_at bigint,
+    sent jsonb,
+    mci integer DEFAULT 0 NOT NULL,
+    attributes jsonb DEFAULT '{}'::jsonb NOT NULL,
+    gone boolean DEFAULT false NOT NULL,
+    replaced_by text,
+    round bigint DEFAULT 0 NOT NULL,
+    refused text,
+    attempts integer DEFAULT 0 NOT NULL,
+    retry_at timestamp with time zone,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT eden_record_check CHECK (((origin IS NULL) = (clock IS NULL)))
+);
+
+COMMENT ON TABLE syncline.eden_record IS 'What a Sahana Eden site was found to have of a record, and what it was sent.';
+
+COMMENT ON COLUMN syncline.eden_record.uuid IS 'Name of the record at Eden, as it writes it.';
+
+COMMENT ON COLUMN syncline.eden_record.origin IS 'With clock and seen the version here that Eden was found to have; null when it never showed the record.';
+
+COMMENT ON COLUMN syncline.eden_record.modified_on IS 'Seconds since 1970, as Eden said last.';
+
+COMMENT ON COLUMN syncline.eden_record.prints IS 'A print of each field that had a value.';
+
+COMMENT ON COLUMN syncline.eden_record.emptied IS 'Fields that had a value before: Eden leaves out what is empty.';
+
+COMMENT ON COLUMN syncline.eden_record.shown_at IS 'Seconds since 1970 by the clock of Eden when it showed the record: what is modified later is a new write.';
+
+COMMENT ON COLUMN syncline.eden_record.sent IS 'What it was sent last, until it shows that it took it: version, modifiedOn, deleted, prints.';
+
+COMMENT ON COLUMN syncline.eden_record.mci IS 'Master copy index as Eden sent it; 0 for what Eden never sent.';
+
+COMMENT ON COLUMN syncline.eden_record.attributes IS 'All attributes of the element: who made and owns it, whether it is approved, and those that this site does not know.';
+
+COMMENT ON COLUMN syncline.eden_record.gone IS 'Eden once showed it, and left it out of a full comparison.';
+
+COMMENT ON COLUMN syncline.eden_record.replaced_by IS 'Record that it was merged into, until references follow it.';
+
+COMMENT ON COLUMN syncline.eden_record.round IS 'Number of the last full comparison that showed it.';
+
+COMMENT ON COLUMN syncline.eden_record.refused IS 'Why Eden did not take what was sent; null when it did, or nothing was sent.';
+
+CREATE TABLE syncline.eden_registration (
+    peer_id integer NOT NULL,
+    repository text NOT NULL,
+    name text NOT NULL,
+    apitype text NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE syncline.eden_registration IS 'Peers of Sahana Eden that registered here, by the name that they give themselves.';
+
+CREATE TABLE syncline.eden_stranger (
+    peer_id integer NOT NULL,
+    table_name text NOT NULL COLLATE pg_catalog."C",
+    uuid text NOT NULL COLLATE pg_catalog."C",
+    resource_id integer,
+    record_id text COLLATE pg_catalog."C",
+    element jsonb NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE syncline.eden_stranger IS 'Records of tables that this site has not, as a Sahana Eden site sent them, and the record that they stood in.';
+
+CREATE TABLE syncline.eden_table (
+    peer_id integer NOT NULL,
+    resource_id integer NOT NULL,
+    round bigint DEFAULT 0 NOT NULL,
+    compared_at timestamp with time zone,
+    took_ms integer
+);
+
+COMMENT ON TABLE syncline.eden_table IS 'Full comparisons with a table of a Sahana Eden site: how many there were, when the last one was, how long it took.';
+
+CREATE TABLE syncline.eden_trail (
+    peer_id integer NOT NULL,
+    resource_id integer NOT NULL,
+    trail jsonb NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+COMMENT ON TABLE syncline.eden_trail IS 'How far a Sahana Eden site that pulls has come in the order of this site, by the times that it asked with.';
+
 CREATE TABLE syncline.elsewhere (
     id bigint NOT NULL,
     peer_id integer NOT NULL,
@@ -424,6 +577,18 @@ ALTER TABLE syncline.history ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE syncline.host_key (
+    host text NOT NULL,
+    port integer NOT NULL,
+    type text NOT NULL,
+    key text NOT NULL,
+    fingerprint text NOT NULL,
+    trusted_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    trusted_by text
+);
+
+COMMENT ON TABLE syncline.host_key IS 'Keys by which hosts prove who they are, as somebody has confirmed them.';
+
 CREATE TABLE syncline.invitation (
     id integer NOT NULL,
     name text NOT NULL,
@@ -445,6 +610,124 @@ ALTER TABLE syncline.invitation ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     CACHE 1
 );
 
+CREATE TABLE syncline.job_definition (
+    id integer NOT NULL,
+    name text NOT NULL,
+    definition jsonb NOT NULL,
+    revision integer DEFAULT 1 NOT NULL,
+    enabled boolean NOT NULL,
+    events text[] DEFAULT '{}'::text[] NOT NULL,
+    considered_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    next_due timestamp with time zone,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_result text,
+    last_finished_at timestamp with time zone,
+    last_success_at timestamp with time zone
+);
+
+COMMENT ON TABLE syncline.job_definition IS 'Scheduled work as it was defined. Everything but definition and enabled is worked out by the site.';
+
+COMMENT ON COLUMN syncline.job_definition.events IS 'What sets it off besides times, as written in its schedule.';
+
+COMMENT ON COLUMN syncline.job_definition.considered_at IS 'Every due time up to then has been turned into a run, or left out by rule.';
+
+ALTER TABLE syncline.job_definition ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.job_definition_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.job_run (
+    id bigint NOT NULL,
+    job_id integer,
+    job_name text NOT NULL,
+    cause text NOT NULL,
+    caller text,
+    due_at timestamp with time zone,
+    phase text DEFAULT 'queued'::text NOT NULL,
+    next_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    definition jsonb NOT NULL,
+    state jsonb,
+    dry_run boolean DEFAULT false NOT NULL,
+    priority integer DEFAULT 0 NOT NULL,
+    peers text[] DEFAULT '{}'::text[] NOT NULL,
+    coalesced integer DEFAULT 0 NOT NULL,
+    reason text,
+    waiting_since timestamp with time zone,
+    blocked_ms bigint DEFAULT 0 NOT NULL,
+    token uuid DEFAULT gen_random_uuid() NOT NULL,
+    worker uuid,
+    host text,
+    pid integer,
+    alive_until timestamp with time zone,
+    stop_asked_at timestamp with time zone,
+    stop_asked_by text,
+    queued_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    started_at timestamp with time zone,
+    finished_at timestamp with time zone,
+    result text,
+    code text,
+    message text,
+    counts jsonb DEFAULT '{}'::jsonb NOT NULL,
+    progress jsonb,
+    dead boolean DEFAULT false NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT job_run_phase_check CHECK ((phase = ANY (ARRAY['queued'::text, 'waiting'::text, 'running'::text, 'over'::text]))),
+    CONSTRAINT job_run_result_check CHECK ((result = ANY (ARRAY['success'::text, 'warning'::text, 'error'::text, 'skipped'::text, 'stopped'::text])))
+);
+
+COMMENT ON TABLE syncline.job_run IS 'Runs of jobs: those to come, those under way, and the history.';
+
+COMMENT ON COLUMN syncline.job_run.next_at IS 'Not before then: due time with jitter, or the next look at what blocks it.';
+
+COMMENT ON COLUMN syncline.job_run.worker IS 'The process that has it; another one may go on with it once alive_until has passed.';
+
+COMMENT ON COLUMN syncline.job_run.dead IS 'Failed for good, and no later run of the job has succeeded.';
+
+ALTER TABLE syncline.job_run ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.job_run_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.job_step (
+    id bigint NOT NULL,
+    run_id bigint NOT NULL,
+    stage text NOT NULL,
+    place integer NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    attempt integer NOT NULL,
+    host text NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone,
+    result text,
+    code text,
+    message text,
+    counts jsonb DEFAULT '{}'::jsonb NOT NULL,
+    output text DEFAULT ''::text NOT NULL,
+    CONSTRAINT job_step_result_check CHECK ((result = ANY (ARRAY['success'::text, 'warning'::text, 'error'::text]))),
+    CONSTRAINT job_step_stage_check CHECK ((stage = ANY (ARRAY['steps'::text, 'always'::text])))
+);
+
+COMMENT ON TABLE syncline.job_step IS 'Each try of each step, with the beginning and the end of its output.';
+
+ALTER TABLE syncline.job_step ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.job_step_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE syncline.kept (
     peer_id integer NOT NULL,
     resource_id integer NOT NULL,
@@ -454,6 +737,24 @@ CREATE TABLE syncline.kept (
 );
 
 COMMENT ON TABLE syncline.kept IS 'Records that left the filter of a link at the peer and were kept here; with another version than this one they count again.';
+
+CREATE TABLE syncline.lease (
+    name text NOT NULL COLLATE pg_catalog."C",
+    token uuid NOT NULL,
+    owner text NOT NULL,
+    run_id bigint,
+    site text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    peer_id integer,
+    taken_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    renewed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    expires_at timestamp with time zone NOT NULL
+);
+
+COMMENT ON TABLE syncline.lease IS 'What is held, by whom and until when by the clock of this database. The token alone renews and releases.';
+
+COMMENT ON COLUMN syncline.lease.peer_id IS 'The peer that took it through the API; null for runs of this site.';
 
 CREATE TABLE syncline.log (
     id bigint NOT NULL,
@@ -723,10 +1024,13 @@ CREATE TABLE syncline.run (
     code text,
     message text,
     counts jsonb DEFAULT '{}'::jsonb NOT NULL,
+    received text,
     CONSTRAINT run_result_check CHECK ((result = ANY (ARRAY['success'::text, 'warning'::text, 'error'::text, 'fatal'::text])))
 );
 
 COMMENT ON COLUMN syncline.run.alive_at IS 'When the process that performs the run last said so; one that stays silent was killed.';
+
+COMMENT ON COLUMN syncline.run.received IS 'What the peer calls the run in which it pushed what this one holds.';
 
 CREATE TABLE syncline.run_batch (
     run_id bigint NOT NULL,
@@ -816,6 +1120,7 @@ CREATE TABLE syncline.task (
     on_left text DEFAULT 'keep'::text NOT NULL,
     schedule text,
     enabled boolean DEFAULT true NOT NULL,
+    last_run jsonb,
     revision integer DEFAULT 1 NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     max_deletes text,
@@ -828,6 +1133,8 @@ CREATE TABLE syncline.task (
 );
 
 COMMENT ON COLUMN syncline.task.schedule IS 'cron:<5 or 6 fields>, every:<seconds>, live, or null for by hand only.';
+
+COMMENT ON COLUMN syncline.task.last_run IS 'How the last run that came to this task ended for it.';
 
 COMMENT ON COLUMN syncline.task.max_deletes IS 'Most records that one run deletes without a person: a number, a share, both, or none; null for the usual limit.';
 
@@ -904,6 +1211,21 @@ ALTER TABLE ONLY syncline.discard
 ALTER TABLE ONLY syncline.discard
     ADD CONSTRAINT discard_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY syncline.eden_record
+    ADD CONSTRAINT eden_record_pkey PRIMARY KEY (peer_id, resource_id, record_id);
+
+ALTER TABLE ONLY syncline.eden_registration
+    ADD CONSTRAINT eden_registration_pkey PRIMARY KEY (peer_id);
+
+ALTER TABLE ONLY syncline.eden_stranger
+    ADD CONSTRAINT eden_stranger_pkey PRIMARY KEY (peer_id, table_name, uuid);
+
+ALTER TABLE ONLY syncline.eden_table
+    ADD CONSTRAINT eden_table_pkey PRIMARY KEY (peer_id, resource_id);
+
+ALTER TABLE ONLY syncline.eden_trail
+    ADD CONSTRAINT eden_trail_pkey PRIMARY KEY (peer_id, resource_id);
+
 ALTER TABLE ONLY syncline.elsewhere
     ADD CONSTRAINT elsewhere_peer_id_resource_id_record_id_key UNIQUE (peer_id, resource_id, record_id);
 
@@ -912,6 +1234,9 @@ ALTER TABLE ONLY syncline.elsewhere
 
 ALTER TABLE ONLY syncline.history
     ADD CONSTRAINT history_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.host_key
+    ADD CONSTRAINT host_key_pkey PRIMARY KEY (host, port, type);
 
 ALTER TABLE ONLY syncline.invitation
     ADD CONSTRAINT invitation_hash_key UNIQUE (hash);
@@ -922,8 +1247,23 @@ ALTER TABLE ONLY syncline.invitation
 ALTER TABLE ONLY syncline.invitation
     ADD CONSTRAINT invitation_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY syncline.job_definition
+    ADD CONSTRAINT job_definition_name_key UNIQUE (name);
+
+ALTER TABLE ONLY syncline.job_definition
+    ADD CONSTRAINT job_definition_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.job_run
+    ADD CONSTRAINT job_run_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.job_step
+    ADD CONSTRAINT job_step_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY syncline.kept
     ADD CONSTRAINT kept_pkey PRIMARY KEY (peer_id, resource_id, record_id);
+
+ALTER TABLE ONLY syncline.lease
+    ADD CONSTRAINT lease_pkey PRIMARY KEY (name);
 
 ALTER TABLE ONLY syncline.log
     ADD CONSTRAINT log_pkey PRIMARY KEY (id);
@@ -1025,11 +1365,31 @@ CREATE UNIQUE INDEX brake_open ON syncline.brake USING btree (peer_id, COALESCE(
 
 CREATE INDEX conflict_open ON syncline.conflict USING btree (resource_id, record_id) WHERE (resolved_at IS NULL);
 
+CREATE INDEX eden_record_merged ON syncline.eden_record USING btree (peer_id, resource_id) WHERE (replaced_by IS NOT NULL);
+
+CREATE INDEX eden_record_refused ON syncline.eden_record USING btree (peer_id, resource_id, retry_at) WHERE (refused IS NOT NULL);
+
+CREATE INDEX eden_stranger_within ON syncline.eden_stranger USING btree (resource_id, record_id) WHERE (record_id IS NOT NULL);
+
 CREATE INDEX history_at ON syncline.history USING btree (at);
 
 CREATE INDEX history_record ON syncline.history USING btree (resource_id, record_id, id);
 
 CREATE INDEX history_run ON syncline.history USING btree (run_id) WHERE (run_id IS NOT NULL);
+
+CREATE INDEX job_due ON syncline.job_definition USING btree (next_due) WHERE (enabled AND (next_due IS NOT NULL));
+
+CREATE INDEX job_run_changed ON syncline.job_run USING btree (changed_at);
+
+CREATE INDEX job_run_dead ON syncline.job_run USING btree (job_id) WHERE dead;
+
+CREATE UNIQUE INDEX job_run_due ON syncline.job_run USING btree (job_id, due_at) WHERE (due_at IS NOT NULL);
+
+CREATE INDEX job_run_of ON syncline.job_run USING btree (job_id, id);
+
+CREATE INDEX job_run_open ON syncline.job_run USING btree (next_at) WHERE (phase <> 'over'::text);
+
+CREATE INDEX job_step_of ON syncline.job_step USING btree (run_id, id);
 
 CREATE INDEX log_at ON syncline.log USING btree (at);
 
@@ -1056,6 +1416,8 @@ CREATE INDEX run_batch_xact ON syncline.run_batch USING btree (xact);
 CREATE INDEX run_open ON syncline.run USING btree (id) WHERE (finished_at IS NULL);
 
 CREATE INDEX run_peer ON syncline.run USING btree (peer_id, id DESC);
+
+CREATE UNIQUE INDEX run_received ON syncline.run USING btree (peer_id, received) WHERE (received IS NOT NULL);
 
 CREATE TRIGGER uncount AFTER DELETE ON syncline.record REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION syncline.uncount();
 
@@ -1103,17 +1465,53 @@ ALTER TABLE ONLY syncline.discard
 ALTER TABLE ONLY syncline.discard
     ADD CONSTRAINT discard_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY syncline.eden_record
+    ADD CONSTRAINT eden_record_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_record
+    ADD CONSTRAINT eden_record_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_registration
+    ADD CONSTRAINT eden_registration_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_stranger
+    ADD CONSTRAINT eden_stranger_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_stranger
+    ADD CONSTRAINT eden_stranger_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_table
+    ADD CONSTRAINT eden_table_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_table
+    ADD CONSTRAINT eden_table_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_trail
+    ADD CONSTRAINT eden_trail_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_trail
+    ADD CONSTRAINT eden_trail_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY syncline.elsewhere
     ADD CONSTRAINT elsewhere_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY syncline.elsewhere
     ADD CONSTRAINT elsewhere_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY syncline.job_run
+    ADD CONSTRAINT job_run_job_id_fkey FOREIGN KEY (job_id) REFERENCES syncline.job_definition(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY syncline.job_step
+    ADD CONSTRAINT job_step_run_id_fkey FOREIGN KEY (run_id) REFERENCES syncline.job_run(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY syncline.kept
     ADD CONSTRAINT kept_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY syncline.kept
     ADD CONSTRAINT kept_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.lease
+    ADD CONSTRAINT lease_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY syncline.log
     ADD CONSTRAINT log_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE SET NULL;
