@@ -179,6 +179,13 @@ t.test('values of every type come in, and go out in the attribute', async (t) =>
     gone: { null: 'true' },
     logo: { filename: 'x.png' },
   })
+  const file = 'http://eden.example.org/eden/default/download/a.png'
+  const told = edenElement(
+    { change: { kind: 'put', id: 'x', data: { name: file } }, version: { origin: 'o', clock: 1 } },
+    shape,
+    SHAPES,
+  )
+  t.same(told.fields[0]?.attributes, { url: file, filename: 'a.png' }, 'and goes out as the file again')
   const writer = s3xmlWriter()
   const again = records(`<s3xml>${writer.element(out)}</s3xml>`)
   t.same(again[0]?.change, record.change, 'and comes back as it was')
@@ -215,6 +222,12 @@ t.test('what a value may look like, and what is no value', async (t) => {
   t.equal(value('<data field="year">1999</data>'), 1999)
   t.equal(value('<data field="year"/>'), undefined, 'an empty element says nothing of a number')
   t.equal(value('<data field="name"/>'), '')
+  const file = 'http://eden.example.org/eden/default/download/a.png'
+  t.equal(
+    value(`<data field="name" url="${file}" filename="a.png"/>`),
+    file,
+    'of a file a column of text keeps the address',
+  )
   t.equal(value('<data field="verified_on" value="2026-01-02T03:04:05+02:00"/>'), '2026-01-02T01:04:05Z')
   t.equal(
     value('<data field="verified_on" value="2026-01-02"/>'),

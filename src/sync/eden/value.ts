@@ -14,14 +14,17 @@ import type { EdenColumn } from './shape.ts'
 import { readEdenTime, writeEdenTime } from './time.ts'
 
 const FRACTION = /:\d{2}(\.\d{1,6})\d*/
+/** Where an Eden gives out what was uploaded to it. */
+const DOWNLOAD = /^https?:\/\/\S+\/default\/download\/[^\s/]+$/
 const DATE = /^\d{4}-\d{2}-\d{2}/
 const TIME = /^\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?$/
 
 /** The value of a field for a column here; undefined where Eden means nothing by it, such as an empty element of a number. */
 export function readEdenValue(field: EdenField, column: EdenColumn): Json | undefined {
-  const { value, url } = field.attributes
+  const { value, url, filename } = field.attributes
   if (isNull(field)) return null
-  if (column.kind === 'upload') return url
+  // A file has an address; a column of text keeps that.
+  if (column.kind === 'upload' || (column.kind === 'text' && (url ?? filename) !== undefined)) return url ?? filename
   if (column.kind === 'text') return value === undefined ? field.text : textOf(value)
   const text = value ?? field.text
   if (text === '') return undefined
@@ -46,6 +49,10 @@ export function readUnknownValue(field: EdenField): Json {
   }
 }
 
+function fileAt(url: string): EdenAttributes {
+  return { url, filename: url.split('/').at(-1) ?? '' }
+}
+
 /** How a value goes out: always in the attribute, as Eden reads the text of an element through its entities twice. */
 export function writeEdenValue(value: Json, column: EdenColumn | undefined): EdenAttributes {
   if (value === null) return { null: 'true' }
@@ -59,7 +66,9 @@ export function writeEdenValue(value: Json, column: EdenColumn | undefined): Ede
     case 'number':
       return { value: numberText(value) ?? String(value) }
     case 'upload':
-      return { url: String(value), filename: String(value).split('/').at(-1) ?? '' }
+      return fileAt(String(value))
+    case 'text':
+      return DOWNLOAD.test(String(value)) ? fileAt(String(value)) : { value: jsonText(value) }
     default:
       return { value: jsonText(value) }
   }
