@@ -6,6 +6,7 @@ import {
   countTold,
   emptyReport,
   getSetting,
+  listAgreements,
   type Missing,
   noteTold,
   readHorizon,
@@ -16,6 +17,7 @@ import {
   toldTo,
 } from '../store/index.ts'
 import { type BatchReport, type RunResult, SynclineError } from '../sync/index.ts'
+import { compareResource } from './compare.ts'
 import { PeerError } from './peer-error.ts'
 import type { RunSession } from './run-effects.ts'
 import { countPulled } from './tally.ts'
@@ -31,6 +33,7 @@ const DEPTH_MAX = 8
  * records wait for is asked for by id. A peer that does not answer to that has answered to all that matters: the next run goes on here.
  */
 export async function settleWaiting(run: RunSession, outcome: RunResult): Promise<void> {
+  const before = run.counts.applied + run.counts.merged
   await redriveQuarantine(run)
   // A run that ended early knows too little, and its peer most likely does not answer.
   if (outcome.failure !== null) return
@@ -39,9 +42,21 @@ export async function settleWaiting(run: RunSession, outcome: RunResult): Promis
     run.allTasks.every(({ resource }) => run.tasks.has(resource))
   try {
     await settleWithPeer(run, complete)
+    if (run.counts.applied + run.counts.merged > before) await compareSettled(run)
   } catch (error) {
     if (run.signal.aborted || error instanceof PeerError || error instanceof SynclineError) return
     run.events.internalError({ where: 'run', err: error, runId: run.runId })
+  }
+}
+
+/** What explained a difference when the run compared may have been settled since. */
+async function compareSettled(run: RunSession): Promise<void> {
+  const { store, link, peer, signal } = run
+  for (const { resource: name, verdict } of await listAgreements(store.db, link.peer.id)) {
+    const [task, resource] = [run.tasks.get(name), run.resources.get(name)]
+    if (verdict !== 'waiting' || task === undefined || resource === undefined) continue
+    const proof = run.proofs.get(name)
+    await compareResource({ store, client: peer.client, peer: link.peer, resource, task, proof, signal })
   }
 }
 

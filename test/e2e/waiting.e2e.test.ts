@@ -142,6 +142,31 @@ t.test('what waits at the hub is seen at the field; given up there, it is named 
   await field.site.sync('hub')
   t.match(await hub.query('select id from person order by id'), [{ id: 'a' }, { id: 'b' }, { id: 'c' }])
   await field.site.sync('hub')
+
+  // What is mended in the table is seen by a retry at once, and by a run, which then compares once more.
+  const alter = (change: string) => field.query(`alter table person ${change}`)
+  const held = async (name: string) => {
+    await hub.query(`update person set name = '${name}' where id = 'c'`)
+    t.match(await field.site.sync('hub'), { result: 'warning' })
+    const [entry] = await waiting(field, 'here')
+    return entry?.id ?? ''
+  }
+  await alter('alter column name type varchar(12) using left(name, 12)')
+  await field.site.sync('hub')
+  const long = await held('longer than twelve letters')
+  await alter('alter column name type text')
+  t.match(await field.run('quarantine', 'retry', long), { code: 0, stdout: /is applied/ })
+  await field.run('verify', 'hub', 'person', '--deep', '--repair')
+  await alter(`add constraint no_bad check (name <> 'bad')`)
+  await held('bad')
+  await alter('drop constraint no_bad')
+  await field.query(`update syncline.quarantine set retry_at = now()`)
+  t.match(await field.site.sync('hub'), { result: 'success', counts: { applied: 1 } })
+  t.match(
+    (await field.run('status')).stdout,
+    /green +hub +person/,
+    'what was settled at the end of the run is compared',
+  )
   t.same(await waiting(field, 'there'), [])
   t.equal((await field.run('verify', 'hub')).code, 0)
 })

@@ -12,6 +12,7 @@ import {
   type QuarantineEntry,
   readSelf,
   redrive,
+  refreshAltered,
   retryNow,
   toPage,
 } from '../../store/index.ts'
@@ -139,6 +140,8 @@ export const quarantineRoutes =
     }
     app.post('/quarantine/:entry/retry', { schema: retry, config: { access: 'operator' } }, async (request) => {
       const { id } = await found(request.params.entry)
+      // What made it wait may be mended in the table, which is known here as it was.
+      await refreshAltered(store)
       await retryNow(store.db, id)
       await redrive(store, await readSelf(store.db), null, limits)
       const left = await findQuarantined(store.db, id)
