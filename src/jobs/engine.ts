@@ -20,8 +20,9 @@ import {
 import { type Json, SynclineError } from '../sync/index.ts'
 import type { JobCheck } from './check.ts'
 import type { Job, Parts } from './definition.ts'
-import { type ExecutorDeps, type JobEvents, performRun, type RunControl } from './executor.ts'
+import { type ExecutorDeps, performRun, type RunControl } from './executor.ts'
 import { LEASE_SECONDS } from './holding.ts'
+import type { JobEvents } from './job-events.ts'
 import { type Cause, decideArrival, decideMissed, limitReached, MISSED_AFTER_MS } from './plan.ts'
 import { offsetOf } from './schedule.ts'
 import type { StepSite } from './step.ts'
@@ -93,6 +94,7 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
     workerId,
     events,
     onError,
+    fire: (trx, happened) => fireIn(trx, happened),
     handlers: new Map(deps.parts.steps.map((handler) => [handler.kind, handler as never])),
     keepers: new Map(deps.parts.leases.map((keeper) => [keeper.kind, keeper as never])),
   }
@@ -153,9 +155,13 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
     return { runs, skipped: left, coalesced, nextDueMs: nextDueOf(job, Math.max(nowMs, entry.dueMs)) }
   }
 
-  const request: Engine['request'] = async (name, { cause, caller, dryRun }) => {
+  const requestIn = async (
+    db: Store['db'],
+    name: string,
+    { cause, caller, dryRun }: Parameters<Engine['request']>[1],
+  ): Promise<RequestedRun | null> => {
     let behind = false
-    const made = await requestRun(store.db, name, {
+    const made = await requestRun(db, name, {
       dryRun: (entry) => dryRun ?? understand(entry).dryRun,
       decide: (entry, standing) => {
         behind = standing.begun > 0
@@ -163,16 +169,33 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
       },
       run: (entry) => ({ ...runOf(understand(entry), cause), caller }),
     })
-    // People and signals are never left out.
-    if (made === null) throw new Error(`the wish to run job ${name} was left out`)
+    if (made === null) return null
     const does = made.does === 'begin' && behind ? 'after' : made.does
     events.jobQueued({ job: name, cause, does })
-    wake()
     return { runId: made.runId, does }
   }
+  const request: Engine['request'] = async (name, wish) => {
+    const made = await requestIn(store.db, name, wish)
+    // People and signals are never left out.
+    if (made === null) throw new Error(`the wish to run job ${name} was left out`)
+    wake()
+    return made
+  }
 
+  const fireIn = async (db: Store['db'], happened: readonly string[]) => {
+    for (const name of happened.length === 0 ? [] : await jobsOnEvents(db, happened)) {
+      try {
+        await requestIn(db, name, { cause: 'event' })
+      } catch (error) {
+        // A job that is gone, or not understood any more, must not keep what happened from having happened.
+        if (!(error instanceof SynclineError)) throw error
+        onError(error)
+      }
+    }
+  }
   const fire: Engine['fire'] = async (happened) => {
-    for (const name of await jobsOnEvents(store.db, happened)) await request(name, { cause: 'event' })
+    await fireIn(store.db, happened)
+    wake()
   }
 
   const begin = (run: TakenRun) => {
@@ -180,12 +203,7 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
     if (active.has(run.id)) return
     if (run.standing !== 'fresh') events.jobAdopted({ job: run.job, runId: run.id, standing: run.standing })
     const { control, done } = performRun(executor, run)
-    const ended = done
-      .then(async (end) => {
-        if (end === null || run.dryRun || end.result === 'skipped') return
-        const word = { success: 'success', warning: 'success', error: 'failure', stopped: null }[end.result]
-        await fire([`job ${run.job}`, ...(word === null ? [] : [`job ${run.job} ${word}`])])
-      })
+    const ended: Promise<unknown> = done
       // The run stays this process's until it is silent for too long; then another one goes on with it.
       .catch(onError)
       .finally(() => {

@@ -1,60 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { endedSteps, finishJobRun, type JobRunEnd, saveJobRun, type TakenRun } from '../store/index.ts'
+import { endedSteps, finishJobRun, type JobRunEnd, type Store, saveJobRun, type TakenRun } from '../store/index.ts'
 import type { Json } from '../sync/index.ts'
 import type { Job } from './definition.ts'
 import { type HoldingDeps, keepOutside, releaseOutside, tryBegin } from './holding.ts'
+import type { JobEvents } from './job-events.ts'
 import { decideWait, type Ending, FRESH, nextOf, type RunAction, type RunState, stepOf } from './plan.ts'
 import type { StepEnd, StepProgress } from './step.ts'
 import { runStep, type StepOutcome, type StepRunDeps, type StepTry } from './step-run.ts'
 
-/** What is told of runs of jobs: each is a line of the log and some numbers. */
-export type JobEvents = {
-  readonly jobBlocked: (event: { readonly job: string; readonly runId: string; readonly reason: string }) => void
-  readonly jobStarted: (event: {
-    readonly job: string
-    readonly runId: string
-    readonly cause: string
-    readonly resumed: boolean
-    readonly leases: number
-    /** From the due time, or the wish of a person, to the begin. */
-    readonly lateMs: number
-  }) => void
-  readonly jobStepEnded: (event: {
-    readonly job: string
-    readonly runId: string
-    readonly step: string
-    readonly kind: string
-    readonly attempt: number
-    readonly result: string
-    readonly message: string
-    readonly durationMs: number
-    readonly code?: string
-    readonly threw: boolean
-    readonly counts: Readonly<Record<string, number>>
-    readonly retryMs?: number
-  }) => void
-  readonly jobFinished: (event: {
-    readonly job: string
-    readonly runId: string
-    readonly result: string
-    readonly dryRun: boolean
-    readonly durationMs: number
-    readonly blockedMs: number
-    /** Leases that it held. */
-    readonly leases: number
-    readonly code?: string
-    readonly message?: string
-  }) => void
-  /** Another process goes on with it, or this one when it is there again. */
-  readonly jobGivenBack: (event: {
-    readonly job: string
-    readonly runId: string
-    readonly reason: string
-    readonly leases: number
-  }) => void
-}
-
-export type ExecutorDeps = HoldingDeps & StepRunDeps & { readonly events: JobEvents }
+export type ExecutorDeps = HoldingDeps &
+  StepRunDeps & {
+    readonly events: JobEvents
+    /** Sets off the jobs that wait for this, in the transaction in which it becomes so. */
+    readonly fire: (trx: Store['db'], happened: readonly string[]) => Promise<void>
+  }
 
 /** How others reach a run that this process performs. */
 export type RunControl = {
@@ -335,7 +294,9 @@ async function finish(
   const message = [end.message, ...left].filter((text) => text !== '').join('; ')
   const { id, jobId, dryRun } = run
   const told = { ...end, message }
-  if (!(await finishJobRun(deps.store.db, { id, worker: deps.workerId, jobId, dryRun }, told))) return null
+  const happened = happenedBy(run, end)
+  const mine = { id, worker: deps.workerId, jobId, dryRun }
+  if (!(await finishJobRun(deps.store.db, mine, told, (trx) => deps.fire(trx, happened)))) return null
   const before = run.startedMs === null ? 0 : run.nowMs - run.startedMs
   deps.events.jobFinished({
     ...{ job: run.job, runId: id, result: end.result, dryRun, leases: durationMs === 0 ? 0 : job.leases.length },
@@ -359,6 +320,13 @@ function limitTime(run: TakenRun, job: Job, live: Live): () => void {
   }
   const timer = setTimeout(end, Math.max(0, job.limitSeconds * 1000 - spentMs))
   return () => clearTimeout(timer)
+}
+
+/** What others may wait for. */
+function happenedBy({ job, dryRun }: TakenRun, { result }: JobRunEnd): readonly string[] {
+  if (dryRun || result === 'skipped') return []
+  const word = { success: 'success', warning: 'success', error: 'failure', stopped: null }[result]
+  return [`job ${job}`, ...(word === null ? [] : [`job ${job} ${word}`])]
 }
 
 function lastWord(before: Readonly<Record<string, StepEnd>>): string {

@@ -255,11 +255,15 @@ export type JobRunEnd = {
   readonly dead: boolean
 }
 
-/** Ends a run and lets go of its leases in the database, one commit. False when the run is no longer this worker's. */
+/**
+ * Ends a run, lets go of its leases in the database and does what `also` does, one commit. False when the run is no longer this worker's: then nothing
+ * is done.
+ */
 export async function finishJobRun(
   db: Kysely<Database>,
   run: { readonly id: string; readonly worker: string; readonly jobId: number | null; readonly dryRun: boolean },
   end: JobRunEnd,
+  also?: (trx: Kysely<Database>) => Promise<void>,
 ): Promise<boolean> {
   return inTransaction(db, async (trx) => {
     const row = await trx
@@ -291,6 +295,7 @@ export async function finishJobRun(
       .where('run_id', '=', run.id)
       .where('finished_at', 'is', null)
       .execute()
+    await also?.(trx)
     if (run.jobId === null || run.dryRun || end.result === 'skipped') return true
     const good = end.result === 'success' || end.result === 'warning'
     await trx

@@ -153,6 +153,30 @@ for (const ground of grounds.all) {
       t.same((await changedJobRuns(db, at)).runs, [])
     })
 
+    t.test(
+      'of several that could go on the one with the most priority is taken, as far as it is admitted',
+      async (t) => {
+        const { db } = await ground.fresh()
+        for (const [name, priority] of [
+          ['a', 0],
+          ['b', 9],
+          ['c', 5],
+        ] as const) {
+          await applyJobs(db, [job(name)], false)
+          const run = () => ({ cause: 'hand', definition: RULES, priority, peers: [] })
+          await requestRun(db, name, { dryRun: () => false, decide: () => 'begin', run })
+        }
+        const admit = ({ job }: { readonly job: string }) => (job === 'b' ? 'not now' : null)
+        const worker = { id: randomUUID(), host: 'h', pid: 1 }
+        t.match(await takeRuns(db, worker, { free: 1, aliveSeconds: 60, admit }), [{ job: 'c' }])
+        t.match((await listJobRuns(db, { job: 'b' })).items, [{ reason: 'not now' }], 'and what is not says why')
+        t.match(await takeRuns(db, worker, { free: 5, aliveSeconds: 60, admit: () => null }), [
+          { job: 'b' },
+          { job: 'a' },
+        ])
+      },
+    )
+
     t.test('as much of the history is kept as the job says, and what waits for a person besides', async (t) => {
       const { db } = await ground.fresh()
       await sql`insert into syncline.job_run (job_name, cause, definition, phase, result, finished_at, dead)
