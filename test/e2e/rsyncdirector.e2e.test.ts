@@ -70,6 +70,12 @@ const LAPTOP = {
         },
       ],
     },
+    {
+      ...{ id: 'after', type: 'local' },
+      actions: [
+        { action: 'sync', id: 'copy', source: `${documents}/`, dest: join(folder, 'after'), opts: ['-a', '--delete'] },
+      ],
+    },
   ],
 }
 const BACKUP = {
@@ -121,6 +127,10 @@ async function until(site: SiteProcess, id: string, what: string, reached: (run:
 }
 
 const over = ({ phase }: Run) => phase === 'over'
+const waitsFor =
+  (pattern: RegExp) =>
+  ({ reason }: Run) =>
+    pattern.test(reason ?? '')
 
 async function start(site: SiteProcess, job: string): Promise<string> {
   const { runId } = await site.api<{ runId: string }>('POST', `/jobs/${job}/runs`, {})
@@ -132,13 +142,13 @@ function sum(path: string): string {
 }
 
 t.test('the set-ups are taken over, and the hosts are trusted by the fingerprints that they show', async (t) => {
-  t.match(await takeOver('laptop01', LAPTOP), /1 jobs are in .*Next: syncline job apply/)
+  t.match(await takeOver('laptop01', LAPTOP), /2 jobs are in .*Next: syncline job apply/)
   await takeOver('backup01', BACKUP)
   const untrusted = await until(
     sites.laptop01,
     await start(sites.laptop01, 'laptop01.documents'),
     'waits',
-    ({ reason }) => reason !== null,
+    waitsFor(/trusted yet/),
   )
   t.match(untrusted.reason, /nobody has trusted yet/, 'what cannot be looked at counts as blocked, and says why')
   await sites.laptop01.api('POST', '/jobs/laptop01.documents/stop', {})
@@ -173,6 +183,12 @@ t.test('what is on the laptop goes to backup01, and its locks are gone afterward
   const run = await until(sites.laptop01, await start(sites.laptop01, 'laptop01.documents'), 'ends', over)
   t.match(run, { result: 'success', counts: { files: 2 } })
   t.same(readdirSync(received).sort(), ['a.txt', 'when.txt'])
+  const next = async () => (await sites.laptop01.api<{ items: Run[] }>('GET', '/job-runs?job=laptop01.after')).items[0]
+  for (let tries = 0; (await next())?.result !== 'success'; tries++) {
+    if (tries === 200) throw new Error(`the job after it: ${JSON.stringify(await next())}`)
+    await sleep(50)
+  }
+  t.same(readdirSync(join(folder, 'after')).sort(), ['a.txt', 'b.tmp', 'when.txt'], 'its end set off the next job')
   t.notOk(existsSync(lock) || existsSync(join(folder, 'laptop.lock')))
 })
 
@@ -182,7 +198,7 @@ t.test('while backup01 copies to backup-remote the laptop waits, and says for wh
   await until(sites.backup01, everything, 'moves', ({ progress }) => (progress?.bytes ?? 0) > 0)
   t.match(readFileSync(lock, 'utf8'), /^\d+\n\{"syncline":1,/)
   const mine = await start(sites.laptop01, 'laptop01.documents')
-  const waiting = await until(sites.laptop01, mine, 'waits', ({ reason }) => reason !== null)
+  const waiting = await until(sites.laptop01, mine, 'waits', waitsFor(/everything/))
   t.match(waiting.reason, /sync\.lock is held by job backup01\.everything of site backup01/)
   t.equal((await runOf(sites.backup01, everything)).phase, 'running')
   t.match(await until(sites.backup01, everything, 'ends', over), { result: 'success' })
@@ -195,7 +211,7 @@ t.test('an RsyncDirector that has its lock there is waited for, and its file is 
   for (const path of [lock, join(backup01.dir, 'busy')]) {
     backup01.run('sh', '-c', `echo 4711 > '${path}'`)
     const mine = await start(sites.laptop01, 'laptop01.documents')
-    const waiting = await until(sites.laptop01, mine, 'waits', ({ reason }) => reason !== null)
+    const waiting = await until(sites.laptop01, mine, 'waits', waitsFor(/4711/))
     t.match(waiting.reason, /is held by process 4711/)
     t.equal(readFileSync(path, 'utf8'), '4711\n')
     backup01.run('rm', path)
@@ -208,7 +224,7 @@ t.test(
   async (t) => {
     writeFileSync(join(documents, 'half.bin'), randomBytes(10_000_000))
     const slow = structuredClone(LAPTOP)
-    const [job] = slow.jobs as unknown as [{ actions: [unknown, { opts: string[] }] }]
+    const [job] = slow.jobs as unknown as [{ actions: [unknown, { opts: string[] }] }, unknown]
     job.actions[1].opts.push('--bwlimit=2m')
     rmSync(join(folder, 'laptop01-jobs.yaml'))
     await takeOver('laptop01', slow)
