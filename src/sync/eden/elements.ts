@@ -2,7 +2,7 @@ import type { EdenAttributes, EdenElement, EdenField } from '../codec/index.ts'
 import type { Change, Json, PutChange, Reference, Version } from '../record.ts'
 import { edenUuid } from './identity.ts'
 import type { EdenPrints } from './records.ts'
-import { type EdenColumn, type EdenShape, type EdenShapes, shapeOfResource } from './shape.ts'
+import { columnsOfShape, type EdenColumn, type EdenShape, type EdenShapes, shapeOfResource } from './shape.ts'
 import { edenTimeOf, writeEdenTime } from './time.ts'
 import { printOf, writeEdenValue } from './value.ts'
 
@@ -80,7 +80,7 @@ export function sentTime({ version, notBefore = 0 }: Pick<EdenOutgoing, 'version
 /** Prints of a record here, to compare with what Eden sends back. */
 export function printsOf(change: Change, shape: EdenShape): EdenPrints {
   if (change.kind !== 'put') return {}
-  const columns = columnsByName(shape)
+  const columns = columnsOfShape(shape).byColumn
   const prints: Record<string, string> = {}
   const note = (name: string, value: Json | undefined) => {
     const column = columns.get(name)
@@ -102,7 +102,7 @@ function fieldsOf(
   shapes: EdenShapes,
   filled: ReadonlySet<string> | undefined,
 ): EdenField[] {
-  const columns = columnsByName(shape)
+  const columns = columnsOfShape(shape).byColumn
   const data: EdenField[] = []
   const references: EdenField[] = []
   for (const [name, value] of Object.entries(change.data)) {
@@ -174,8 +174,4 @@ function passedOn(kept: EdenKept | undefined): EdenAttributes {
   const known = Object.entries(kept?.attributes ?? {}).filter(([name]) => !SAID_ANEW.includes(name))
   const order = (name: string) => (PASSED_ON.includes(name) ? PASSED_ON.indexOf(name) : PASSED_ON.length)
   return Object.fromEntries(known.sort(([a], [b]) => order(a) - order(b)))
-}
-
-function columnsByName(shape: EdenShape): ReadonlyMap<string, EdenColumn> {
-  return new Map(shape.columns.map((column) => [column.column, column]))
 }

@@ -11,7 +11,7 @@ import { type ErrorCode, SynclineError } from '../errors.ts'
 import type { Change, Json, Reference } from '../record.ts'
 import { idOfEdenUuid } from './identity.ts'
 import { uuidOf } from './print.ts'
-import { type EdenColumn, type EdenShape, type EdenShapes, shapeOfResource } from './shape.ts'
+import { columnsOfShape, type EdenColumn, type EdenShape, type EdenShapes, shapeOfResource } from './shape.ts'
 import { readEdenTime } from './time.ts'
 import { printOf, readEdenValue, readUnknownValue } from './value.ts'
 
@@ -148,13 +148,14 @@ type Content = {
 function contentOf(element: EdenElement, shape: EdenShape, within: Reference | undefined, taking: Taking): Content {
   const content: Content = { data: {}, refs: {}, prints: {}, uploads: [] }
   const given = new Set<string>()
+  const columns = columnsOfShape(shape).byField
   for (const field of element.fields) {
     if (field.field === '__proto__') fault('no field has the name "__proto__"')
     if (given.has(field.field)) fault(`field ${quoted(field.field)} is given twice`)
     given.add(field.field)
     if (field.attributes.error !== undefined)
       fault(`field ${quoted(field.field)} is marked with the error ${quoted(field.attributes.error)}`)
-    const column = shape.columns.find((each) => each.field === field.field && each.attribute === undefined)
+    const column = columns.get(field.field)
     if (field.kind === 'reference') takeReference(field, column, content, taking)
     else takeData(field, column, content)
   }

@@ -125,6 +125,22 @@ export function edenShapes(
   )
 }
 
+type Lookup = { readonly byColumn: ReadonlyMap<string, EdenColumn>; readonly byField: ReadonlyMap<string, EdenColumn> }
+const lookups = new WeakMap<EdenShape, Lookup>()
+
+/** The columns of a shape by name here, and those that hold content by their field at Eden: looked up for every value. */
+export function columnsOfShape(shape: EdenShape): Lookup {
+  const known = lookups.get(shape)
+  if (known !== undefined) return known
+  const content = shape.columns.filter(({ attribute }) => attribute === undefined)
+  const made = {
+    byColumn: new Map(shape.columns.map((column) => [column.column, column])),
+    byField: new Map(content.map((column) => [column.field, column])),
+  }
+  lookups.set(shape, made)
+  return made
+}
+
 /** The shape of a resource here, if it has one. */
 export function shapeOfResource(shapes: EdenShapes, resource: string): EdenShape | undefined {
   return shapes.get(resource)?.resource === resource
