@@ -61,6 +61,8 @@ export function registerGrant(peer: Command, session: Session): void {
       if (directions.length === 0) {
         throw new SynclineError('SYNC_REQUEST_INVALID', 'give --pull, --push or both: the direction of the grant')
       }
+      if (rules.filter?.trim() === '')
+        throw new SynclineError('SYNC_REQUEST_INVALID', '--filter is empty; a grant without it covers every record')
       const api = await site()
       const { filter, columns, onConflict, master, maxDeletes, maxChanges } = rules
       const fields = pairsOf('--field', rules.field)

@@ -182,6 +182,8 @@ function settingOptions(command: Command): Command {
 function settingsOf(options: Settings): Record<string, unknown> {
   const { mode, filter, columns, onConflict, master, field, onLeft, schedule, every, live } = options
   const { maxDeletes, maxChanges, emptyGuard, canary, map, constant, omit, mapping } = options
+  if (typeof filter === 'string' && filter.trim() === '')
+    throw new SynclineError('SYNC_REQUEST_INVALID', '--filter is empty; --no-filter takes the filter of a task away')
   const constants = pairsOf('--constant', constant)
   const mapped = {
     rename: pairsOf('--map', map),

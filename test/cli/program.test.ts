@@ -85,6 +85,8 @@ t.test('wrong use ends with 2 and a hint', async (t) => {
     [['record', 'import', 'city', '--format', 'pdf'], /ndjson, json, csv, s3xml/],
     [['task', 'add', 'h', 'c', '--mode', 'pull', '--live', '--every', '5m'], /--every and --live say different things/],
     [['peer', 'grant', 'h', 'c'], /give --pull, --push or both/],
+    [['peer', 'grant', 'h', 'c', '--pull', '--filter', '', '--url', 'http://127.0.0.1:1'], /--filter is empty/],
+    [['task', 'set', '5', '--filter', ' ', '--url', 'http://127.0.0.1:1'], /--no-filter takes the filter/],
     [['record', 'put', 'c', 'a', '--set', 'x', '--url', 'http://127.0.0.1:1'], /"x" is not of the form/],
     [['record', 'put', 'c', 'a', '--data', '[1]', '--url', 'http://127.0.0.1:1'], /not a JSON object/],
     [['task', 'remove', 'hub', '--url', 'http://127.0.0.1:1'], /"hub" is no id of a task/],
