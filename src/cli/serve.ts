@@ -17,7 +17,7 @@ export const serve: Register = (program, session) => {
   verb<Readonly<Record<string, unknown>>>(program, session, {
     use: 'serve',
     does: 'Runs the site: server, scheduler, workers',
-    more: 'Its log goes to standard output. SIGTERM or Ctrl-C ends it at a safe point, SIGHUP runs all tasks now. The first start prints an administrator token, which the data folder keeps.',
+    more: 'Its log goes to standard output. SIGTERM or Ctrl-C ends it at a safe point, SIGHUP runs all tasks and jobs now. The first start prints an administrator token, which the data folder keeps.',
     examples: [
       'syncline serve',
       'syncline serve --data-dir /var/lib/syncline --port 8420 --name hub',
