@@ -39,7 +39,7 @@ async function describe(out: Output, found: Explanation): Promise<string> {
   if (found.life.length > 0) parts.push(found.life.map((entry) => lifeText(out, entry)).join('\n'))
   if (found.truncated) parts.push('  (older versions are not shown)')
   parts.push(...around(found))
-  if (found.peer !== null) parts.push(reachText(out, found.peer))
+  if (found.peer !== null) parts.push(reachText(out, found.peer, found.state === 'deleted'))
   return parts.filter((part) => part !== '').join('\n\n')
 }
 
@@ -97,8 +97,20 @@ const VERDICTS: Readonly<Record<Reach['has'], readonly [Color, string]>> = {
   unknown: ['yellow', 'cannot be asked'],
 }
 
-function reachText(out: Output, { name, has, proof, reasons }: NonNullable<Explanation['peer']>): string {
-  const [color, words] = VERDICTS[has]
+const GONE: Readonly<Partial<Record<Reach['has'], string>>> = {
+  same: 'does not have it either',
+  acknowledged: 'has had its deletion',
+  other: 'has it still',
+}
+
+function reachText(
+  out: Output,
+  { name, has, proof, reasons }: NonNullable<Explanation['peer']>,
+  gone: boolean,
+): string {
+  const [color, plain] = VERDICTS[has]
+  // Of a deleted record both sites have the same when neither has it.
+  const words = gone ? (GONE[has] ?? plain) : plain
   const lines = reasons.map(({ reason, way, fact }) => {
     const note = way === 'here' ? 'not here: ' : reason === 'columns' ? '' : 'not there: '
     return `  ${out.paint('bold', `${note}${reason}`)}\n    ${cell(fact)}`

@@ -107,6 +107,13 @@ t.test('a record is explained: its life, and what the peer has of it', async (t)
   t.match(late.stdout, /not there: checkpoint\n {4}what this site pushes to hub has reached/)
   const json = JSON.parse((await field.cli('explain', 'country', 'AT', '--peer', 'hub', '--json')).stdout)
   t.match(json, { resource: 'country', id: 'AT', state: 'here', peer: { name: 'hub', has: 'other' } })
+  await field.query(`delete from country where id = 'CH'`)
+  t.match(
+    (await field.cli('explain', 'country', 'CH', '--peer', 'hub')).stdout,
+    /^country\/CH was deleted$[\s\S]*^hub has it still$/m,
+  )
+  await field.site.sync('hub')
+  t.match((await field.cli('explain', 'country', 'CH', '--peer', 'hub')).stdout, /^hub does not have it either$/m)
   t.match(await field.cli('explain', 'country', 'XX'), {
     code: 0,
     stdout: /^country\/XX is not known here: this site has never had it$/m,
