@@ -47,6 +47,8 @@ export type EdenPair = {
   readonly told: Told[]
   readonly query: (text: string) => Promise<Record<string, unknown>[]>
   readonly run: (options?: Partial<RunOptions>) => Promise<RunReport>
+  /** Another peer of the same site. */
+  readonly runWith: (peer: string) => Promise<RunReport>
   readonly preview: () => Promise<PreviewReport>
   /** Makes the next run a full comparison. */
   readonly longAfter: () => Promise<void>
@@ -100,6 +102,7 @@ export async function edenSites(t: Test) {
       told,
       query,
       run: async (options = {}) => runPeer(deps, await findPeer(store.db, 'eden'), { cause: 'hand', ...options }),
+      runWith: async (name) => runPeer(deps, await findPeer(store.db, name), { cause: 'hand' }),
       preview: async () => previewPeer(deps, await findPeer(store.db, 'eden'), {}),
       longAfter: async () =>
         void (await query(`update syncline.eden_table set compared_at = now() - interval '1 day'`)),

@@ -1,6 +1,8 @@
 import t, { type Test } from 'tap'
-import { attach, createTask } from '../../src/store/index.ts'
-import { type EdenPair, edenSites, uuid } from './eden-sites.ts'
+import { attach, createPeer, createTask } from '../../src/store/index.ts'
+import { siteOfRepository } from '../../src/sync/index.ts'
+import { startEdenDouble } from '../support/eden-double.ts'
+import { type EdenPair, edenSites, KEY, uuid } from './eden-sites.ts'
 
 const pair = await edenSites(t)
 
@@ -585,3 +587,63 @@ t.test(
     t.same(await query('select * from syncline.quarantine'), [])
   },
 )
+
+t.test('I11: records of tables that are not here are kept as they came, and told of once', async (t) => {
+  const sites = await pair(t, { names: ['org_organisation'] })
+  const { query, run, longAfter } = sites
+  seed(sites)
+  await run()
+  await longAfter()
+  await run()
+  const kept = await query(
+    `select table_name, uuid, record_id, element -> 'fields' as fields from syncline.eden_stranger order by table_name`,
+  )
+  t.match(kept, [
+    { table_name: 'gis_location', uuid: uuid(1), record_id: null },
+    { table_name: 'org_office', uuid: uuid(4), record_id: uuid(3) },
+    { table_name: 'org_sector', uuid: uuid(2), record_id: null },
+    { table_name: 'org_sector_organisation', uuid: uuid(5), record_id: uuid(3) },
+  ])
+  t.match(JSON.stringify(kept[1]?.fields), /AHQ/)
+  const told = await query(`select message from syncline.log where message like '%no resource of that name%'`)
+  t.match(told, [
+    { message: /gis_location, org_office, org_sector, org_sector_organisation along with org_organisation/ },
+  ])
+})
+
+t.test('what one Eden tells of a record beside its values goes on to another one, one hop further', async (t) => {
+  const sites = await pair(t, { names: ['org_sector'] })
+  const { eden, run, runWith, store, self } = sites
+  const other = await startEdenDouble(t)
+  other.registered.add(`urn:uuid:${self.uuid}`)
+  const token = `${other.username}:${other.password}`
+  const { id } = await createPeer(store.db, KEY, {
+    name: 'other',
+    uuid: siteOfRepository(other.uuid) ?? '',
+    kind: 'eden',
+    url: other.url,
+    token,
+  })
+  await createTask(store.db, { peerId: id, resource: 'org_sector', mode: 'both' })
+  Object.assign(eden.put('org_sector', uuid(2), { name: 'Shelter' }, '2026-01-02T03:04:05'), { mci: 3 })
+  await run()
+  t.match(await runWith('other'), { result: 'success', counts: { pushApplied: 1 } })
+  t.match(other.rows('org_sector').get(uuid(2)), {
+    mci: 5,
+    modified_on: '2026-01-02T03:04:05',
+    values: { name: 'Shelter' },
+  })
+  t.match(
+    other.requests.find(({ method }) => method === 'POST')?.body.toString(),
+    /created_on="2026-01-02T03:04:05" .*created_by="admin@example.com"/,
+  )
+  other.put('org_sector', uuid(2), { name: 'Changed at the other' })
+  await runWith('other')
+  await run()
+  t.equal(eden.rows('org_sector').get(uuid(2))?.values.name, 'Changed at the other')
+  t.match(
+    [await run(), await runWith('other')],
+    [{ counts: { pulled: 0, pushed: 0 } }, { counts: { pulled: 0, pushed: 0 } }],
+    'I4',
+  )
+})

@@ -3,6 +3,7 @@ import {
   appendLog,
   endEdenComparison,
   expectEdenComparison,
+  keepStrangers,
   lastEdenComparison,
   offerAgain,
   type Peer,
@@ -24,6 +25,7 @@ import type { Pulled, PullQuery } from '../peer-client.ts'
 import { type ArrivalPlace, type Arrived, arrive } from './arrive.ts'
 import type { EdenDocument, EdenRequests } from './requests.ts'
 import type { EdenResource } from './resources.ts'
+import { strangersOf } from './strangers.ts'
 import { readElements, unreadableLines } from './unreadable.ts'
 import { type MissingUpload, uploadColumns, withoutUploads, withUploads } from './uploads.ts'
 
@@ -242,24 +244,21 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     )
   }
 
-  /** Tables that Eden sends along and that nobody here has, once: nothing is left out without a word. */
+  /** Records of tables that nobody has here are kept as they came, and their tables named, once: nothing is left out without a word. */
   const told = new Set<string>()
   async function noteStrangers(elements: readonly EdenElement[], resource: EdenResource): Promise<void> {
-    const strange = new Set<string>()
-    const look = (element: EdenElement) => {
-      if (!resource.shapes.has(element.table) && !told.has(`${resource.name} ${element.table}`))
-        strange.add(element.table)
-      for (const component of element.components) look(component)
-    }
-    for (const element of elements) look(element)
-    if (strange.size === 0) return
-    for (const table of strange) told.add(`${resource.name} ${table}`)
-    const names = [...strange].sort().join(', ')
+    const strangers = strangersOf(elements, resource)
+    if (strangers.length === 0) return
+    await keepStrangers(pulling.store.db, pulling.peer.id, strangers)
+    const names = [...new Set(strangers.map(({ element }) => element.table))].sort()
+    const fresh = names.filter((name) => !told.has(`${resource.name} ${name}`))
+    if (fresh.length === 0) return
+    for (const name of fresh) told.add(`${resource.name} ${name}`)
     await log(
       resource,
       'pull',
       'success',
-      `${pulling.peer.name} sends ${names} along with ${resource.shape.table}: there is no resource of that name here, so they are not synchronized`,
+      `${pulling.peer.name} sends ${fresh.join(', ')} along with ${resource.shape.table}: there is no resource of that name here; the records are kept as they came, and not synchronized`,
     )
   }
 

@@ -1,4 +1,11 @@
-import { type EdenMemory, emptyReport, readEdenMemory, type Store, writeEdenMemory } from '../../store/index.ts'
+import {
+  type EdenMemory,
+  emptyReport,
+  readEdenMemory,
+  readEdenTold,
+  type Store,
+  writeEdenMemory,
+} from '../../store/index.ts'
 import {
   type BatchReport,
   type Change,
@@ -95,11 +102,18 @@ async function pushPart(
     resource.place,
     due.map(({ id }) => id),
   )
+  // What other Eden sites told of a record beside its values goes on to one that never had it.
+  const told = await readEdenTold(
+    db,
+    resource.place,
+    due.map(({ id }) => id),
+  )
   const verdicts: Verdict[] = []
   const outgoing: Outgoing[] = []
   for (const change of due) {
     const there = before.get(change.id)
-    const memory = fresh.get(change.id) ?? unknown(change.id)
+    const own = fresh.get(change.id) ?? unknown(change.id)
+    const memory = own.have === undefined ? { ...own, kept: told.get(change.id)?.kept ?? own.kept } : own
     const moved = there !== undefined && movedOn(there, memory)
     if (moved && pushing.pulls)
       verdicts.push(heldBack(memory, 'it was changed at Eden since it was pulled: both writes meet with the next pull'))
