@@ -15,7 +15,7 @@ import { serveChosen } from './missing.ts'
 import { findGrant, readSelf, siteIds } from './registry/index.ts'
 import { findResource, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
-import { joinFilters, narrow, scopeMark } from './scope.ts'
+import { checkDisclosure, compileFilter, joinFilters, narrow, scopeMark } from './scope.ts'
 
 /** A registration of an Eden site, by the name that it gives itself. */
 export type EdenRegistration = {
@@ -260,6 +260,33 @@ export async function referringIds(
   return new Map(
     [...Map.groupBy(rows, (row) => row.master)].map(([master, some]) => [master, some.map(({ id }) => id)]),
   )
+}
+
+/** Of some records those to which a record refers that matches a filter, and that the peer may see. */
+export async function mastersWith(
+  store: Store,
+  { peer }: Link,
+  request: {
+    readonly resource: ResourceInfo
+    readonly column: string
+    readonly filter: string
+    readonly masters: readonly string[]
+  },
+): Promise<ReadonlySet<string>> {
+  const { resource, column, masters } = request
+  const reference = resource.references.find((each) => each.column.name === column)
+  if (reference === undefined || masters.length === 0) return new Set()
+  const grant = await findGrant(store.db, peer.id, resource.name, 'pull')
+  await checkDisclosure(store, peer, resource, grant?.columns ?? null, request.filter)
+  const matches = await compileFilter(store, resource, joinFilters([grant?.filter, request.filter]) ?? request.filter)
+  const target = await findResource(store.db, reference.resource)
+  const { rows } = await sql<{ id: string }>`
+    select distinct m.${sql.id(target.keyColumn)}::text as id
+      from ${sql.raw(liveTable(target))} m
+      join ${sql.raw(liveTable(resource))} t on t.${sql.id(column)} = m.${sql.id(reference.targetColumn)}
+     where m.${sql.id(target.keyColumn)} = any (array(select w::${sql.raw(target.keyType)} from unnest(${[...masters]}::text[]) w))
+       and coalesce(${matches}, false)`.execute(store.db)
+  return new Set(rows.map(({ id }) => id))
 }
 
 /** The checkpoint behind everything that a peer can be served of a resource now; undefined where there is nothing. */

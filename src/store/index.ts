@@ -117,6 +117,7 @@ export {
   type EdenRegistration,
   isEdenRegistered,
   keepStrangers,
+  mastersWith,
   noteEdenSent,
   type EdenTold,
   readEdenTold,

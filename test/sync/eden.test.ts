@@ -441,7 +441,7 @@ t.test('the trail of a puller: taken, not taken, put back, unknown', async (t) =
 t.test('filters in brackets become filters of this site', async (t) => {
   const shape = SHAPES.get('org_organisation')
   if (shape === undefined) return
-  const filter = (...variables: EdenVariable[]) => Object.fromEntries(edenFilters(variables, shape, SHAPES))
+  const filter = (...variables: EdenVariable[]) => Object.fromEntries(edenFilters(variables, shape, SHAPES).byTable)
   const own = (key: string, value: string) => filter([key, value]).org_organisation
   t.equal(own('[~]~.name', 'Red'), "name = 'Red'")
   t.equal(own('[]name__like', 'A*_'), "name ilike 'A%\\_'")
@@ -458,7 +458,11 @@ t.test('filters in brackets become filters of this site', async (t) => {
     org_organisation: "name = 'a' and year < 5",
     org_office: 'obsolete = false',
   })
-  refusedFilter(t, own, '[~]office.code', 'x', /"office" is a component/)
+  t.same(edenFilters([['[~]office.name__like!', 'A*']], shape, SHAPES).inside, [
+    { table: 'org_office', column: 'organisation_id', filter: "not (name ilike 'A%')" },
+  ])
+  refusedFilter(t, own, '[~]office.code', 'x', /"org_office" has no field "code"/)
+  refusedFilter(t, own, '[~]person.name', 'x', /"person" is nothing that stands inside/)
   refusedFilter(t, own, '[~]~.nowhere', 'x', /no field "nowhere"/)
   refusedFilter(t, own, '[nowhere]~.name', 'x', /no table "nowhere"/)
   refusedFilter(t, own, '[~]~.name__typeof', 'x', /no operator "typeof"/)

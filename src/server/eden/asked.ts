@@ -2,6 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import type { ResourceInfo, Store } from '../../store/index.ts'
 import { findGrant, loadResources } from '../../store/index.ts'
 import {
+  type EdenFilters,
   type EdenShape,
   type EdenShapes,
   type EdenVariable,
@@ -121,8 +122,8 @@ export function ownRepository(
   )
 }
 
-/** The filters of a request by table. Errors: SYNC_FILTER_INVALID by name. */
-export function filtersOf(asked: EdenAsked, shape: EdenShape, { shapes }: EdenTables): ReadonlyMap<string, string> {
+/** The filters of a request. Errors: SYNC_FILTER_INVALID by name. */
+export function filtersOf(asked: EdenAsked, shape: EdenShape, { shapes }: EdenTables): EdenFilters {
   return edenFilters(asked.filters, shape, shapes)
 }
 

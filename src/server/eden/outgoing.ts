@@ -1,6 +1,7 @@
 import {
   type EdenTold,
   findGrant,
+  mastersWith,
   noteEdenSent,
   type ResourceInfo,
   readEdenTold,
@@ -15,9 +16,11 @@ import {
   type EdenShape,
   type EdenState,
   edenElement,
+  type InsideFilter,
   type LineBatch,
   printsOf,
   type Reference,
+  SynclineError,
   sentTime,
   shapeOfResource,
   type Version,
@@ -62,6 +65,8 @@ type How = {
   readonly level?: number
   /** The column that says which record they stand in. */
   readonly omit?: string
+  /** Only records in which something stands that matches. */
+  readonly inside?: readonly InsideFilter[]
   /** Only what the peer is not proved to have. */
   readonly unproved?: boolean
 }
@@ -86,7 +91,8 @@ export function outgoing(context: OutgoingContext) {
   /** The elements of a batch. */
   async function tell(batch: LineBatch, resource: ResourceInfo, shape: EdenShape, how: How = {}): Promise<Told> {
     const { level = 0, omit } = how
-    const all = changesOfLines(batch).filter(
+    const matching = await matchingInside(changesOfLines(batch), how.inside ?? [])
+    const all = matching.filter(
       (change) => change.kind === 'put' || (change.kind === 'delete' && context.includeDeleted),
     )
     const place = { peerId: link.peer.id, resourceId: resource.id }
@@ -135,6 +141,23 @@ export function outgoing(context: OutgoingContext) {
     // Only who sends records back can be known again by what it was told.
     if (context.remembered && (await may('push', resource.name))) await noteEdenSent(store.db, place, sent)
     return told
+  }
+
+  /** Deletions have nothing inside, and are told. */
+  async function matchingInside(
+    changes: readonly Change[],
+    inside: readonly InsideFilter[],
+  ): Promise<readonly Change[]> {
+    let left = changes
+    for (const { table, column, filter } of inside) {
+      const component = tables.resources.get(tables.shapes.get(table)?.resource ?? '')
+      if (component === undefined || !(await may('pull', component.name)))
+        throw new SynclineError('SYNC_FILTER_INVALID', `a filter looks at "${table}", which this peer may not pull`)
+      const ids = left.flatMap(({ kind, id }) => (kind === 'put' ? [id] : []))
+      const found = await mastersWith(store, link, { resource: component, column, filter, masters: ids })
+      left = left.filter(({ kind, id }) => kind !== 'put' || found.has(id))
+    }
+    return left
   }
 
   type Inside = { readonly elements: EdenElement[]; readonly references: Reference[] }

@@ -66,7 +66,7 @@ export async function edenDocument(
   const own = ownRepository(asked, link.peer, await isEdenRegistered(store.db, link.peer.id))
   // Who leaves something out would seem to have taken it.
   const followed = own && asked.way !== 'plain' && asked.includeDeleted && asked.start === 0 && asked.limit === null
-  const filters = filtersOf(asked, shape, tables)
+  const { byTable: filters, inside } = filtersOf(asked, shape, tables)
   const course = await courseOf(deps, link, resource, followed ? asked.msince : undefined)
   const context = {
     ...{ deps, link, tables, filters, includeDeleted: asked.includeDeleted, remembered: own },
@@ -116,7 +116,7 @@ export async function edenDocument(
     for (let batch: LineBatch = first, limit = FIRST_ROWS; ; ) {
       // A record that changed meanwhile comes once more in a document of its own: Eden takes two of one name for two.
       if (idsOf(batch).some((id) => seen.has({ resource: resource.name, id }))) break
-      const told = await tell(batch, resource, shape)
+      const told = await tell(batch, resource, shape, { inside })
       const page = pages.take(told.elements.length)
       const elements = told.elements.slice(page.from, page.until)
       for (const id of told.ids) seen.add({ resource: resource.name, id })
@@ -182,7 +182,7 @@ export async function edenDocument(
     }
     const filter = filters.get(shape.table)
     const batches = await serveAllChosen(store, link, { resource: resource.name, ids: [...ids], filter }, limits)
-    return Promise.all(batches.map((each) => tell(each, resource, shape)))
+    return Promise.all(batches.map((each) => tell(each, resource, shape, { inside })))
   }
 
   async function componentsOf() {

@@ -10,25 +10,47 @@ export type EdenVariable = readonly [key: string, value: string]
 const OPERATORS = { lt: '<', le: '<=', eq: '=', ne: '!=', ge: '>=', gt: '>' } as const
 const KEY = /^(?:\[([^\]]*)\])?(.+?)(?:__([a-z]+))?(!)?$/
 
+/** A filter on what stands inside the records of the table that was asked for: at least one component must match. */
+export type InsideFilter = { readonly table: string; readonly column: string; readonly filter: string }
+
+/** Filters of a request: by table of Eden, and on components of the table that was asked for. */
+export type EdenFilters = {
+  readonly byTable: ReadonlyMap<string, string>
+  readonly inside: readonly InsideFilter[]
+}
+
 /**
- * The filters among the variables of a URL, as filter text by table of Eden: `[org_office]~.code__like=A*`. A table `~` or none is the one
- * that was asked for. Throws SYNC_FILTER_INVALID by name for what is no filter here: a filter that was left out would send too much.
+ * The filters among the variables of a URL: `[org_office]~.code__like=A*`. A table `~` or none is the one that was asked for, and
+ * `office.code` there looks at what stands inside. Throws SYNC_FILTER_INVALID by name for what is no filter here: a filter that was left out would
+ * send too much.
  */
-export function edenFilters(
-  variables: readonly EdenVariable[],
-  asked: EdenShape,
-  shapes: EdenShapes,
-): ReadonlyMap<string, string> {
+export function edenFilters(variables: readonly EdenVariable[], asked: EdenShape, shapes: EdenShapes): EdenFilters {
   const trees = new Map<string, FilterTree[]>()
+  const inside: InsideFilter[] = []
   for (const [key, value] of variables) {
     const [, named = '', selector = '', operator, negated] = KEY.exec(key) ?? []
     const table = named === '' || named === '~' ? asked.table : named
     const shape = shapes.get(table)
     if (shape === undefined) throw invalid(key, `there is no table "${table}" here`)
-    const tree = filterOf({ key, selector, operator, negated: negated !== undefined, value }, shape, shapes)
-    trees.set(table, [...(trees.get(table) ?? []), tree])
+    const said = { key, selector, operator, negated: negated !== undefined, value }
+    const component = table === asked.table ? componentOf(said, shape, shapes) : undefined
+    if (component === undefined) trees.set(table, [...(trees.get(table) ?? []), filterOf(said, shape, shapes)])
+    else inside.push({ ...component.place, filter: formatFilter(filterOf(component.said, component.shape, shapes)) })
   }
-  return new Map([...trees].map(([table, all]) => [table, formatFilter(joined('and', all))]))
+  return { byTable: new Map([...trees].map(([table, all]) => [table, formatFilter(joined('and', all))])), inside }
+}
+
+/** `office.code` of organisations, where offices stand inside them: the same filter on the office. */
+function componentOf(said: Said, shape: EdenShape, shapes: EdenShapes) {
+  const [, alias = '', rest = ''] = /^(\w+)\.(.+)$/.exec(said.selector) ?? []
+  const place = shape.components.find(({ table }) => afterModule(table) === alias)
+  const own = place && shapes.get(place.table)
+  if (place === undefined || own === undefined || alias === afterModule(shape.table)) return undefined
+  return { place, shape: own, said: { ...said, selector: rest } }
+}
+
+function afterModule(table: string): string {
+  return table.slice(table.indexOf('_') + 1)
 }
 
 type Said = {
@@ -58,9 +80,9 @@ function operandOf(
 ): { readonly operand: FilterOperand; readonly column: EdenColumn } {
   const dot = selector.lastIndexOf('.')
   const [alias, path] = [selector.slice(0, Math.max(0, dot)), selector.slice(dot + 1)]
-  const own = shape.table.slice(shape.table.indexOf('_') + 1)
+  const own = afterModule(shape.table)
   if (!['', '~', own].includes(alias))
-    throw invalid(key, `"${alias}" is a component; a filter here looks at the record itself and at what it refers to`)
+    throw invalid(key, `"${alias}" is nothing that stands inside "${shape.table}" here`)
   const [first = '', second, ...more] = path.split('$')
   const column = columnOf(key, shape, first)
   if (second === undefined) return { operand: { name: column.column }, column }

@@ -2,7 +2,7 @@
 export { type EdenArrival, type EdenArriving, type EdenKnown, type EdenState, readArrival } from './arrival.ts'
 export { type EdenKept, type EdenOutgoing, edenElement, mciIn, mciOut, printsOf, sentTime } from './elements.ts'
 export { emptied, usesTuid } from './emptied.ts'
-export { type EdenVariable, edenFilters } from './filter.ts'
+export { type EdenFilters, type EdenVariable, edenFilters, type InsideFilter } from './filter.ts'
 export { edenUuid, idOfEdenUuid, repositoryOfSite, siteOfRepository } from './identity.ts'
 export {
   type EdenFault,
