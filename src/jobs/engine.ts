@@ -72,7 +72,9 @@ export type Engine = {
 const POLL_MS = 2_000
 const BEAT_MS = 3_000
 /** A process that was silent for so long is taken for dead. */
-const ALIVE_SECONDS = 15
+const ALIVE_SECONDS = 20
+/** One that has not reached the database for so long ends its steps: with a beat and the grace of a program it is done before others begin. */
+const FENCE_MS = 12_000
 /** Runs of one process at once, and of a site. */
 const RUNS_MAX = 16
 const SITE_MAX = 64
@@ -270,8 +272,9 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
     // Asked before the question is sent: a run that begins meanwhile holds nothing yet in the answer.
     const wanted = new Map([...active].map(([id, { control }]) => [id, control.holding()]))
     const seconds = { alive: ALIVE_SECONDS, lease: LEASE_SECONDS }
+    const sentAt = performance.now()
     const answer = await keepRunsAlive(store.db, workerId, [...wanted.keys()], seconds)
-    heardAt = performance.now()
+    heardAt = sentAt
     const alive = new Map(answer.map((each) => [each.id, each]))
     for (const [id, leases] of wanted) {
       const run = active.get(id)
@@ -296,7 +299,7 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
   }
   const fence = () => {
     // Another process may begin with these runs now.
-    if (performance.now() - heardAt < ALIVE_SECONDS * 1000) return
+    if (performance.now() - heardAt < FENCE_MS) return
     for (const { control } of active.values()) control.abandon(new Error('the database has not answered for too long'))
   }
   let beating: Promise<void> | null = null

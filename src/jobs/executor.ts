@@ -4,6 +4,7 @@ import type { Json } from '../sync/index.ts'
 import type { Job } from './definition.ts'
 import { type HoldingDeps, keepOutside, releaseOutside, tryBegin } from './holding.ts'
 import type { JobEvents } from './job-events.ts'
+import { persist } from './persist.ts'
 import { decideWait, type Ending, FRESH, nextOf, type RunAction, type RunState, stepOf } from './plan.ts'
 import type { StepEnd, StepProgress } from './step.ts'
 import { runStep, type StepOutcome, type StepRunDeps, type StepTry } from './step-run.ts'
@@ -193,7 +194,7 @@ async function goOn(
     state = { ...state, started: true }
     live.state = state
     const change = { phase: 'running', state: state as unknown as Json, reason: null } as const
-    if (!(await saveJobRun(db, mine, change))) return null
+    if (!(await persist(() => saveJobRun(db, mine, change)))) return null
     const step = job[stage][state.at]
     if (step === undefined) throw new Error(`run ${run.id} has no step ${state.at} in ${stage}`)
     const outcome = await tryStep(deps, run, job, { step, stage, place: state.at, attempt, before }, live)
@@ -296,7 +297,8 @@ async function finish(
   const told = { ...end, message }
   const happened = happenedBy(run, end)
   const mine = { id, worker: deps.workerId, jobId, dryRun }
-  if (!(await finishJobRun(deps.store.db, mine, told, (trx) => deps.fire(trx, happened)))) return null
+  const finished = () => finishJobRun(deps.store.db, mine, told, (trx) => deps.fire(trx, happened))
+  if (!(await persist(finished))) return null
   const before = run.startedMs === null ? 0 : run.nowMs - run.startedMs
   deps.events.jobFinished({
     ...{ job: run.job, runId: id, result: end.result, dryRun, leases: durationMs === 0 ? 0 : job.leases.length },

@@ -3,6 +3,7 @@ import { beginJobStep, type Store, saveJobStep, type TakenRun } from '../store/i
 import { ERRORS, type ErrorCode, mayRetryLater, SynclineError } from '../sync/index.ts'
 import type { Step } from './definition.ts'
 import { createOutput } from './output.ts'
+import { persist } from './persist.ts'
 import type { Stage } from './plan.ts'
 import type { StepEnd, StepHandler, StepPlan, StepProgress, StepResult, StepSite } from './step.ts'
 
@@ -52,7 +53,7 @@ export async function runStep(deps: StepRunDeps, given: StepTry): Promise<StepOu
   const { db } = deps.store
   const began = performance.now()
   const about = { runId: run.id, stage, place, name: step.name, kind: step.kind, attempt, host: deps.site.host }
-  const id = await beginJobStep(db, about)
+  const id = await persist(() => beginJobStep(db, about))
   const output = createOutput(outputBytes)
   let saved = 0
   let saving: Promise<void> = Promise.resolve()
@@ -66,7 +67,8 @@ export async function runStep(deps: StepRunDeps, given: StepTry): Promise<StepOu
     const outcome = await within(deps, given, output.add)
     await saving
     const { result, message, counts } = outcome
-    await saveJobStep(db, id, output.text(), { result, code: outcome.code ?? null, message, counts })
+    const end = { result, code: outcome.code ?? null, message, counts }
+    await persist(() => saveJobStep(db, id, output.text(), end))
     return { ...outcome, durationMs: performance.now() - began }
   } finally {
     clearInterval(timer)

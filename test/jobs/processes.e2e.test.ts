@@ -335,6 +335,26 @@ t.test('a lease at a peer keeps jobs of two sites apart', async (t) => {
   await any().api('DELETE', '/peers/branch', undefined, { 'if-match': '*' })
 })
 
+t.test('work that was done while the database was away is not done again', async (t) => {
+  await apply({
+    name: 'outage',
+    steps: [sh(`echo work >> ${file('outage')}; while [ -e ${file('away')} ]; do sleep 0.05; done`), { wait: 0 }],
+  })
+  await writeFile(file('away'), '')
+  const { runId } = await run('outage')
+  await until(async () => (await textOf('outage')) !== '')
+  await cluster.halt('immediate')
+  await rm(file('away'))
+  await sleep(1_000)
+  await cluster.resume()
+  const ended = await until(async () => {
+    const found = await readRun(runId).catch(() => undefined)
+    return found?.phase === 'over' && found
+  })
+  t.match(ended, { result: 'success' })
+  t.equal(await textOf('outage'), 'work\n')
+})
+
 t.test(
   'what a process leaves when it is told to end goes on elsewhere at once; when it is killed, once it has been silent',
   async (t) => {
