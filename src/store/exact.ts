@@ -132,7 +132,8 @@ function limitedTest({ base, limit, declared }: Live): Test | null {
       // The scale is the lower eleven bits, with a sign.
       const scale = (((limit - 4) & 0x7ff) ^ 1024) - 1024
       return {
-        lossy: (x) => `${x}::pg_catalog.numeric <> round(${x}::pg_catalog.numeric, ${scale})`,
+        lossy: (x) =>
+          `scale(${x}::pg_catalog.numeric) > ${scale} and ${x}::pg_catalog.numeric <> round(${x}::pg_catalog.numeric, ${scale})`,
         words: (x) =>
           `format('%s has %s digits after the point, and ${scale} would be kept', ${short(x)}, scale(${x}::pg_catalog.numeric))`,
       }
@@ -172,7 +173,8 @@ function unlimitedTest({ base }: Pick<Live, 'base'>): Test | null {
     case 'float8': {
       const digits = base === 'float4' ? 6 : 15
       return {
-        lossy: (x) => `length(${x}) > ${digits} and ${stored(x)}::pg_catalog.numeric <> ${x}::pg_catalog.numeric`,
+        lossy: (x) =>
+          `length(${x}) > ${digits} and ${stored(x)} <> ${x} and ${stored(x)}::pg_catalog.numeric <> ${x}::pg_catalog.numeric`,
         words,
       }
     }

@@ -201,12 +201,13 @@ export function writtenColumns({ columns, constants }: WriteContext): readonly W
 }
 
 /**
- * Staged rows with their payload as `v`, which has a value for each column of the batch, no more and no less (I11), each as the table will keep it.
+ * Staged rows with their payload as `v`, which has a value for each column of the batch, no more and no less (I11), each as the table will keep it:
+ * what looks at that is kept from being done for each column anew.
  */
 function stagedRows({ resource, width, inexact }: WriteContext, due: RawBuilder<unknown>): RawBuilder<unknown> {
   return sql`
     select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = ${sql.lit(width)} then ${sql.raw(exactPayload(inexact, 'x.v', 'x.id'))} else syncline.misfit(x.v, ${sql.lit(width)}) end as v from (
-      select s.n, s.id::${sql.raw(resource.keyType)} as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where ${due} order by s.id offset 0) x`
+      select s.n, s.id::${sql.raw(resource.keyType)} as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where ${due} order by s.id offset 0) x${inexact == null ? sql`` : sql` offset 0`}`
 }
 
 /** The value of a column from payload array `s.v`. Casts go to the bare type: what is too long is refused by the assignment, never cut. */
