@@ -274,6 +274,24 @@ t.test('a change inside a record travels with it, and what this site has not goe
   t.match(again?.components[0]?.fields, [{ field: 'name', attributes: { value: '"moved"' } }])
 })
 
+t.test('a file is not taken from an address that a push names', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'files')
+  await register(t, hub, asEden)
+  const document = `<s3xml><resource name="org_organisation" uuid="urn:uuid:m" modified_on="2026-03-02T09:30:00"><data field="name">M</data><data field="logo" url="http://169.254.169.254/secret" filename="a.png"/></resource></s3xml>`
+  const sent = await ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`, document)
+  t.equal(sent.status, 200, sent.body)
+  t.same(await hub.site.sql('select name, logo from org_organisation'), [{ name: 'M', logo: null }])
+  const [entry] = await hub.site.sql('select message from syncline.log order by id desc limit 1')
+  t.match(entry, { message: /1 files that they name come where this site calls/ })
+  await hub.site.sql(`update org_organisation set logo = 'bytes', name = 'N'`)
+  const [told] = read((await ask(hub, asEden, 'GET /eden/org/organisation.xml')).body).elements
+  t.same(
+    told?.fields.map(({ field }) => field),
+    ['name'],
+    'and its bytes stand in no document',
+  )
+})
+
 t.test('I10: who may see some columns is not told what stands beside them', async (t) => {
   const { hub, asEden } = await edenSite(t, 'columns')
   await register(t, hub, asEden)

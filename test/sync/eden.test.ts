@@ -80,7 +80,7 @@ const SHAPES = edenShapes(
     source('org_sector_organisation', {}, { organisation_id: 'org_organisation', sector_id: 'org_sector' }),
     source('pr_person', { name: {} }, {}, 'pg_catalog.uuid'),
   ],
-  { org_organisation: { uploads: ['logo'], lists: { sector_ids: 'org_sector' } } },
+  { org_organisation: { uploads: ['logo'] } },
 )
 
 function elements(document: string): readonly EdenElement[] {

@@ -2,6 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import type { ResourceInfo, Store } from '../../store/index.ts'
 import { findGrant, loadResources } from '../../store/index.ts'
 import {
+  type Change,
   type EdenFilters,
   type EdenShape,
   type EdenShapes,
@@ -75,8 +76,13 @@ export function readAsked(request: FastifyRequest, table: string, way: EdenWay):
 /** Every attached resource under its name at Eden. */
 export async function edenTables(store: Store): Promise<EdenTables> {
   const resources = await loadResources(store.db)
+  // A column of bytes holds a file: it goes where this site calls, which can fetch and check it.
+  const files = resources.map((resource) => {
+    const bytes = resource.columns.filter(({ baseType }) => baseType === 'bytea').map(({ name }) => name)
+    return [resource.name, { uploads: bytes }] as const
+  })
   return {
-    shapes: edenShapes(resources),
+    shapes: edenShapes(resources, Object.fromEntries(files)),
     resources: new Map(resources.map((resource) => [resource.name, resource])),
   }
 }
@@ -120,6 +126,13 @@ export function ownRepository(
     'SYNC_AUTH_FORBIDDEN',
     `this is the account of peer "${peer.name}", which has another repository UUID than ${asked.repository.slice(0, 80)}`,
   )
+}
+
+/** A change without files: their addresses are no content, and their bytes do not travel in documents. */
+export function withoutFiles(change: Change, { columns }: EdenShape): Change {
+  const files = columns.filter(({ kind }) => kind === 'upload').map(({ column }) => column)
+  if (change.kind !== 'put' || files.length === 0) return change
+  return { ...change, data: Object.fromEntries(Object.entries(change.data).filter(([name]) => !files.includes(name))) }
 }
 
 /** The filters of a request. Errors: SYNC_FILTER_INVALID by name. */

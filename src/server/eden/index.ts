@@ -166,7 +166,7 @@ export const edenRoutes =
         const received = await receiveEden(deps, link, request.body as Readable, { table: asked.table, tables, shown })
         const { counts, records, notTakenCount } = received
         const durationMs = Math.round(performance.now() - began)
-        const message = notTakenCount === 0 ? `Data received from peer (${records} records)` : sentenceOf(received)
+        const message = notTakenCount === 0 ? takenSentence(received) : sentenceOf(received)
         await appendLog(deps.store.db, {
           ...{ ...entry, ...words, message, remote: notTakenCount > 0, durationMs },
           result:
@@ -223,6 +223,11 @@ function readAnything(app: FastifyInstance): void {
 function split(file: string): readonly [name: string, kind: string | undefined] {
   const dot = file.lastIndexOf('.')
   return dot === -1 ? [file, undefined] : [file.slice(0, dot), file.slice(dot + 1)]
+}
+
+function takenSentence({ records, files }: Received): string {
+  const named = files === 0 ? '' : `; ${files} files that they name come where this site calls that Eden`
+  return `Data received from peer (${records} records)${named}`
 }
 
 function sentenceOf({ notTaken, notTakenCount, records }: Received): string {

@@ -26,7 +26,7 @@ import {
   type Version,
 } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
-import type { EdenTables } from './asked.ts'
+import { type EdenTables, withoutFiles } from './asked.ts'
 
 type Link = Parameters<typeof serveAllChosen>[1]
 
@@ -91,7 +91,8 @@ export function outgoing(context: OutgoingContext) {
   /** The elements of a batch. */
   async function tell(batch: LineBatch, resource: ResourceInfo, shape: EdenShape, how: How = {}): Promise<Told> {
     const { level = 0, omit } = how
-    const matching = await matchingInside(changesOfLines(batch), how.inside ?? [])
+    const plain = changesOfLines(batch).map((change) => withoutFiles(change, shape))
+    const matching = await matchingInside(plain, how.inside ?? [])
     const all = matching.filter(
       (change) => change.kind === 'put' || (change.kind === 'delete' && context.includeDeleted),
     )

@@ -30,7 +30,7 @@ import {
   type Version,
 } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
-import type { EdenTables } from './asked.ts'
+import { type EdenTables, withoutFiles } from './asked.ts'
 import { elementsIn } from './incoming-body.ts'
 
 type Link = Parameters<typeof receiveChanges>[1]
@@ -57,6 +57,8 @@ export type NotTaken = {
 export type Received = {
   /** Records of the table that was pushed. */
   readonly records: number
+  /** Files that they name, and that are not fetched here. */
+  readonly files: number
   readonly counts: BatchReport['counts']
   readonly notTaken: readonly NotTaken[]
   readonly notTakenCount: number
@@ -149,7 +151,11 @@ async function applyRecords(
 ): Promise<void> {
   const { store, limits } = deps
   // What a document names twice, as the record and as what another one refers to, is told best by what says the most.
-  const records = [...lastOf(given).values()]
+  const records = [...lastOf(given).values()].map((record) => ({
+    ...record,
+    change: withoutFiles(record.change, record.shape),
+  }))
+  tally.files += records.reduce((sum, { uploads }) => sum + uploads.length, 0)
   const elementOf = new Map(records.map((record) => [record.change.id, record]))
   if ((await findGrant(store.db, link.peer.id, resource.name, 'push')) === null) {
     for (const record of records)
@@ -263,6 +269,8 @@ async function keep(
 
 /** Counts what became of the records. */
 class Tally {
+  /** Files that records name. */
+  files = 0
   /** Resources of which records were merged into others. */
   readonly merged = new Set<string>()
   /** By resource, the versions that wait in quarantine. */
@@ -344,6 +352,7 @@ class Tally {
   result(): Received {
     return {
       records: Math.max(0, this.#records),
+      files: this.files,
       counts: this.#counts,
       notTaken: this.#notTaken.slice(0, SHOWN_MAX),
       notTakenCount: this.#notTaken.length + this.#unnamed,

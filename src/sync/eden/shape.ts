@@ -109,7 +109,7 @@ export function edenShapes(
       const components = choice.components ?? componentsOf(source, table, sources, tableOf)
       const columns = source.columns
         .filter(({ name, sent }) => sent && !LINK_COLUMNS.includes(name))
-        .map((column) => columnOf(column, source, choice))
+        .map((column) => columnOf(column, source, choice, sources, tableOf))
       return [
         table,
         {
@@ -148,13 +148,20 @@ export function shapeOfResource(shapes: EdenShapes, resource: string): EdenShape
     : [...shapes.values()].find((shape) => shape.resource === resource)
 }
 
-function columnOf(column: ShapeSource['columns'][number], source: ShapeSource, choice: ShapeChoice): EdenColumn {
+function columnOf(
+  column: ShapeSource['columns'][number],
+  source: ShapeSource,
+  choice: ShapeChoice,
+  sources: readonly ShapeSource[],
+  tableOf: (name: string) => string,
+): EdenColumn {
   const { name, baseType, form } = column
   const field = Object.entries(choice.rename ?? {}).find(([, ours]) => ours === name)?.[0] ?? name
   const one = source.references.find((reference) => reference.column.name === name)?.resource
   if (one !== undefined) return { field, column: name, kind: 'reference', resource: one }
   const many = Object.hasOwn(choice.lists ?? {}, name) ? choice.lists?.[name] : undefined
-  if (many !== undefined) return { field, column: name, kind: 'references', resource: many }
+  const listed = many ?? (form === 'array' ? listedResource(column, source, sources, tableOf) : undefined)
+  if (listed !== undefined) return { field, column: name, kind: 'references', resource: listed }
   if (choice.uploads?.includes(name)) return { field, column: name, kind: 'upload' }
   if (form === 'array') return { field, column: name, kind: 'list' }
   if (form === 'json') return { field, column: name, kind: 'json' }
@@ -166,6 +173,22 @@ function columnOf(column: ShapeSource['columns'][number], source: ShapeSource, c
     ...(baseType.endsWith('tz') && { zoned: true }),
     ...(ATTRIBUTE_COLUMNS.includes(name) && { attribute: true as const }),
   }
+}
+
+/** A list of texts under `sector_id`, `sector_ids` or `multi_sector_id`, where there is one table of that name: ids of its records. */
+function listedResource(
+  { name, baseType }: ShapeSource['columns'][number],
+  source: ShapeSource,
+  sources: readonly ShapeSource[],
+  tableOf: (name: string) => string,
+): string | undefined {
+  const [, what] = /^(?:multi_)?(\w+?)_ids?$/.exec(name) ?? []
+  if (what === undefined || !['_text', '_varchar', '_uuid'].includes(baseType)) return undefined
+  const [module] = tableOf(source.name).split('_')
+  const named = sources.filter((each) => tableOf(each.name).replace(/^[^_]*_/, '') === what)
+  const near = named.filter((each) => tableOf(each.name).startsWith(`${module}_`))
+  const [one, ...others] = near.length > 0 ? near : named
+  return others.length === 0 ? one?.name : undefined
 }
 
 /**
