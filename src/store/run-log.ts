@@ -174,8 +174,9 @@ export async function finishRun(
   }
   const ends = tasks.map(({ message, ...task }) => ({ ...task, message: message === null ? null : storable(message) }))
   await sql`
-    with run as (${closed.returning(['id', 'peer_id', 'started_at'])})
-    update syncline.task t set last_run = jsonb_build_object('runId', run.id::text, 'at', run.started_at::text, 'result', e.result, 'code', e.code, 'message', e.message)
+    with run as (${closed.returning(['id', 'peer_id', 'started_at', 'finished_at'])})
+    update syncline.task t set last_run = jsonb_build_object('runId', run.id::text, 'at', run.started_at::text, 'result', e.result, 'code', e.code, 'message', e.message,
+           'succeededAt', case when e.result in ('success', 'warning') then run.finished_at::text else t.last_run ->> 'succeededAt' end)
       from run, syncline.resource r, jsonb_to_recordset(${JSON.stringify(ends)}::jsonb) e (resource text, result text, code text, message text)
      where r.name = e.resource and t.resource_id = r.id and t.peer_id = run.peer_id`.execute(db)
 }

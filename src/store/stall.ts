@@ -87,7 +87,7 @@ async function taskStates(
     agreed: number | null
   }>`
     select p.name as peer, r.name as resource, r.id as resource_id, t.mode, t.schedule, ${millis('t.created_at')} as created, c.value as push,
-           ${millis("(select max(u.finished_at) from syncline.run u where u.peer_id = p.id and u.received is null and u.result in ('success', 'warning'))")} as succeeded,
+           ${millis(`coalesce((t.last_run ->> 'succeededAt')::timestamptz, case when t.last_run is null then (${SUCCEEDED}) end)`)} as succeeded,
            ${millis('a.agreed_at')} as agreed
       from syncline.task t join syncline.peer p on p.id = t.peer_id join syncline.resource r on r.id = t.resource_id
       left join syncline.checkpoint c on c.peer_id = t.peer_id and c.resource_id = t.resource_id and c.direction = 'push'
@@ -157,4 +157,6 @@ export async function databaseFolder(db: Kysely<Database>): Promise<string | nul
   return rows[0]?.folder ?? null
 }
 
+/** Of a task that no run has come to yet the runs with its peer tell. */
+const SUCCEEDED = `select max(u.finished_at) from syncline.run u where u.peer_id = p.id and u.received is null and u.result in ('success', 'warning')`
 const millis = (column: string) => sql<number>`(extract(epoch from ${sql.raw(column)}) * 1000)::float8`

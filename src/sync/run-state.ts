@@ -85,6 +85,8 @@ export type TaskRun = {
   readonly runId: string
   /** When the run began. */
   readonly at: string
+  /** End of the last run that succeeded for the task; null when none ever did. */
+  readonly succeededAt: string | null
   readonly result: ResultName
   readonly code: string | null
   readonly message: string | null

@@ -68,7 +68,7 @@ export type TaskState = {
   readonly createdAt: number
   /** Since when changes of this site wait to be sent, and none was; null when there are none. */
   readonly pendingSince: number | null
-  /** End of the last run with the peer that succeeded, or when this was first looked for; null when neither is known. */
+  /** End of the last run that succeeded for this task, or when this was first looked for; null when neither is known. */
   readonly succeededAt: number | null
   /** When both sites were last found equal. */
   readonly agreedAt: number | null
@@ -164,7 +164,7 @@ function taskVerdicts(task: TaskState, at: number, limits: StallThresholds): rea
   return found
 }
 
-/** One for each peer: its tasks run together. */
+/** One for a peer whose tasks all wait, as they run together; else one for each of its tasks that do. */
 function noSuccess(now: StallSnapshot, limits: StallThresholds, paused: ReadonlySet<string>): readonly StallFinding[] {
   const byPeer = Map.groupBy(
     now.tasks.filter(({ peer, intervalMs }) => intervalMs !== null && !paused.has(peer)),
@@ -180,7 +180,7 @@ function noSuccess(now: StallSnapshot, limits: StallThresholds, paused: Readonly
       Math.min(...tasks.map(({ createdAt }) => createdAt)),
     )
     const still = now.at - since
-    if (still <= limits.intervals * interval) return []
+    if (still <= limits.intervals * interval) return tasks.flatMap((task) => taskWithoutSuccess(task, now.at, limits))
     return [
       {
         ...verdict('no-success', still > WORSE * limits.intervals * interval ? 'critical' : 'warning', peer, ''),
@@ -189,6 +189,20 @@ function noSuccess(now: StallSnapshot, limits: StallThresholds, paused: Readonly
       },
     ]
   })
+}
+
+function taskWithoutSuccess(task: TaskState, at: number, limits: StallThresholds): readonly StallFinding[] {
+  const { peer, resource, intervalMs, succeededAt, createdAt } = task
+  const interval = Math.max(intervalMs ?? Number.POSITIVE_INFINITY, INTERVAL_MIN_MS)
+  const still = at - Math.max(succeededAt ?? 0, createdAt)
+  if (still <= limits.intervals * interval) return []
+  return [
+    {
+      ...verdict('no-success', still > WORSE * limits.intervals * interval ? 'critical' : 'warning', peer, resource),
+      text: `no run has synced ${resource} with ${peer} for ${spell(still)}; one is due every ${spell(interval)}`,
+      mend: `\`syncline status\` says why, and \`syncline log --peer ${peer} --resource ${resource}\` since when.`,
+    },
+  ]
 }
 
 function peerVerdicts(state: PeerState, at: number, limits: StallThresholds): readonly StallFinding[] {

@@ -57,7 +57,14 @@ const task: Task = {
   canary: null,
   schedule: 'every:300',
   enabled: true,
-  lastRun: { runId: '7', at: before(60_000), result: 'success', code: null, message: null },
+  lastRun: {
+    runId: '7',
+    at: before(60_000),
+    succeededAt: before(59_000),
+    result: 'success',
+    code: null,
+    message: null,
+  },
   revision: 1,
   createdAt: before(HOUR),
 }
@@ -186,7 +193,7 @@ t.test('a failure, a quarantine, a difference or a broken trigger is red', async
 t.test('a run that failed in one resource is told there, and the others keep their light', async (t) => {
   const words = 'GET /changes at hub: SYNC_AUTH_FORBIDDEN: Not permitted'
   const failedRun = { result: 'fatal', code: 'SYNC_PEER_REFUSED', message: words } as const
-  const lastRun = { runId: '7', at: before(60_000), ...failedRun }
+  const lastRun = { runId: '7', at: before(60_000), succeededAt: null, ...failedRun }
   t.match(row({ run: failedRun }), { light: 'green' }, 'of another resource')
   t.match(row({ run: failedRun, task: { lastRun } }), { light: 'red', why: `last run failed: ${words}` })
   t.match(row({ run: { id: '8' }, task: { lastRun } }), { light: 'red' }, 'also when a later run left it out')
@@ -203,7 +210,7 @@ t.test('a run that failed in one resource is told there, and the others keep the
 })
 
 t.test('what a brake stopped is said once, and by whom', async (t) => {
-  const at = { runId: '7', at: before(60_000), result: 'fatal', code: 'SYNC_RUN_BRAKED' } as const
+  const at = { runId: '7', at: before(60_000), succeededAt: null, result: 'fatal', code: 'SYNC_RUN_BRAKED' } as const
   const own = { ...at, message: 'it would delete 500. If it is meant: syncline sync --release 7k2m9qxd' }
   t.match(
     row({ task: { lastRun: own }, stopped: new Set([linkKey('hub', 'city')]) }),

@@ -55,6 +55,28 @@ const WELL: StallSnapshot = {
   disks: [{ path: '/data', freeBytes: 50 * 1024 ** 3 }],
 }
 
+t.test('a resource that no run has synced is told by itself while others of the peer are', async (t) => {
+  const late = { ...TASK, resource: 'town', succeededAt: NOW - 16 * MINUTE, createdAt: NOW - 24 * HOUR }
+  const said = (tasks: readonly StallSnapshot['tasks'][number][]) =>
+    judge({ ...WELL, tasks }, LIMITS).filter(({ code }) => code === 'no-success')
+  t.match(said([TASK, late]), [
+    {
+      peer: 'hub',
+      resource: 'town',
+      level: 'warning',
+      text: /no run has synced town with hub for 16 min; one is due every 5 min/,
+    },
+  ])
+  t.match(said([TASK, { ...late, succeededAt: NOW - 61 * MINUTE }]), [{ resource: 'town', level: 'critical' }])
+  t.same(said([TASK, { ...late, succeededAt: NOW - 15 * MINUTE }]), [])
+  t.match(
+    said([{ ...TASK, succeededAt: NOW - 16 * MINUTE }, late]),
+    [{ peer: 'hub', resource: '' }],
+    'all of them at once are said once',
+  )
+  t.same(said([TASK, { ...late, createdAt: NOW - MINUTE, succeededAt: null }]), [], 'a new task is given its time')
+})
+
 /** For each rule a state in which it does not hold by a hair, one in which it does, and what is said of it. */
 const RULES: Readonly<
   Record<

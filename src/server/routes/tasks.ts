@@ -88,6 +88,7 @@ const task = closed(
       closed({
         runId: rowId('Id of the run.'),
         at: time('When the run began.'),
+        succeededAt: nullable(time('End of the last run that succeeded for this task; null when none ever did.')),
         result: words(RESULTS, { description: 'How it ended for this task, whatever became of others.' }),
         code: nullable(Type.String(), { description: 'Code of the error that ended it.' }),
         message: nullable(Type.String(), { description: 'The error in words.' }),

@@ -268,7 +268,11 @@ function toTask(row: TaskRow): Task {
     emptyGuard: row.empty_guard,
     canary: row.canary,
     mapping: { ...NO_MAPPING, ...row.mapping },
-    lastRun: row.last_run && { ...row.last_run, at: isoTime(row.last_run.at) },
+    lastRun: row.last_run && {
+      ...row.last_run,
+      at: isoTime(row.last_run.at),
+      succeededAt: isoTime(row.last_run.succeededAt),
+    },
     revision: row.revision,
     createdAt: isoTime(row.created_at),
   }
