@@ -9,6 +9,8 @@ export type ProcessRequest = {
   readonly cwd?: string | undefined
   /** Written to its standard input, which is closed then; without it the input is empty. */
   readonly input?: string | undefined
+  /** A file that gets its standard output; without it `onOutput` does. */
+  readonly stdout?: number | undefined
   /** Ends the process and everything it started. */
   readonly signal: AbortSignal
   /** Between the request to end (SIGTERM) and the end (SIGKILL). */
@@ -45,7 +47,7 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessEnd> {
     env: { ...env },
     ...(cwd !== undefined && { cwd }),
     detached: true,
-    stdio: [input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
+    stdio: [input === undefined ? 'ignore' : 'pipe', request.stdout ?? 'pipe', 'pipe'],
   })
   const { stdout, stderr } = child
   const closed = new Promise<void>((resolve) => child.once('close', () => resolve()))

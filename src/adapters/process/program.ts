@@ -1,5 +1,6 @@
 import { homedir } from 'node:os'
 import { StringDecoder } from 'node:string_decoder'
+import { openPacedOutput } from './paced.ts'
 import { runProcess } from './process.ts'
 
 /** How a program ended. What it wrote is kept up to a bound: of standard output the beginning, of standard error the end. */
@@ -43,6 +44,16 @@ export async function runProgram(
   const decoders = { stdout: new StringDecoder('utf8'), stderr: new StringDecoder('utf8') }
   const timeout = timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs)
   const either = AbortSignal.any([signal, timeout].filter((each) => each !== undefined))
+  const take = (chunk: Buffer, stream: 'stdout' | 'stderr') => {
+    const text = decoders[stream].write(chunk)
+    if (stream === 'stderr') stderr = (stderr + text).slice(-ERROR_MAX)
+    else if (onOutput !== undefined) onOutput(text)
+    else if (room > 0) {
+      output.push(text.slice(0, room))
+      room -= text.length
+    }
+  }
+  const paced = onOutput === undefined ? undefined : await openPacedOutput((chunk) => take(chunk, 'stdout'))
   const end = await runProcess({
     argv,
     env: ENVIRONMENT,
@@ -50,16 +61,9 @@ export async function runProgram(
     input,
     signal: either,
     graceMs: GRACE_MS,
-    onOutput: (chunk, stream) => {
-      const text = decoders[stream].write(chunk)
-      if (stream === 'stderr') stderr = (stderr + text).slice(-ERROR_MAX)
-      else if (onOutput !== undefined) onOutput(text)
-      else if (room > 0) {
-        output.push(text.slice(0, room))
-        room -= text.length
-      }
-    },
-  })
+    onOutput: take,
+    ...(paced !== undefined && { stdout: paced.fd, onStarted: paced.started }),
+  }).finally(() => paced?.end())
   return {
     code: end.code,
     signal: end.signal,
