@@ -267,6 +267,8 @@ async function tryStep(
   const at = { step: step.name, place: place + 1, of: job[stage].length }
   const shown = throttled(PROGRESS_MS, (progress: StepProgress) => {
     const change = { progress: { ...at, ...progress } }
+    const known = Object.entries(progress).filter((entry): entry is [string, number] => entry[1] !== null)
+    deps.events.jobProgressed({ job: run.job, runId: run.id, step: step.name, progress: Object.fromEntries(known) })
     saveJobRun(deps.store.db, { id: run.id, worker: deps.workerId }, change).catch(deps.onError)
   })
   const { outputBytes } = job.history

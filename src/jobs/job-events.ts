@@ -36,6 +36,13 @@ export type JobEvents = {
     readonly code?: string
     readonly message?: string
   }) => void
+  /** At most once a second while a step tells how far it is. */
+  readonly jobProgressed: (event: {
+    readonly job: string
+    readonly runId: string
+    readonly step: string
+    readonly progress: Readonly<Record<string, number>>
+  }) => void
   /** Another process goes on with it, or this one when it is there again. */
   readonly jobGivenBack: (event: {
     readonly job: string

@@ -34,6 +34,10 @@ export function createJobMeters(registry: Registry) {
     stepSeconds: histogram('job_step_seconds', 'Duration of tries of steps.', ['job', 'step']),
     retries: counter('job_retries_total', 'Tries of steps after a failure.', ['job', 'step']),
     counts: counter('job_moved_total', 'What steps count: bytes, files, deleted.', ['job', 'step', 'what']),
+    progress: gauge('job_progress', 'How far the step is that runs here: bytes, total, files, rate, secondsLeft.', [
+      'job',
+      'what',
+    ]),
     adopted: counter('job_adopted_total', 'Runs taken over from another process.', ['job']),
     endedAt: gauge('job_ended_timestamp_seconds', 'When the last run with this result ended.', ['job', 'result']),
     queue: gauge('job_queue', 'Runs that are not over.', ['phase']),
@@ -78,10 +82,15 @@ export function recordJobs(meters: JobMeters, now: JobMeasurement | undefined): 
   for (const { job, seconds } of now?.succeeded ?? []) meters.succeededAt.set({ job }, seconds)
 }
 
+/** Of a long step a line of the log says so often how far it is. */
+const PROGRESS_TOLD_MS = 30_000
+
 type About = { readonly job: string; readonly runId: string }
 
 export function createJobEvents(log: Log, meters: JobMeters, siteName: () => string) {
   const { old } = meters
+  /** When the progress of a run was last told in a line. */
+  const told = new Map<string, number>()
   return {
     jobQueued(event: { readonly job: string; readonly cause: string; readonly does: string }): void {
       meters.wishes.inc(event)
@@ -140,6 +149,18 @@ export function createJobEvents(log: Log, meters: JobMeters, siteName: () => str
       else log.warn(line)
     },
 
+    /** The numbers every time, a line now and then. */
+    jobProgressed(event: About & { readonly step: string; readonly progress: Readonly<Record<string, number>> }): void {
+      const { job, runId, progress } = event
+      for (const [what, value] of Object.entries(progress)) meters.progress.set({ job, what }, value)
+      const now = performance.now()
+      const toldAt = told.get(runId)
+      if (toldAt === undefined || now - toldAt >= PROGRESS_TOLD_MS) {
+        told.set(runId, now)
+        if (toldAt !== undefined) log.info({ event: 'job.progress', ...event })
+      }
+    },
+
     jobFinished(
       event: About & {
         readonly result: string
@@ -153,6 +174,7 @@ export function createJobEvents(log: Log, meters: JobMeters, siteName: () => str
     ): void {
       const { job, result, durationMs, blockedMs, leases, code, dryRun } = event
       old.lockFiles.dec({ job_id: job }, leases)
+      forget(event)
       const line = { event: 'job.finished', ...event }
       if (!dryRun) count({ job, result, durationMs, blockedMs, code })
       if (result === 'error') log.error(line)
@@ -162,8 +184,14 @@ export function createJobEvents(log: Log, meters: JobMeters, siteName: () => str
 
     jobGivenBack(event: About & { readonly reason: string; readonly leases: number }): void {
       old.lockFiles.dec({ job_id: event.job }, event.leases)
+      forget(event)
       log.warn({ event: 'job.given-back', ...event })
     },
+  }
+
+  function forget({ job, runId }: About): void {
+    told.delete(runId)
+    for (const what of ['bytes', 'total', 'files', 'rate', 'secondsLeft']) meters.progress.remove({ job, what })
   }
 
   function count(end: {

@@ -190,6 +190,7 @@ async function setUp(t: Test, run: (ran: Ran, signal: AbortSignal) => Promise<Pa
       jobStepEnded: () => {},
       jobFinished: () => {},
       jobGivenBack: () => {},
+      jobProgressed: () => {},
     },
     parts: {
       host: 'here',
