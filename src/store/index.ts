@@ -115,11 +115,11 @@ export { followMerges } from './eden-merge.ts'
 export {
   checkpointAtHead,
   type EdenRegistration,
+  type EdenTold,
   isEdenRegistered,
   keepStrangers,
   mastersWith,
   noteEdenSent,
-  type EdenTold,
   readEdenTold,
   readEdenTrail,
   referringIds,
@@ -161,8 +161,8 @@ export {
 export { checkFieldsOf } from './field-marks.ts'
 export { Braked, type Counted, createGuard, type Guard, livingCount, type Meter } from './guard.ts'
 export { servableHeads } from './heads.ts'
-export { pruneHistory } from './housekeeping.ts'
 export { forgetHost, type HostKeyRow, listHostKeys, type TrustedHostKey, trustHostKeys } from './host-keys.ts'
+export { pruneHistory } from './housekeeping.ts'
 export * from './job-due.ts'
 export * from './job-leases.ts'
 export * from './job-runs.ts'
@@ -208,6 +208,7 @@ export {
 } from './quarantine.ts'
 export { type DueJob, openQueue, type Queue, type Work } from './queue.ts'
 export { digestOfRecord, gatherReach } from './reach.ts'
+export { type ReceivedRun, receivedRun } from './received-run.ts'
 export {
   type HistoryEntry,
   listHistory,
@@ -216,7 +217,6 @@ export {
   readRecord,
   readRecords,
 } from './records.ts'
-export { type ReceivedRun, receivedRun } from './received-run.ts'
 export { redrive } from './redrive.ts'
 export { type Refreshed, refreshAltered } from './refresh.ts'
 export * from './registry/index.ts'

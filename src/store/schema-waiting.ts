@@ -1,9 +1,17 @@
 import type { ColumnType, Generated } from 'kysely'
 import type { DefaultTimestamp, GeneratedInt8, Int8 } from './schema.ts'
 
+/** What waits, at either side, and what is told about it. */
+export type WaitingTables = {
+  'syncline.elsewhere': ElsewhereTable
+  'syncline.discard': DiscardTable
+  'syncline.alarm': AlarmTable
+  'syncline.alarm_notice': AlarmNoticeTable
+}
+
 /** Row types of what waits at peers, of what was given up here, and of alarms. */
 
-export type ElsewhereTable = {
+type ElsewhereTable = {
   id: GeneratedInt8
   peer_id: number
   resource_id: number
@@ -25,7 +33,7 @@ export type ElsewhereTable = {
   terms: string | null
 }
 
-export type DiscardTable = {
+type DiscardTable = {
   id: GeneratedInt8
   peer_id: number
   resource_id: number
@@ -39,7 +47,7 @@ export type DiscardTable = {
   at: DefaultTimestamp
 }
 
-export type AlarmTable = {
+type AlarmTable = {
   id: GeneratedInt8
   code: string
   level: 'info' | 'warning' | 'critical'
@@ -52,7 +60,7 @@ export type AlarmTable = {
   ended: ColumnType<string | null, string | null | undefined, string | null>
 }
 
-export type AlarmNoticeTable = {
+type AlarmNoticeTable = {
   id: GeneratedInt8
   alarm_id: Int8
   moment: 'begin' | 'end'

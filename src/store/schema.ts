@@ -4,45 +4,45 @@ import type { EdenTables } from './schema-eden.ts'
 import type { EdenServedTables } from './schema-eden-served.ts'
 import type { JobTables } from './schema-jobs.ts'
 import type { TransferTables } from './schema-transfer.ts'
-import type { AlarmNoticeTable, AlarmTable, DiscardTable, ElsewhereTable } from './schema-waiting.ts'
+import type { WaitingTables } from './schema-waiting.ts'
 
 /** Row types of schema `syncline`, as migrations/ makes it. int8, xid8 and timestamps arrive as text, never as a lossy number or Date. */
-export type Database = TransferTables & JobTables & EdenServedTables & EdenTables & {
-  'syncline.site': SiteTable
-  'syncline.self': SelfTable
-  'syncline.setting': SettingTable
-  'syncline.resource': ResourceTable
-  'syncline.peer': PeerTable
-  'syncline.peer_grant': PeerGrantTable
-  'syncline.task': TaskTable
-  'syncline.token': TokenTable
-  'syncline.invitation': InvitationTable
-  'syncline.record': RecordTable
-  'syncline.digest': DigestTable
-  'syncline.agreement': AgreementTable
-  'syncline.kept': KeptTable
-  'syncline.history': HistoryTable
-  'syncline.quarantine': QuarantineTable
-  'syncline.conflict': ConflictTable
-  'syncline.elsewhere': ElsewhereTable
-  'syncline.discard': DiscardTable
-  'syncline.alarm': AlarmTable
-  'syncline.alarm_notice': AlarmNoticeTable
-  'syncline.pending_ref': PendingRefTable
-  'syncline.parked': ParkedTable
-  'syncline.parked_field': ParkedFieldTable
-  'syncline.purged': PurgedTable
-  'syncline.purge': PurgeTable
-  'syncline.peer_schema': PeerSchemaTable
-  'syncline.shared': SharedTable
-  'syncline.checkpoint': CheckpointTable
-  'syncline.run': RunTable
-  'syncline.log': LogTable
-  'syncline.brake': BrakeTable
-  'syncline.brake_meter': BrakeMeterTable
-  'syncline.peer_mark': PeerMarkTable
-  'syncline.run_batch': RunBatchTable
-}
+export type Database = TransferTables &
+  WaitingTables &
+  JobTables &
+  EdenServedTables &
+  EdenTables & {
+    'syncline.site': SiteTable
+    'syncline.self': SelfTable
+    'syncline.setting': SettingTable
+    'syncline.resource': ResourceTable
+    'syncline.peer': PeerTable
+    'syncline.peer_grant': PeerGrantTable
+    'syncline.task': TaskTable
+    'syncline.token': TokenTable
+    'syncline.invitation': InvitationTable
+    'syncline.record': RecordTable
+    'syncline.digest': DigestTable
+    'syncline.agreement': AgreementTable
+    'syncline.kept': KeptTable
+    'syncline.history': HistoryTable
+    'syncline.quarantine': QuarantineTable
+    'syncline.conflict': ConflictTable
+    'syncline.pending_ref': PendingRefTable
+    'syncline.parked': ParkedTable
+    'syncline.parked_field': ParkedFieldTable
+    'syncline.purged': PurgedTable
+    'syncline.purge': PurgeTable
+    'syncline.peer_schema': PeerSchemaTable
+    'syncline.shared': SharedTable
+    'syncline.checkpoint': CheckpointTable
+    'syncline.run': RunTable
+    'syncline.log': LogTable
+    'syncline.brake': BrakeTable
+    'syncline.brake_meter': BrakeMeterTable
+    'syncline.peer_mark': PeerMarkTable
+    'syncline.run_batch': RunBatchTable
+  }
 
 export type Int8 = ColumnType<string, string | number | bigint, string | number | bigint>
 export type GeneratedInt8 = ColumnType<string, never, never>

@@ -49,7 +49,7 @@ export function answerFailure(error: unknown, request: FastifyRequest, reply: Fa
 }
 
 /** Refuses by name what Eden may not do with this account. */
-export function forbidden(detail: string): SynclineError {
+function forbidden(detail: string): SynclineError {
   return new SynclineError('SYNC_AUTH_FORBIDDEN', detail)
 }
 

@@ -37,7 +37,7 @@ const PASSED_ON = ['created_on', 'created_by', 'modified_by', 'owned_by_user', '
 const SAID_ANEW = ['uuid', 'tuid', 'mci', 'modified_on', 'deleted', 'replaced_by', 'url', 'error', 'alias', 'llrepr']
 
 /** Master copy index as Eden writes it: one more than at the site that sends. */
-export function mciOut(kept: EdenKept | undefined): number {
+function mciOut(kept: EdenKept | undefined): number {
   return (kept?.mci ?? 0) + 1
 }
 

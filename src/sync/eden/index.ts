@@ -1,6 +1,6 @@
 /** Sahana Eden's documents and what they mean here: pure, both for answering Eden and for calling it. */
 export { type EdenArrival, type EdenArriving, type EdenKnown, type EdenState, readArrival } from './arrival.ts'
-export { type EdenKept, type EdenOutgoing, edenElement, mciIn, mciOut, printsOf, sentTime } from './elements.ts'
+export { type EdenKept, type EdenOutgoing, edenElement, mciIn, printsOf, sentTime } from './elements.ts'
 export { emptied, usesTuid } from './emptied.ts'
 export { type EdenFilters, type EdenVariable, edenFilters, type InsideFilter } from './filter.ts'
 export { edenUuid, idOfEdenUuid, repositoryOfSite, siteOfRepository } from './identity.ts'
