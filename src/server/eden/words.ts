@@ -48,11 +48,6 @@ export function answerFailure(error: unknown, request: FastifyRequest, reply: Fa
   return failed(reply, statusOf(code), sentence(known))
 }
 
-/** Refuses by name what Eden may not do with this account. */
-function forbidden(detail: string): SynclineError {
-  return new SynclineError('SYNC_AUTH_FORBIDDEN', detail)
-}
-
 function statusOf(code: ErrorCode): number {
   // A caller that is somebody else than its account says is refused, not a gateway that failed.
   return code === 'SYNC_PEER_MISMATCH' ? 403 : STATUS[code]
