@@ -126,6 +126,17 @@ export const job: Register = (program, session) => {
     },
   })
 
+  verb<object, [string]>(job, session, {
+    use: 'dismiss <run>',
+    does: 'Says that somebody has seen to a run that failed for good',
+    more: 'It waits for a person no more and stays in the history. A later run of the job that succeeds does the same.',
+    examples: ['syncline job dismiss 42'],
+    run: async ({ site, out }, _options, id) => {
+      const found = await (await site()).send<JobRunEntry>('POST', path`/job-runs/${id}/dismiss`)
+      await out.result(found, () => runLine(found))
+    },
+  })
+
   verb<PageOptions & { readonly run?: string; readonly definition?: boolean }, [string]>(job, session, {
     use: 'show <job>',
     does: 'Shows a job and its runs, or one run with the output of its steps',

@@ -16,6 +16,7 @@ import {
   type TakenRun,
   takeDueJobs,
   takeRuns,
+  withLease,
 } from '../store/index.ts'
 import { type Json, SynclineError } from '../sync/index.ts'
 import type { JobCheck } from './check.ts'
@@ -24,6 +25,7 @@ import { type ExecutorDeps, performRun, type RunControl } from './executor.ts'
 import { LEASE_SECONDS } from './holding.ts'
 import type { JobEvents } from './job-events.ts'
 import { type Cause, decideArrival, decideMissed, limitReached, MISSED_AFTER_MS } from './plan.ts'
+import { isActive } from './runs.ts'
 import { offsetOf } from './schedule.ts'
 import type { StepSite } from './step.ts'
 import { duesBetween, nextDue } from './times.ts'
@@ -78,7 +80,7 @@ const FENCE_MS = 12_000
 /** Runs of one process at once, and of a site. */
 const RUNS_MAX = 16
 const SITE_MAX = 64
-const PRUNE_MS = 600_000
+const PRUNE_MS = 3_600_000
 /** After a definition that is not understood any more. */
 const CONFUSED_MS = 3_600_000
 
@@ -233,7 +235,10 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
     }
     if (deps.work && performance.now() - prunedAt > PRUNE_MS) {
       prunedAt = performance.now()
-      await pruneJobRuns(store.db)
+      await withLease(store, 'job history', () => pruneJobRuns(store.db)).catch((error: unknown) => {
+        // Another process does it.
+        if (!isActive(error)) throw error
+      })
     }
     if (!pulse.due) return pulse.nextMs ?? POLL_MS
     return (await jobPulse(store.db)).nextMs ?? POLL_MS

@@ -186,6 +186,18 @@ export async function stopJobRuns(
   })
 }
 
+/** A person has seen that a run failed for good: it waits no more. Errors: SYNC_REQUEST_NOT_FOUND. */
+export async function dismissJobRun(db: Kysely<Database>, id: string): Promise<JobRunEntry> {
+  const { dead } = await readJobRun(db, id)
+  if (!dead) throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `run ${id} waits for nobody`)
+  await db
+    .updateTable('syncline.job_run')
+    .set({ dead: false, changed_at: sql<string>`clock_timestamp()` })
+    .where('id', '=', id)
+    .execute()
+  return readJobRun(db, id)
+}
+
 /** Deletes what is older or more than each job keeps. What waits for a person stays. */
 export async function pruneJobRuns(db: Kysely<Database>): Promise<number> {
   const { numAffectedRows } = await sql`

@@ -120,6 +120,13 @@ export async function removeJob(db: Kysely<Database>, name: string, revision?: n
     .where('phase', 'in', ['queued', 'waiting'])
     .where('worker', 'is', null)
     .execute()
+  // Nobody can make good any more what it failed in.
+  await db
+    .updateTable('syncline.job_run')
+    .set({ dead: false })
+    .where('job_id', '=', found.id)
+    .where('dead', '=', true)
+    .execute()
   await db.deleteFrom('syncline.job_definition').where('id', '=', found.id).execute()
 }
 

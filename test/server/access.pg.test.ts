@@ -114,6 +114,7 @@ const LEAST: Readonly<Record<string, 'public' | 'local' | 'peer' | 'viewer' | 'o
   listJobRuns: 'viewer',
   readJobRun: 'viewer',
   listJobSteps: 'viewer',
+  dismissJobRun: 'operator',
   listLeases: 'viewer',
   releaseLease: 'operator',
   listTokens: 'administrator',

@@ -1357,6 +1357,9 @@ t.test('jobs are defined, run, stopped and removed; their runs, steps and leases
   t.match((await admin(t, `GET /api/v1/job-runs/${id}/steps`)).json, { items: [{ name: 'wait-1', output: 'said\n' }] })
   t.equal((await admin(t, 'GET /api/v1/job-runs/99999')).status, 404)
   t.same((await admin(t, 'POST /api/v1/jobs/nightly/stop', { run: id })).json, { runs: ['1'] })
+  t.equal((await admin(t, `POST /api/v1/job-runs/${id}/dismiss`)).status, 404, 'it waits for nobody')
+  await site.sql('update syncline.job_run set dead = true where id = $1', [id])
+  t.match((await admin(t, `POST /api/v1/job-runs/${id}/dismiss`)).json, { id, dead: false })
 
   const holder = {
     token: randomUUID(),

@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import {
   breakLease,
+  dismissJobRun,
   JOB_PHASES,
   JOB_RESULTS,
   jobSteps,
@@ -144,6 +145,18 @@ export const jobRunRoutes =
       const { id } = await readJobRun(store.db, request.params.run)
       return { items: [...(await jobSteps(store.db, id))] }
     })
+
+    const dismiss = {
+      operationId: 'dismissJobRun',
+      tags: ['jobs'],
+      summary: 'Dismiss a run that waits for a person',
+      description: 'It failed for good; somebody has seen to it. It stays in the history.',
+      params,
+      response: { 200: answer(jobRun) },
+    }
+    app.post('/job-runs/:run/dismiss', { schema: dismiss, config: { access: 'operator' } }, async (request) =>
+      dismissJobRun(store.db, request.params.run),
+    )
 
     const leases = {
       operationId: 'listLeases',
