@@ -647,3 +647,23 @@ t.test('what one Eden tells of a record beside its values goes on to another one
     'I4',
   )
 })
+
+t.test('a record whose name is no urn keeps the name that Eden gives it, with its domain', async (t) => {
+  const sites = await pair(t, { names: ['org_sector'] })
+  const { eden, query, run } = sites
+  eden.put('org_sector', 'SHELTER', { name: 'Shelter' })
+  eden.put('org_sector', 'WATER, SANITATION', { name: 'Water' })
+  await run()
+  t.same(await query('select id from org_sector order by id'), [{ id: 'vm/SHELTER' }, { id: 'vm/WATER, SANITATION' }])
+  await query(`update org_sector set name = name || ' changed'; insert into org_sector values ('OURS', 'Ours')`)
+  t.match(await run(), { result: 'success', counts: { pushApplied: 3 } })
+  t.same(
+    [...eden.rows('org_sector')].map(([id, { values }]) => [id, values.name]),
+    [
+      ['SHELTER', 'Shelter changed'],
+      ['WATER, SANITATION', 'Water changed'],
+      ['urn:syncline:OURS', 'Ours'],
+    ],
+  )
+  t.match(await run(), { counts: { pulled: 0, pushed: 0 } })
+})

@@ -244,7 +244,7 @@ function matches(row: EdenRow, table: string, query: URLSearchParams): boolean {
     const [path = '', operator = value.includes(',') ? 'belongs' : 'eq'] = selector.split('__')
     const name = path.replace(/^~\./, '')
     const found = name === 'uuid' ? row.uuid : String(row.values[name] ?? 'NONE')
-    const listed = value.split(',').includes(found)
+    const listed = listOf(value).includes(found)
     if (operator.startsWith('like')) {
       const like = new RegExp(`^${value.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*')}$`, 'i').test(found)
       return operator.endsWith('!') ? !like : like
@@ -289,4 +289,9 @@ function failed(response: ServerResponse, status: number, message: string): Serv
 function refuse(response: ServerResponse, status: number): ServerResponse {
   if (status === 303) response.setHeader('location', '/eden/default/index')
   return reply(response, status, 'text/html', status === 404 ? 'NOT FOUND' : '')
+}
+
+/** Values between commas; quotes keep a comma in. */
+function listOf(text: string): readonly string[] {
+  return (text.match(/"[^"]*"|[^,]+/g) ?? []).map((part) => part.replace(/^"(.*)"$/, '$1'))
 }

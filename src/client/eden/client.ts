@@ -19,8 +19,9 @@ import type { ClientSettings, PeerClient, Pulled, PullQuery } from '../peer-clie
 import { PeerError } from '../peer-error.ts'
 import type { Connection } from '../transport.ts'
 import { arrive } from './arrive.ts'
+import { edenRecordsByName } from './by-name.ts'
 import { createEdenPuller } from './pull.ts'
-import { edenRecordsByName, previewPush, pushToEden } from './push.ts'
+import { previewPush, pushToEden } from './push.ts'
 import { createEdenRequests, type EdenRequests } from './requests.ts'
 import { type EdenResource, edenResource } from './resources.ts'
 

@@ -20,7 +20,6 @@ import {
   type LineBatch,
   printsOf,
   type Rejection,
-  SynclineError,
   s3xmlWriter,
   sentTime,
   splitSets,
@@ -29,7 +28,8 @@ import {
 import type { PushPreview } from '../answers.ts'
 import type { Pushed } from '../peer-client.ts'
 import { PeerError } from '../peer-error.ts'
-import { type ArrivalPlace, arrive, isOnlyNamed, recordOf, sameDot, unemptied, unknown } from './arrive.ts'
+import { arrive, sameDot, unemptied, unknown } from './arrive.ts'
+import { edenRecordsByName, type Shown } from './by-name.ts'
 import type { EdenAnswer, EdenRequests } from './requests.ts'
 import type { EdenResource } from './resources.ts'
 import { uploadColumns, withoutUploads } from './uploads.ts'
@@ -47,8 +47,6 @@ export type EdenPushing = {
 
 /** Records in one document: Eden's importer takes a time that grows with their square. */
 const DOCUMENT_RECORDS = 200
-/** Names go in the address of a request: so many characters of them. */
-const NAMES_CHARACTERS = 3_000
 
 type Outgoing = {
   readonly change: Change
@@ -225,8 +223,6 @@ async function sendRegistered(
   }
 }
 
-type Shown = { readonly record: EdenRecord; readonly at: ArrivalPlace }
-
 /** Some records as Eden shows them now, by id here. */
 async function shown(
   pushing: EdenPushing,
@@ -244,28 +240,6 @@ async function shown(
   ))
     found.set(record.change.id, { record, at })
   return found
-}
-
-/** Records by their names at Eden, as it shows them now; those that it has not are left out. */
-export async function* edenRecordsByName(
-  { requests, origin }: Pick<EdenPushing, 'requests' | 'origin'>,
-  { shape, shapes }: EdenResource,
-  names: readonly string[],
-  signal: AbortSignal | undefined,
-): AsyncIterable<Shown> {
-  for (const uuids of portions(names)) {
-    const document = await requests.pull({ table: shape.table, uuids }, signal)
-    const at: ArrivalPlace = { shape, shapes, origin, serverTime: document.serverTime }
-    for (;;) {
-      const elements = await document.next(DOCUMENT_RECORDS)
-      if (elements.length === 0) break
-      for (const element of elements) {
-        if (element.table !== shape.table || isOnlyNamed(element)) continue
-        const record = recordOf(element, at)
-        if (record !== undefined && !('reason' in record)) yield { record, at }
-      }
-    }
-  }
 }
 
 /** What Eden shows after a push tells what it took. */
@@ -379,20 +353,4 @@ function joined(a: BatchReport, b: BatchReport): BatchReport {
   const sum = (name: keyof BatchReport['counts']) => a.counts[name] + b.counts[name]
   const counts = { ...a.counts, known: sum('known'), applied: sum('applied'), refused: sum('refused') }
   return { counts, rejections: [...a.rejections, ...b.rejections], truncated: false }
-}
-
-function* portions(names: readonly string[]): Iterable<readonly string[]> {
-  let [some, length]: [string[], number] = [[], 0]
-  for (const name of names) {
-    // A list is told apart by commas: a name with one cannot be asked for.
-    if (name.includes(','))
-      throw new SynclineError('SYNC_RECORD_INVALID', `Eden cannot be asked for a record named ${name.slice(0, 80)}`)
-    if (some.length > 0 && length + name.length > NAMES_CHARACTERS) {
-      yield some
-      ;[some, length] = [[], 0]
-    }
-    some.push(name)
-    length += name.length + 1
-  }
-  if (some.length > 0) yield some
 }
