@@ -406,6 +406,9 @@ t.test(
     t.ok(true, 'kill -9 of the site ends what it had started too')
     const last = processes.at(-1) as SiteProcess
     processes.splice(0, processes.length, last)
+    t.match([await readRun(again.runId), await readRun(never.runId)], [{ phase: 'running' }, { phase: 'running' }])
+    // The seconds of silence pass at once, to keep the test short.
+    await pool.query(`update syncline.job_run set alive_until = clock_timestamp() where phase = 'running'`)
     t.match(await over(again.runId), { result: 'success' })
     t.match(await over(never.runId), { result: 'error', code: 'SYNC_JOB_INTERRUPTED' })
     t.match(await stepsOf(again.runId), [
