@@ -185,19 +185,19 @@ function isObject(value: unknown): value is Given {
 
 /** What ajv says, in words of people, once for each place. */
 function describeAll(errors: readonly ErrorObject[]): Fault[] {
-  const faults = new Map<string, Fault>()
-  for (const error of errors) {
-    // Of alternatives only what is wrong inside the one that was meant is worth saying.
-    if (
-      error.keyword === 'anyOf' &&
-      errors.some((other) => other !== error && other.instancePath.startsWith(`${error.instancePath}/`))
+  const inside = errors.filter(({ keyword, schemaPath, instancePath }) => {
+    // Of alternatives only what is wrong inside the one that was meant is worth saying, not that it is none of the others.
+    return (
+      keyword !== 'anyOf' && !(keyword === 'type' && instancePath === '/schedule' && schemaPath.includes('/anyOf/'))
     )
-      continue
-    const fault = describe(error)
-    if (error.schemaPath.includes('/anyOf/') && error.keyword === 'type' && fault.path === '/schedule') continue
-    faults.set(`${fault.path} ${fault.message}`, fault)
-  }
-  return [...faults.values()]
+  })
+  const missed = errors.filter(
+    ({ keyword, instancePath: path }) =>
+      keyword === 'anyOf' &&
+      !inside.some((other) => other.instancePath === path || other.instancePath.startsWith(`${path}/`)),
+  )
+  const faults = [...inside, ...missed].map(describe)
+  return [...new Map(faults.map((fault) => [`${fault.path} ${fault.message}`, fault])).values()]
 }
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -216,6 +216,11 @@ function describe({ keyword, params, instancePath: path, message, data, parentSc
       const name = String(params.additionalProperty)
       return { path: `${path}/${escaped(name)}`, message: `is not known here; known are ${known.join(', ')}` }
     }
+    case 'anyOf':
+      return {
+        path,
+        message: `must be what sets it off, such as { cron: "30 2 * * *" }, or a list of those; not ${shown(data)}`,
+      }
     case 'required':
       return { path, message: `needs "${String(params.missingProperty)}"` }
     case 'enum':

@@ -338,6 +338,13 @@ t.test('a definition gets every default, and what is wrong with it is told all a
   ])
   t.match(faultsOf({ name: 'a', steps: [{ notify: { mail: {} } }] }), [/no mail server/])
   t.match(faultsOf('text'), [/must be a list of settings/])
+  const scheduled = (schedule: unknown) => faultsOf({ name: 'a', schedule, steps: [{ wait: 1 }] })
+  t.match(scheduled('daily'), [/^\/schedule must be what sets it off, such as .*; not "daily"$/])
+  t.match(scheduled([]), [/^\/schedule must not be empty$/])
+  t.match(scheduled([{ every: '1s' }, { every: 5, cron: '* * * * *' }]), [
+    /^\/schedule\/0\/every .* 5 to 604800/,
+    /^\/schedule\/1 must have exactly one/,
+  ])
   t.match(schema, { title: 'Job', properties: { steps: { items: { properties: { command: {}, wait: {} } } } } })
 })
 
