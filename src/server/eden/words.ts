@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { ERRORS, type ErrorCode, SynclineError } from '../../sync/index.ts'
+import { ERRORS, type ErrorCode, type SynclineError } from '../../sync/index.ts'
 import { STATUS, toSynclineError } from '../problem.ts'
 
 /** What Eden answers to what is no document: its client reads `message` of an error into its log. */
