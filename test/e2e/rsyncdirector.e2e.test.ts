@@ -121,7 +121,7 @@ async function until(site: SiteProcess, id: string, what: string, reached: (run:
   for (let tries = 0; ; tries++) {
     const run = await runOf(site, id)
     if (reached(run)) return run
-    if (tries === 600 || (run.phase === 'over' && tries > 0)) throw new Error(`${what}: ${JSON.stringify(run)}`)
+    if (tries === 1200 || (run.phase === 'over' && tries > 0)) throw new Error(`${what}: ${JSON.stringify(run)}`)
     await sleep(50)
   }
 }
@@ -142,6 +142,17 @@ function sum(path: string): string {
 }
 
 t.test('the set-ups are taken over, and the hosts are trusted by the fingerprints that they show', async (t) => {
+  writeFileSync(join(folder, 'bad.yaml'), 'rsync_id: x\ncron_schedule: 0 2 * * *\njobs:\n  - id: j\n    type: cloud\n')
+  const refused = syncline(
+    sites.laptop01,
+    'import-config',
+    'rsyncdirector',
+    join(folder, 'bad.yaml'),
+    '--out',
+    join(folder, 'bad'),
+  )
+  t.match(refused, { exit: 2, said: /bad\.yaml:5: \/jobs\/0\/type must be local or remote/ })
+  t.notOk(existsSync(join(folder, 'bad')))
   t.match(await takeOver('laptop01', LAPTOP), /2 jobs are in .*Next: syncline job apply/)
   await takeOver('backup01', BACKUP)
   const untrusted = await until(

@@ -15,6 +15,11 @@ export type ProcessRequest = {
   readonly signal: AbortSignal
   /** Between the request to end (SIGTERM) and the end (SIGKILL). */
   readonly graceMs: number
+  /**
+   * For so long, before all that, the program alone is asked to end and what it started is waited for: one that puts things in order by itself must
+   * not be told twice. Default 0.
+   */
+  readonly gentleMs?: number
   readonly onOutput: (chunk: Buffer, stream: 'stdout' | 'stderr') => void
   /** Told as soon as there is a process; its group has the same number. */
   readonly onStarted?: (pid: number) => void
@@ -40,7 +45,7 @@ const GUARD = 'cat >/dev/null; kill -s KILL -- "-$1" 2>/dev/null'
  * of the group is left. Throws an Error when it cannot be started; any end of a started program is a result.
  */
 export async function runProcess(request: ProcessRequest): Promise<ProcessEnd> {
-  const { argv, env, cwd, input, signal, graceMs, onOutput, onStarted } = request
+  const { argv, env, cwd, input, signal, graceMs, gentleMs = 0, onOutput, onStarted } = request
   signal.throwIfAborted()
   const [file, ...args] = argv
   const child = spawn(file, args, {
@@ -70,14 +75,16 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessEnd> {
   let aborted = false
   const stop = () => {
     aborted = true
-    void endGroup(pid, graceMs)
+    if (gentleMs === 0) return void endGroup(pid, graceMs)
+    child.kill('SIGTERM')
+    void groupGone(pid, gentleMs).then((gone) => (gone ? undefined : endGroup(pid, graceMs)))
   }
   signal.addEventListener('abort', stop, { once: true })
   if (signal.aborted) stop()
   try {
     await exited
     // What the program left behind in its group goes with it; what made a group of its own (a daemon) does not.
-    await endGroup(pid, graceMs)
+    if (gentleMs === 0 || !(await groupGone(pid, gentleMs))) await endGroup(pid, graceMs)
     await Promise.race([closed, sleep(DRAIN_MS)])
     return { code: child.exitCode, signal: child.signalCode, aborted }
   } finally {
@@ -90,12 +97,16 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessEnd> {
 
 /** Asks a process group to end, and ends it when it has not after `graceMs`. */
 async function endGroup(group: number, graceMs: number): Promise<void> {
-  if (!signalGroup(group, 'SIGTERM')) return
-  for (const until = performance.now() + graceMs; performance.now() < until; ) {
-    if (!signalGroup(group, 0)) return
-    await sleep(POLL_MS)
-  }
+  if (!signalGroup(group, 'SIGTERM') || (await groupGone(group, graceMs))) return
   signalGroup(group, 'SIGKILL')
+}
+
+/** Waits for the end of a process group; false when it is still there after `withinMs`. */
+async function groupGone(group: number, withinMs: number): Promise<boolean> {
+  for (const until = performance.now() + withinMs; performance.now() < until; await sleep(POLL_MS)) {
+    if (!signalGroup(group, 0)) return true
+  }
+  return false
 }
 
 /** False when there is no such group (any more). */

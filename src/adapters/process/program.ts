@@ -25,6 +25,8 @@ export type ProgramOptions = {
 const OUTPUT_MAX = 256 * 1024 * 1024
 const ERROR_MAX = 16 * 1024
 const GRACE_MS = 5_000
+/** rsync puts aside what it has of a file when it is told to end; told twice, it may not get to that. */
+const GENTLE_MS = 3_000
 
 /** Nothing of the own environment: rsync and ssh let themselves be told programs to run by it. */
 const ENVIRONMENT = {
@@ -61,6 +63,7 @@ export async function runProgram(
     input,
     signal: either,
     graceMs: GRACE_MS,
+    gentleMs: GENTLE_MS,
     onOutput: take,
     ...(paced !== undefined && { stdout: paced.fd, onStarted: paced.started }),
   }).finally(() => paced?.end())

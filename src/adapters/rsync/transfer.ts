@@ -250,9 +250,11 @@ async function hasSomething(
       (names) => names.length > 0,
       () => true,
     )
+  // What is in the folder; a file fails, and is something.
+  const inside = { ...place, path: place.path.replace(/\/*$/, '/') }
   const [program, ...rest] = buildArgv(
-    { from: place, to: '/' },
-    { ...leg, sources: [place], destination: '/' },
+    { from: inside, to: '/' },
+    { ...leg, sources: [inside], destination: '/' },
     settings,
   )
   const paths = rest.slice(rest.indexOf('--'), -1)
