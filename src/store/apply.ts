@@ -83,7 +83,10 @@ export async function applyLines(
   await sql`select pg_advisory_xact_lock(hashtextextended('syncline.apply', ${context.resource.id}))`.execute(trx)
   await steadyPlans(trx, context.lockWaitMs, batch.next?.more === true)
   const read = writeContext(context, batch)
-  const write = { ...read, inexact: await inexactOf(trx, context.resource, read.columns) }
+  const inexact = await inexactOf(trx, context.resource, read.columns).catch((error: unknown) => {
+    throw explain(error)
+  })
+  const write = { ...read, inexact }
   const origins = await siteIds(trx, batch.origins)
   const allNew = await writeAllNew(trx, context, write, batch, origins)
   if (allNew !== null) {

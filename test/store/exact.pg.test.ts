@@ -210,3 +210,14 @@ t.test('I1: a column that is narrowed while nobody looks rounds nothing either',
   await redrive(field.store, field.self, null, LIMITS)
   t.match(await waiting(field), { b: {} })
 })
+
+t.test('a table that is being altered is waited for, and then is said to be in use', async (t) => {
+  const [hub, field] = await pair('v numeric', 'v numeric(6,1)')
+  await hub.sql(`insert into place values ('a', 1.5)`)
+  const other = await field.connect()
+  await other.query('begin; alter table place add column late text')
+  await t.rejects(pullAll(field, hub), { code: 'SYNC_STORE_BUSY' })
+  await other.query('rollback')
+  await pullAll(field, hub)
+  t.same(await values(field), { a: '1.5' })
+})
