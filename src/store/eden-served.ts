@@ -26,6 +26,8 @@ export type EdenRegistration = {
   readonly apitype: string
 }
 
+/** Times that a record is told again without a pause. */
+const AT_ONCE = 3
 /** Rows of one statement. */
 const ROWS_MAX = 1_000
 
@@ -113,7 +115,7 @@ export async function writeEdenTrail(
     .execute()
 }
 
-/** Writes down what records were told to an Eden site, to know them again when it sends them back. */
+/** Writes down what records were told to an Eden site, to know them again when it sends them back. Whether it has them is open from then on. */
 export async function noteEdenSent(
   db: Kysely<Database>,
   { peerId, resourceId }: EdenPlace,
@@ -125,7 +127,9 @@ export async function noteEdenSent(
   await sql`
     insert into syncline.eden_record (peer_id, resource_id, record_id, sent)
     select ${peerId}::int4, ${resourceId}::int4, s.id, s.state::jsonb from unnest(${ids}::text[], ${states}::text[]) s (id, state)
-    on conflict (peer_id, resource_id, record_id) do update set sent = excluded.sent, at = now()`.execute(db)
+    on conflict (peer_id, resource_id, record_id) do update set sent = excluded.sent, refused = null, at = now()`.execute(
+    db,
+  )
 }
 
 /** What is known of a record when it is told to an Eden site. */
@@ -180,6 +184,19 @@ type Row = {
 }
 
 const NOTHING_KEPT: EdenKept = { attributes: {}, mci: 0 }
+
+/** Records that Eden was told and has not, the longest waiting first: at once for the first times, then ever more seldom. */
+export async function dueAgain(
+  db: Kysely<Database>,
+  { peerId, resourceId }: EdenPlace,
+  limit: number,
+): Promise<readonly string[]> {
+  const { rows } = await sql<{ id: string }>`
+    select record_id as id from syncline.eden_record
+     where peer_id = ${peerId} and resource_id = ${resourceId} and refused is not null and (attempts <= ${AT_ONCE} or retry_at < now())
+     order by retry_at limit ${limit}`.execute(db)
+  return rows.map(({ id }) => id)
+}
 
 /** Of some versions of a peer those that wait here in quarantine, with why. */
 export async function waitingHere(
@@ -313,14 +330,20 @@ export async function checkpointAtHead(
 export async function serveAllChosen(
   store: Store,
   link: Link,
-  request: { readonly resource: string; readonly ids: readonly string[]; readonly filter?: string | undefined },
+  request: {
+    readonly resource: string
+    readonly ids: readonly string[]
+    readonly filter?: string | undefined
+    readonly deleted?: boolean
+  },
   limits: ExchangeLimits,
 ): Promise<Awaited<ReturnType<typeof serveChosen>>[]> {
   const batches = []
   for (let at = 0; at < request.ids.length; at += 100) {
     const ids = request.ids.slice(at, at + 100)
-    const { resource, filter } = request
-    batches.push(await serveChosen(store, link, { resource, ids, ...(filter !== undefined && { filter }) }, limits))
+    const { resource, filter, deleted } = request
+    const chosen = { resource, ids, deleted, ...(filter !== undefined && { filter }) }
+    batches.push(await serveChosen(store, link, chosen, limits))
   }
   return batches
 }

@@ -114,6 +114,7 @@ export { comingFromEden, edenDigest, edenDigestRecords, edenTotal } from './eden
 export { followMerges } from './eden-merge.ts'
 export {
   checkpointAtHead,
+  dueAgain,
   type EdenRegistration,
   type EdenTold,
   isEdenRegistered,

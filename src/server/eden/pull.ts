@@ -1,6 +1,7 @@
 import {
   appendLog,
   checkpointAtHead,
+  dueAgain,
   isEdenRegistered,
   type ResourceInfo,
   readEdenTrail,
@@ -35,6 +36,8 @@ type Place = { readonly peerId: number; readonly resourceId: number }
 /** Records of the first batch, so that its bytes leave at once, and of the largest. */
 const FIRST_ROWS = 100
 const ROWS_MAX = 500
+/** Records that one answer tells again. */
+const MISSED_MAX = 1_000
 /** No origin has this number. */
 const NO_SITE = 0
 /** Bytes of one piece of the answer. */
@@ -132,6 +135,10 @@ export async function edenDocument(
       limit = Math.min(limit * 4, ROWS_MAX, limits.batchRowsMax)
       batch = await serve(resource.name, batch.next?.checkpoint, limit)
     }
+    for await (const element of missedBefore()) {
+      if (!opened) yield open(false)
+      yield writer.element(element)
+    }
     for await (const element of changedInside()) {
       if (!opened) yield open(false)
       yield writer.element(element)
@@ -146,6 +153,19 @@ export async function edenDocument(
   /** Records of the table itself come by themselves, or came before. */
   function isTold(reference: Reference): boolean {
     return reference.resource === resource.name || !seen.add(reference)
+  }
+
+  /** What was told before and is not there. */
+  async function* missedBefore(): AsyncIterable<EdenElement> {
+    if (course.trail === null) return
+    const due = await dueAgain(store.db, course.place, MISSED_MAX)
+    const ids = due.filter((id) => seen.add({ resource: resource.name, id }))
+    const request = { resource: resource.name, ids, filter: filters.get(shape.table), deleted: true }
+    for (const batch of await serveAllChosen(store, link, request, limits)) {
+      const told = await tell(batch, resource, shape, { inside, unproved: true })
+      note(told.seconds)
+      yield* told.elements
+    }
   }
 
   /** Masters that did not change themselves, with what changed inside of them. */

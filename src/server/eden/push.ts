@@ -44,6 +44,9 @@ const BODY_BYTES_MAX = 1_073_741_824
 /** Failed records that the answer shows. */
 const SHOWN_MAX = 100
 
+/** Why a record is told to Eden again. */
+const MISSED = 'it shows an older state than it was told'
+
 /** A record that was not taken, and why. */
 export type NotTaken = {
   readonly resource: string
@@ -216,9 +219,16 @@ function arrive(record: EdenRecord, known: EdenMemory | undefined, { peer }: Lin
   const { version } = arrival.have
   const answered = arrival.kind === 'write' || sameDot(version, memory.sent?.version)
   const shown = { ...told, have: arrival.have, shownAt: Math.floor(now / 1_000) }
+  // It was told something newer and shows what it had: it could not import it, and its cursor has passed it by.
+  const missed = !answered && memory.sent !== undefined
   return {
     change: { ...(arrival.kind === 'write' ? emptied(record, arrival.emptied) : change), version },
-    memory: { ...shown, sent: answered ? undefined : memory.sent, refused: answered ? null : memory.refused },
+    memory: {
+      ...shown,
+      sent: answered ? undefined : memory.sent,
+      refused: missed ? MISSED : answered ? null : memory.refused,
+      attempts: missed ? memory.attempts + 1 : answered ? 0 : memory.attempts,
+    },
   }
 }
 
