@@ -667,3 +667,22 @@ t.test('a record whose name is no urn keeps the name that Eden gives it, with it
   )
   t.match(await run(), { counts: { pulled: 0, pushed: 0 } })
 })
+
+t.test('an Eden with a clock that is behind loses no edit made there after it took ours', async (t) => {
+  const sites = await pair(t, { names: ['org_sector'] })
+  const { eden, query, run } = sites
+  eden.clockAheadMs = -3_600_000
+  eden.put('org_sector', uuid(2), { name: 'Theirs' })
+  await run()
+  await query(`update org_sector set name = 'Ours'`)
+  t.match(await run(), { result: 'success', counts: { pushApplied: 1 } })
+  const stamped = eden.rows('org_sector').get(uuid(2))?.modified_on ?? ''
+  eden.put('org_sector', uuid(2), { name: 'Theirs, later' })
+  t.ok((eden.rows('org_sector').get(uuid(2))?.modified_on ?? '') < stamped, 'with an earlier time')
+  await query(`update syncline.eden_table set compared_at = now() - interval '1 day'`)
+  t.match(await run(), { result: 'success', counts: { applied: 1 } })
+  t.same(await query('select name from org_sector'), [{ name: 'Theirs, later' }])
+  await query(`update org_sector set name = 'Ours again'`)
+  t.match(await run(), { result: 'success', counts: { pushApplied: 1 } })
+  t.equal(eden.rows('org_sector').get(uuid(2))?.values.name, 'Ours again')
+})
