@@ -159,7 +159,13 @@ export async function tellTotal(
   { records, sum }: Total,
   values = false,
 ): Promise<void> {
-  const told = { records, sum, mode: task.mode, ...(values && { values }), ...(task.filter !== null && { filter: task.filter }) }
+  const told = {
+    records,
+    sum,
+    mode: task.mode,
+    ...(values && { values }),
+    ...(task.filter !== null && { filter: task.filter }),
+  }
   await client.compare(resource.name, told, signal)
 }
 
