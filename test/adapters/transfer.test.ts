@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { buildArgv } from '../../src/adapters/rsync/argv.ts'
 import { planTransfer, runTransfer, type Transfer, type TransferProgress } from '../../src/adapters/rsync/index.ts'
@@ -306,6 +307,8 @@ test('a transfer that is stopped keeps what it has, ends its whole process group
     )
     await fails(t, slow, 'SYNC_TRANSFER_STOPPED', /what was copied so far stays/)
     t.ok((seen.at(-1)?.rate ?? 0) > 0)
+    // The other host hears of it when the connection ends.
+    for (let tries = 0; tries < 100 && processesOf(there).length > 0; tries++) await sleep(100)
     t.same(processesOf(there), [], 'nothing of it is left')
     const { counts } = await run({ from: `${from}/`, to, options: ['--no-whole-file'] })
     t.equal(counts.files, 1)

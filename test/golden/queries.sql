@@ -889,7 +889,7 @@ insert into "public"."city" ("id", "country_id", "twin", "name", "people", "tags
 when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, (case when (s.v -> 6) ? '$json' then case when jsonb_typeof((s.v -> 6)) <> 'object' then nullif((s.payload::json -> 6)::text, 'null')::json
 when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
 select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then case when coalesce(length((x.v ->> 2)) > 80 and rtrim(substr((x.v ->> 2), 81), ' ') = '', false) then syncline.inexact() else x.v end else syncline.misfit(x.v, 7) end as v from (
-  select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.kind = 'p' and (s.class = 'n' or s.class = 'f' and s.l_deleted) and s.n between $1 and $2 order by s.id offset 0) x) s;
+  select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.kind = 'p' and (s.class = 'n' or s.class = 'f' and s.l_deleted) and s.n between $1 and $2 order by s.id offset 0) x offset 0) s;
 
 select set_config('syncline.apply', '', true);
 
@@ -1081,7 +1081,7 @@ update "public"."city" t set "country_id" = (select p."id" from "public"."countr
 when ((s.v -> 5)) ? '$json' and ((s.v -> 5)) - '$json' = '{}'::jsonb then (s.v -> 5) -> '$json' else (s.v -> 5) end else nullif((s.v -> 5), 'null'::jsonb) end)::pg_catalog.jsonb, "source" = (case when (s.v -> 6) ? '$json' then case when jsonb_typeof((s.v -> 6)) <> 'object' then nullif((s.payload::json -> 6)::text, 'null')::json
 when ((s.v -> 6)) ? '$json' and ((s.v -> 6)) - '$json' = '{}'::jsonb then (s.payload::json -> 6) -> '$json' else (s.payload::json -> 6) end else nullif((s.payload::json -> 6)::text, 'null')::json end)::pg_catalog.json from (
 select x.n, x.key, x.payload, case when jsonb_array_length(x.v) = 7 then case when coalesce(length((x.v ->> 2)) > 80 and rtrim(substr((x.v ->> 2), 81), ' ') = '', false) then syncline.inexact() else x.v end else syncline.misfit(x.v, 7) end as v from (
-  select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and s.n between $1 and $2 order by s.id offset 0) x) s where t."id" = s.key;
+  select s.n, s.id::pg_catalog.uuid as key, s.id, s.payload, s.payload::jsonb as v from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and s.n between $1 and $2 order by s.id offset 0) x offset 0) s where t."id" = s.key;
 
 select count(*) from pg_temp.syncline_stage s where s.class = 'f' and s.kind = 'p' and not s.l_deleted and s.n between $1 and $2;
 
