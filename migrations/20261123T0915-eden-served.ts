@@ -41,4 +41,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`create index eden_stranger_within on syncline.eden_stranger (resource_id, record_id) where record_id is not null`.execute(
     db,
   )
+  await sql`create index eden_record_shown on syncline.eden_record (resource_id, record_id) where origin is not null`.execute(
+    db,
+  )
 }

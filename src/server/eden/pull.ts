@@ -35,7 +35,7 @@ type Place = { readonly peerId: number; readonly resourceId: number }
 
 /** Records of the first batch, so that its bytes leave at once, and of the largest. */
 const FIRST_ROWS = 100
-const ROWS_MAX = 500
+const ROWS_MAX = 1_000
 /** Records that one answer tells again. */
 const MISSED_MAX = 1_000
 /** No origin has this number. */
