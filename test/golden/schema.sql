@@ -1369,6 +1369,8 @@ CREATE INDEX eden_record_merged ON syncline.eden_record USING btree (peer_id, re
 
 CREATE INDEX eden_record_refused ON syncline.eden_record USING btree (peer_id, resource_id, retry_at) WHERE (refused IS NOT NULL);
 
+CREATE INDEX eden_record_shown ON syncline.eden_record USING btree (resource_id, record_id) WHERE (origin IS NOT NULL);
+
 CREATE INDEX eden_stranger_within ON syncline.eden_stranger USING btree (resource_id, record_id) WHERE (record_id IS NOT NULL);
 
 CREATE INDEX history_at ON syncline.history USING btree (at);
