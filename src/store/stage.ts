@@ -60,7 +60,7 @@ end`
 
 const field = (n: number) => sql.raw(`split_part(line, e'\\t', ${n})`)
 
-/** Lines as rows: n, id, the same as `key` where it is a uuid, payload and the line itself. */
+/** Lines as rows: n, id, the same as `key` where it is a uuid, payload and the line itself. An empty line only keeps its place. */
 export function stagedLinesSql(resource: ResourceInfo, text: string): RawBuilder<unknown> {
   // A spelled out id is a JSON string; nearly none holds an escape.
   const bare = sql`case when strpos(first, '\\') = 0 then substr(first, 2, length(first) - 2) else ('[' || first || ']')::jsonb ->> 0 end`
@@ -69,7 +69,7 @@ export function stagedLinesSql(resource: ResourceInfo, text: string): RawBuilder
     select n, key::text collate "C" as id, key, ${field(6)} as payload, line
       from (select n, ${key} as key, line
               from (select n, ${field(1)} as first, line
-                      from unnest(string_to_array(${text}, e'\\n')) with ordinality as u(line, n) offset 0) f offset 0) u`
+                      from unnest(string_to_array(${text}, e'\\n')) with ordinality as u(line, n) where line <> '' offset 0) f offset 0) u`
 }
 
 /** The number here of the site that wrote a line's version; of `writer` where a line has no version. */
@@ -111,7 +111,7 @@ export async function stageLines(
       from (
         select n, id, nullif(${field(2)}, '')::int8 as clock, ${origin} as origin, ${seenSql(origins)} as seen, ${fieldsSql(origins)} as fields,
                (${field(5)})::"char" as kind, payload
-          from (${stagedLinesSql(resource, text)} where line <> '') staged offset 0
+          from (${stagedLinesSql(resource, text)}) staged offset 0
       ) p
       left join lateral (
         select r.clock, r.origin, r.seen, r.deleted from syncline.record r
