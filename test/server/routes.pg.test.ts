@@ -1401,6 +1401,36 @@ t.test('a peer takes, renews and releases leases that are open to peers, and no 
   await admin(t, 'DELETE /api/v1/peers/lessee', undefined, anyRevision)
 })
 
+t.test('a Sahana Eden site is added with an account, and resources are made as it describes them', async (t) => {
+  const body = { name: 'relief', url: 'http://relief.example.org/eden', username: 'sync@example.org', password: 'a:b' }
+  const made = await admin(t, 'POST /api/v1/peers/eden', body)
+  t.match(made, {
+    status: 201,
+    json: { name: 'relief', kind: 'eden', hasToken: true },
+    headers: { location: '/api/v1/peers/relief' },
+  })
+  t.match(hub.asked.at(-1), /"token":"sync@example.org:a:b"/, 'the account is what this site shows there')
+  t.notMatch(JSON.stringify(made.json), /a:b/, 'and shows to nobody')
+  for (const wrong of [{ username: 'with:colon' }, { password: '' }, { more: 1 }])
+    t.match(await admin(t, 'POST /api/v1/peers/eden', { ...body, name: 'other', ...wrong }), {
+      status: 400,
+      json: { code: 'SYNC_REQUEST_INVALID' },
+    })
+  const passive = await admin(t, 'POST /api/v1/peers/eden', {
+    name: 'caller',
+    uuid: '11111111-2222-4333-8444-888888888888',
+  })
+  t.match(passive, { status: 201, json: { url: null, hasToken: false } })
+
+  const created = await admin(t, 'POST /api/v1/resources/eden', { peer: 'relief', tables: ['org_sector'] })
+  t.match(created, {
+    status: 201,
+    json: { made: [{ resource: { name: 'org_sector', managed: true }, without: [String] }] },
+  })
+  t.match(await admin(t, 'POST /api/v1/resources/eden', { peer: 'nobody', tables: ['org_sector'] }), { status: 404 })
+  t.match(await admin(t, 'POST /api/v1/resources/eden', { peer: 'relief', tables: [] }), { status: 400 })
+})
+
 t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {
   // Endless: test/server/hostile.pg.test.ts asks for it over a real connection.
   t.same(
