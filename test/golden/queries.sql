@@ -840,7 +840,7 @@ end::"char", p.kind, p.id, p.clock, p.origin, p.seen, p.fields, p.payload, l.clo
     select n, key::text collate "C" as id, key, split_part(line, e'\t', 6) as payload, line
       from (select n, (case when strpos(first, '\') = 0 then substr(first, 2, length(first) - 2) else ('[' || first || ']')::jsonb ->> 0 end)::uuid as key, line
               from (select n, split_part(line, e'\t', 1) as first, line
-                      from unnest(string_to_array($5, e'\n')) with ordinality as u(line, n) offset 0) f offset 0) u where line <> '') staged offset 0
+                      from unnest(string_to_array($5, e'\n')) with ordinality as u(line, n) where line <> '' offset 0) f offset 0) u) staged offset 0
       ) p
       left join lateral (
         select r.clock, r.origin, r.seen, r.deleted from syncline.record r
