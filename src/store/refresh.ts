@@ -1,8 +1,6 @@
-import { type Kysely, sql } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
 import { attach } from './attach.ts'
 import type { Store } from './database.ts'
-import type { Database } from './schema.ts'
 
 /** A table that was altered since it was attached. */
 type Altered = { readonly name: string; readonly table: string; readonly key: string }
@@ -28,7 +26,7 @@ const underWay = new WeakMap<Store, Promise<readonly Refreshed[]>>()
 
 async function refresh(store: Store): Promise<readonly Refreshed[]> {
   const refreshed: Refreshed[] = []
-  for (const { name, table, key } of await alteredTables(store.db)) {
+  for (const { name, table, key } of await alteredTables(store)) {
     try {
       await attach(store, [{ table, name, key }])
       refreshed.push({ resource: name, problem: null })
@@ -40,8 +38,9 @@ async function refresh(store: Store): Promise<readonly Refreshed[]> {
   return refreshed
 }
 
-async function alteredTables(db: Kysely<Database>): Promise<readonly Altered[]> {
-  const { rows } = await sql<Altered>`
+/** Asked in every run, so its plan, which takes longer than the rest, is kept with the connection. */
+async function alteredTables(store: Store): Promise<readonly Altered[]> {
+  const text = `
     select r.name, format('%s.%s', r.table_schema, r.table_name) as table, r.key_column as key
       from syncline.resource r
      where r.ready and not r.managed
@@ -55,6 +54,7 @@ async function alteredTables(db: Kysely<Database>): Promise<readonly Altered[]> 
                         from pg_attribute a join pg_type t on t.oid = a.atttypid
                        where a.attrelid = r.table_oid and a.attnum > 0 and not a.attisdropped) now using (name)
           where known.declared is distinct from now.declared or known.required is distinct from now.required)
-     order by r.name`.execute(db)
+     order by r.name`
+  const { rows } = await store.pool.query<Altered>({ name: 'syncline_altered', text })
   return rows
 }
