@@ -9,6 +9,7 @@ import {
   listAgreements,
   type Missing,
   noteTold,
+  nothingWaits,
   readHorizon,
   redrive,
   reviveBlocked,
@@ -34,6 +35,8 @@ const DEPTH_MAX = 8
  */
 export async function settleWaiting(run: RunSession, outcome: RunResult): Promise<void> {
   const before = run.counts.applied + run.counts.merged
+  const { quarantined = 0, discarded = 0 } = run.greeted?.waiting ?? {}
+  if (quarantined + discarded === 0 && (await nothingWaits(run.store.db, run.link.peer.id, memoryOf(run)))) return
   await redriveQuarantine(run)
   // A run that ended early knows too little, and its peer most likely does not answer.
   if (outcome.failure !== null) return
@@ -118,14 +121,18 @@ export async function heldBack({ store, greeted, allTasks, link }: RunSession): 
   return words.length === 0 ? null : words.join('; ')
 }
 
+/** Kept in the database: what the last process told has to be taken back by this one. */
+function memoryOf({ link }: RunSession): string {
+  return `waiting:told:${link.peer.id}`
+}
+
 /** Tells the peer what waits here of its records and hears the same of ours, where there is or was anything to tell. */
 async function exchangeTold(run: RunSession, complete: boolean): Promise<void> {
   const { store, link, peer, greeted } = run
   // A site of an earlier make neither tells nor listens.
   if (greeted === null || greeted.waiting === null) return
   const { db } = store
-  // Kept in the database: what the last process told has to be taken back by this one.
-  const memory = `waiting:told:${link.peer.id}`
+  const memory = memoryOf(run)
   const [here, there, before] = await Promise.all([
     countTold(db, link.peer.id),
     countElsewhere(db, link.peer.id),

@@ -293,6 +293,16 @@ export async function countElsewhere(db: Kysely<Database>, peerId: number): Prom
   return rows[0] ?? { quarantined: 0, discarded: 0 }
 }
 
+/** True when nothing waits here, nothing of ours is known to wait at the peer, and setting `told` says that it last heard so. One look, for every run. */
+export async function nothingWaits(db: Kysely<Database>, peerId: number, told: string): Promise<boolean> {
+  const { rows } = await sql<{ quiet: boolean }>`
+    select not (exists (select from syncline.quarantine)
+             or exists (select from syncline.discard where peer_id = ${peerId})
+             or exists (select from syncline.elsewhere where peer_id = ${peerId})
+             or exists (select from syncline.setting where name = ${told} and value::text <> '0')) as quiet`.execute(db)
+  return rows[0]?.quiet ?? false
+}
+
 /** What a peer writes has no natural end, and PostgreSQL's text no place for NUL. */
 function clip(text: string): string {
   return text.slice(0, 2_000).replaceAll('\0', '\ufffd')

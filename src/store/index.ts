@@ -138,6 +138,7 @@ export {
   listElsewhere,
   notePushed,
   noteTold,
+  nothingWaits,
   offerRefused,
   TOLD_MAX,
   type Told,
