@@ -205,7 +205,7 @@ const TYPES: Readonly<Record<string, string>> = {
   number: 'a number',
   string: 'a text',
   array: 'a list',
-  object: 'a list of settings',
+  object: 'settings, each as name: value',
   boolean: 'true or false',
 }
 

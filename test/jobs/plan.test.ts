@@ -337,7 +337,7 @@ t.test('a definition gets every default, and what is wrong with it is told all a
     /^\/steps\/0 must have exactly one .*, not wait and command|not command and wait$/,
   ])
   t.match(faultsOf({ name: 'a', steps: [{ notify: { mail: {} } }] }), [/no mail server/])
-  t.match(faultsOf('text'), [/must be a list of settings/])
+  t.match(faultsOf('text'), [/must be settings, each as name: value/])
   const scheduled = (schedule: unknown) => faultsOf({ name: 'a', schedule, steps: [{ wait: 1 }] })
   t.match(scheduled('daily'), [/^\/schedule must be what sets it off, such as .*; not "daily"$/])
   t.match(scheduled([]), [/^\/schedule must not be empty$/])
