@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
-import { setGrant } from '../../src/store/index.ts'
+import { setGrant, undoRun } from '../../src/store/index.ts'
 import { type EdenElement, s3xmlReader } from '../../src/sync/index.ts'
 import { EDEN, EXCHANGES, type Exchange } from '../fixtures/eden/exchanges.ts'
 import { EDEN_DDL, EDEN_TABLES } from '../fixtures/eden/schema.ts'
 import { siteFactory } from '../support/sites.ts'
-import { addPeer, basic, type Served, type ServedPeer, serve } from './served.ts'
+import { addPeer, basic, LIMITS, type Served, type ServedPeer, serve } from './served.ts'
 
 const sites = await siteFactory(t)
 
@@ -384,6 +384,73 @@ t.test('what Eden merges is merged here: references follow, and the loser goes',
   t.same(await hub.site.sql('select distinct organisation_id from org_office'), [
     { organisation_id: 'urn:uuid:winner' },
   ])
+})
+
+t.test('a push of Eden is one run here: listed, taken back, and held by the brakes of the grant', async (t) => {
+  const { hub, eden, asEden } = await edenSite(t, 'run')
+  await register(t, hub, asEden)
+  const { sql, store, self } = hub.site
+  const organisations = (name: string, second: number, more = '') =>
+    Array.from(
+      { length: 1_100 },
+      (_, n) =>
+        `<resource name="org_organisation" uuid="urn:uuid:o${n}" modified_on="2026-03-02T09:30:0${second}"${more}><data field="name">${name} ${n}</data></resource>`,
+    ).join('')
+  const send = (elements: string) =>
+    ask(
+      hub,
+      asEden,
+      `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`,
+      `<s3xml>${elements}</s3xml>`,
+    )
+  t.equal((await send(organisations('first', 1))).status, 200)
+  t.equal((await send(organisations('second', 2))).status, 200)
+  t.equal((await send(organisations('second', 2))).status, 200, 'what is there leaves no run')
+  const runs = await sql(
+    `select id, cause, peer_name, state, result, (counts ->> 'applied')::int as applied from syncline.run order by id`,
+  )
+  const run = { cause: 'received', peer_name: 'eden', state: 'finished', result: 'success', applied: 1_100 }
+  t.match(runs, [run, run], 'portions of a document are one run')
+  t.equal(runs.length, 2)
+  t.same(
+    await sql(`select run_id from syncline.log where action = 'receive' order by id`),
+    [...runs.map(({ id }) => ({ run_id: id })), { run_id: null }],
+    'its entry in the log names it',
+  )
+  const undone = await undoRun(
+    store,
+    self,
+    { runId: String(runs[1]?.id), preview: false, force: [], partial: false, by: 'a test' },
+    LIMITS,
+  )
+  t.equal(undone.counts.replaced, 1_100)
+  const first = await sql(`select count(*)::int as n from org_organisation where name like 'first %'`)
+  t.same(first, [{ n: 1_100 }])
+  t.equal((await send(organisations('second', 2))).status, 200)
+  t.same(
+    await sql(`select count(*)::int as n from org_organisation where name like 'first %'`),
+    [{ n: 1_100 }],
+    'what Eden shows as before brings nothing back',
+  )
+
+  await setGrant(store.db, { peerId: eden.peer.id, resource: 'org_sector', direction: 'push', maxDeletes: '10' })
+  const sectors = (second: number, more: string, inside: string) =>
+    Array.from(
+      { length: 20 },
+      (_, n) =>
+        `<resource name="org_sector" uuid="urn:uuid:s${n}" modified_on="2026-03-02T09:30:0${second}"${more}>${inside}</resource>`,
+    ).join('')
+  const sendSectors = (elements: string) =>
+    ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_sector&repository=${EDEN}`, `<s3xml>${elements}</s3xml>`)
+  t.equal((await sendSectors(sectors(1, '', '<data field="name">S</data>'))).status, 200)
+  const stopped = await sendSectors(sectors(2, ' deleted="True"', ''))
+  t.equal(stopped.status, 409)
+  t.match(JSON.parse(stopped.body), { status: 'failed', message: /syncline brake list --peer eden/ })
+  t.same(
+    await sql('select count(*)::int as n from org_sector'),
+    [{ n: 20 }],
+    'I10: nothing is deleted before it was allowed',
+  )
 })
 
 t.test('bodies that lie, stop or never end leave nothing half said, and the site goes on', async (t) => {

@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream'
 import { Readable as Stream } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
-import { appendLog, isEdenRegistered } from '../../store/index.ts'
+import { appendLog, isEdenRegistered, receivedRun } from '../../store/index.ts'
 import { s3jsonWriter, s3xmlWriter } from '../../sync/index.ts'
 import { peerOf } from '../access.ts'
 import type { ServerDeps } from '../deps.ts'
@@ -10,9 +10,10 @@ import { linkOf, needsPerson, type Routes } from '../exchange.ts'
 import { toSynclineError } from '../problem.ts'
 import { type EdenAsked, edenTables, grantedTable, ownRepository, readAsked } from './asked.ts'
 import { edenDocument } from './pull.ts'
-import { type NotTaken, type Received, receiveEden } from './push.ts'
+import { receiveEden } from './push.ts'
 import { register } from './register.ts'
 import { fieldsXml } from './structure.ts'
+import type { NotTaken, Received } from './tally.ts'
 import { answerEden, answerFailure, failed } from './words.ts'
 
 const MIXED = 'Mixed resource synchronization not supported'
@@ -161,14 +162,16 @@ export const edenRoutes =
       const tables = await edenTables(deps.store)
       const entry = { peer: { id: link.peer.id, name: link.peer.name }, resource: asked.table } as const
       const words = { mode: 'push', direction: 'incoming', action: 'receive' } as const
+      const run = { ...(await receivedRun(deps.store.db, link.peer, null)), wrote: false }
       try {
         await grantedTable(deps.store, tables, link.peer, asked.table, 'push')
-        const received = await receiveEden(deps, link, request.body as Readable, { table: asked.table, tables, shown })
+        const receiving = { table: asked.table, tables, shown, run }
+        const received = await receiveEden(deps, link, request.body as Readable, receiving)
         const { counts, records, notTakenCount } = received
         const durationMs = Math.round(performance.now() - began)
         const message = notTakenCount === 0 ? takenSentence(received) : sentenceOf(received)
         await appendLog(deps.store.db, {
-          ...{ ...entry, ...words, message, remote: notTakenCount > 0, durationMs },
+          ...{ ...entry, ...words, message, remote: notTakenCount > 0, durationMs, runId: run.wrote ? run.id : null },
           result:
             notTakenCount > 0
               ? 'error'
@@ -186,11 +189,8 @@ export const edenRoutes =
         const message =
           known === undefined ? `internal error, request ${request.id}` : `${known.code}: ${known.message}`
         await appendLog(deps.store.db, {
-          ...entry,
-          ...words,
-          result: 'error',
-          remote: known !== undefined,
-          message,
+          ...{ ...entry, ...words, result: 'error', remote: known !== undefined, message },
+          runId: run.wrote ? run.id : null,
         }).catch(() => {})
         throw error
       }

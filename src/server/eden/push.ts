@@ -4,6 +4,7 @@ import {
   findGrant,
   followMerges,
   keepStrangers,
+  type ReceivedRun,
   type ResourceInfo,
   readEdenMemory,
   receiveChanges,
@@ -13,10 +14,8 @@ import {
   writeEdenMemory,
 } from '../../store/index.ts'
 import {
-  type BatchReport,
   type Change,
   type EdenElement,
-  type EdenFault,
   type EdenRecord,
   type EdenStranger,
   edenRecords,
@@ -32,6 +31,7 @@ import {
 import type { ServerDeps } from '../deps.ts'
 import { type EdenTables, withoutFiles } from './asked.ts'
 import { elementsIn } from './incoming-body.ts'
+import { type Received, Tally } from './tally.ts'
 
 type Link = Parameters<typeof receiveChanges>[1]
 
@@ -41,34 +41,15 @@ const PORTION = 1_000
 const WAITING_MAX = 20_000
 const ELEMENTS_MAX = 1_000_000
 const BODY_BYTES_MAX = 1_073_741_824
-/** Failed records that the answer shows. */
-const SHOWN_MAX = 100
-
 /** Why a record is told to Eden again. */
 const MISSED = 'it shows an older state than it was told'
 
-/** A record that was not taken, and why. */
-export type NotTaken = {
-  readonly resource: string
-  readonly table: string
-  readonly id: string
-  readonly reason: string
-  readonly element?: EdenElement
-}
-
-/** What became of a push. */
-export type Received = {
-  /** Records of the table that was pushed. */
-  readonly records: number
-  /** Files that they name, and that are not fetched here. */
-  readonly files: number
-  readonly counts: BatchReport['counts']
-  readonly notTaken: readonly NotTaken[]
-  readonly notTakenCount: number
-}
+/** The run here that a push is, so that it can be listed and taken back. `wrote`: it is in the log, as something became of it. */
+export type EdenRun = ReceivedRun & { wrote: boolean }
 
 export type Receiving = {
   readonly table: string
+  readonly run: EdenRun
   readonly tables: EdenTables
   /** What was sent is what Eden has: it is remembered, and told from what it was sent. False for an import by hand. */
   readonly shown: boolean
@@ -83,7 +64,7 @@ export async function receiveEden(
 ): Promise<Received> {
   const { recordBytesMax, depthMax } = deps.limits
   const limits = { recordBytesMax, depthMax, elementsMax: ELEMENTS_MAX, bytesMax: BODY_BYTES_MAX }
-  const tally = new Tally(receiving)
+  const tally = new Tally(receiving.table, receiving.tables.shapes.get(receiving.table)?.resource)
   const waiting: EdenElement[] = []
   let portion: EdenElement[] = []
   for await (const elements of elementsIn(body, limits)) {
@@ -105,7 +86,10 @@ export async function receiveEden(
     if (resource !== undefined)
       await followMerges(deps.store, { peerId: link.peer.id, resourceId: resource.id }, resource)
   }
-  if (tally.applied > 0 || tally.merged.size > 0) await redrive(deps.store, link.self, null, deps.limits)
+  if (tally.applied > 0 || tally.merged.size > 0) {
+    const { id, wrote } = receiving.run
+    await redrive(deps.store, link.self, wrote ? id : null, deps.limits)
+  }
   // What waited for a record further down in the document is there by now.
   for (const [name, versions] of tally.waiting) {
     const resource = receiving.tables.resources.get(name)
@@ -149,7 +133,7 @@ async function applyRecords(
   link: Link,
   resource: ResourceInfo,
   given: readonly EdenRecord[],
-  { shown }: Receiving,
+  { shown, run }: Receiving,
   tally: Tally,
 ): Promise<void> {
   const { store, limits } = deps
@@ -185,8 +169,10 @@ async function applyRecords(
   if (changes.length > 0) {
     const refs = Object.fromEntries(resource.references.map(({ column, resource: target }) => [column.name, target]))
     const batches = linesOfChanges(resource.name, changes, refs)
-    const push = { resource: resource.name, batches, byHand: !shown, runId: null }
+    const push = { resource: resource.name, batches, byHand: !shown, runId: run.id, note: run.note }
     const report = await receiveChanges(store, link, push, limits)
+    const { known, skipped, ...did } = report.counts
+    run.wrote ||= Object.values(did).some((count) => count > 0)
     tally.report(report, elementOf, resource.name, versions)
   }
   // After what it stands for: a memory of what was never applied would take it for known.
@@ -275,97 +261,4 @@ async function keep(
     return uuid === undefined ? [] : [{ element, uuid, resourceId, recordId: within?.id ?? null }]
   })
   if (rows.length > 0) await keepStrangers(deps.store.db, peer.id, rows)
-}
-
-/** Counts what became of the records. */
-class Tally {
-  /** Files that records name. */
-  files = 0
-  /** Resources of which records were merged into others. */
-  readonly merged = new Set<string>()
-  /** By resource, the versions that wait in quarantine. */
-  readonly waiting = new Map<string, Map<string, Version>>()
-  readonly #table: string
-  readonly #resourceOfTable: string | undefined
-  readonly #counts = { applied: 0, known: 0, skipped: 0, merged: 0, conflict: 0, quarantined: 0, refused: 0 }
-  #records = 0
-  #unnamed = 0
-  #notTaken: NotTaken[] = []
-
-  constructor({ table, tables }: Receiving) {
-    this.#table = table
-    this.#resourceOfTable = tables.shapes.get(table)?.resource
-  }
-
-  get applied(): number {
-    return this.#counts.applied + this.#counts.merged
-  }
-
-  taken(records: readonly EdenRecord[]): void {
-    this.#records += records.filter(({ shape }) => shape.table === this.#table).length
-    for (const { replacedBy, shape } of records) if (replacedBy !== undefined) this.merged.add(shape.resource)
-  }
-
-  fault({ table, uuid = '', reason, element }: EdenFault): void {
-    this.#counts.refused++
-    this.#notTaken.push({ resource: '', table, id: uuid, reason, element })
-  }
-
-  refuse({ shape, change }: EdenRecord, reason: string): void {
-    this.#counts.refused++
-    this.#notTaken.push({ resource: shape.resource, table: shape.table, id: change.id, reason })
-  }
-
-  /** It came before, and waits. */
-  waits(record: EdenRecord | undefined, reason: string, version: Version | undefined): void {
-    if (record === undefined || version === undefined) return
-    const { resource, table } = record.shape
-    if (table === this.#table) this.#records--
-    this.#counts.quarantined++
-    this.#notTaken.push({ resource, table, id: record.change.id, reason })
-    this.#wait(resource, record.change.id, version)
-  }
-
-  #wait(resource: string, id: string, version: Version): void {
-    const waiting = this.waiting.get(resource) ?? new Map<string, Version>()
-    this.waiting.set(resource, waiting.set(id, version))
-  }
-
-  report(
-    { counts, rejections }: BatchReport,
-    records: ReadonlyMap<string, EdenRecord>,
-    resource: string,
-    versions: ReadonlyMap<string, Version>,
-  ): void {
-    for (const outcome of Object.keys(counts) as (keyof typeof counts)[]) this.#counts[outcome] += counts[outcome]
-    const lost = rejections.filter(({ outcome }) => outcome === 'refused' || outcome === 'quarantined')
-    this.#unnamed += counts.refused + counts.quarantined - lost.length
-    for (const { id, outcome, reason } of lost) {
-      const table = records.get(id)?.shape.table ?? resource
-      if (table === this.#table) this.#records--
-      this.#notTaken.push({ resource, table, id, reason })
-      const version = versions.get(id)
-      if (outcome === 'quarantined' && version !== undefined) this.#wait(resource, id, version)
-    }
-  }
-
-  /** Records of a resource that were set aside and have come in since. */
-  arrived(resource: string, ids: ReadonlySet<string>): void {
-    const rest = this.#notTaken.filter((each) => each.resource !== resource || !ids.has(each.id))
-    const found = this.#notTaken.length - rest.length
-    this.#notTaken = rest
-    this.#counts.quarantined -= found
-    this.#counts.applied += found
-    if (resource === this.#resourceOfTable) this.#records += found
-  }
-
-  result(): Received {
-    return {
-      records: Math.max(0, this.#records),
-      files: this.files,
-      counts: this.#counts,
-      notTaken: this.#notTaken.slice(0, SHOWN_MAX),
-      notTakenCount: this.#notTaken.length + this.#unnamed,
-    }
-  }
 }
