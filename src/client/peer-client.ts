@@ -73,6 +73,8 @@ export type PullQuery = {
   readonly purged?: boolean | undefined
   /** Reference columns of the resource here; only for peers that do not speak in lines. */
   readonly refs?: Readonly<Record<string, string>> | undefined
+  /** Run of this site that asks, where it is one. */
+  readonly runId?: string | undefined
   readonly signal?: AbortSignal | undefined
 }
 

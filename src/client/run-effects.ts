@@ -28,6 +28,7 @@ import {
 import type { Told } from './answers.ts'
 import { compareBoth } from './compare.ts'
 import type { PeerLink } from './connections.ts'
+import { edenWords } from './eden/words.ts'
 import { followLog, greet, termsOf } from './greet.ts'
 import type { Greeting, Pulled, Pushed } from './peer-client.ts'
 import { PeerError } from './peer-error.ts'
@@ -133,7 +134,8 @@ async function pull(run: RunSession, { resource, after, weigh }: Extract<Effect,
     retrying(run, run.signal, () => {
       // The first batch of a first copy is short: applying begins sooner, and the next batch comes meanwhile.
       const limit = weigh && after === null ? Math.max(Math.min(most, FIRST_ROWS), Math.ceil(most / 4)) : most
-      return run.peer.client.pull({ resource, after, limit, filter, columns, refs, weigh, canary, signal: run.signal })
+      const { runId, signal } = run
+      return run.peer.client.pull({ resource, after, limit, filter, columns, refs, weigh, canary, runId, signal })
     }),
   )
   if (weigh) run.firsts.set(resource, { told: pulled.told, after })
@@ -339,6 +341,7 @@ function batchEntry(
     action: mode === 'pull' ? 'apply' : 'send',
     result: needsAttention(report) ? 'warning' : 'success',
     message: sentence(changes, report),
+    ...(run.link.peer.kind === 'eden' && edenWords(mode, changes, report, sentence(changes, report))),
     ...{ changes, applied: applied + merged, conflicts, quarantined, refused, bytes, durationMs },
   }
 }

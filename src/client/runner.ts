@@ -40,6 +40,7 @@ import {
 import { notGreen, reportBroken } from './capture-check.ts'
 import { stillKnown } from './compare.ts'
 import type { Connections } from './connections.ts'
+import { edenFailure } from './eden/words.ts'
 import { failureOf } from './failure.ts'
 import { mappedLink } from './mapped.ts'
 import { PeerError } from './peer-error.ts'
@@ -326,10 +327,13 @@ async function logFailures(
   for (const { resource, result, failure } of outcome.tasks) {
     if (failure === null) continue
     const mode = tasks.get(resource)?.mode ?? 'both'
-    await appendLog(store.db, { ...entry, resource, mode, result, message: words(failure) })
+    const told = link.peer.kind === 'eden' && edenFailure(mode, failure, words(failure))
+    await appendLog(store.db, { ...entry, resource, mode, result, message: words(failure), ...told })
   }
   if (outcome.failure !== null && outcome.tasks.every(({ failure }) => failure === null)) {
-    await appendLog(store.db, { ...entry, mode: 'both', result: outcome.result, message: words(outcome.failure) })
+    const { result, failure } = outcome
+    const told = link.peer.kind === 'eden' && edenFailure('both', failure, words(failure))
+    await appendLog(store.db, { ...entry, mode: 'both', result, message: words(failure), ...told })
   }
 }
 

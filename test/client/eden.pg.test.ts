@@ -79,6 +79,55 @@ t.test('a first run brings everything of Eden, and takes everything there', asyn
   t.equal(eden.requests.slice(asked).filter(({ method }) => method !== 'GET').length, 0, 'I4: nothing goes back')
 })
 
+t.test('the log has Eden’s own words for what this site asked of it', async (t) => {
+  const sites = await pair(t, { names: ['org_sector', 'org_organisation'] })
+  const { eden, query, run } = sites
+  eden.put('org_sector', uuid(2), { name: 'Shelter', abrv: 'SHE' }, '2026-01-02T03:04:05')
+  await query(`insert into org_sector values ('${uuid(9)}', 'Ours', null)`)
+  const { runId } = await run()
+  const log = async () =>
+    query(
+      `select resource, mode, direction, action, result, remote, message, run_id from syncline.log where action <> 'compare' order by id`,
+    )
+  const words = { direction: 'outgoing', result: 'success', remote: false, run_id: runId }
+  const [none, imported, sent, ...rest] = (await log()).sort((a, b) =>
+    String(a.action + a.resource) < String(b.action + b.resource) ? -1 : 1,
+  )
+  t.match(none, {
+    ...words,
+    resource: 'org_organisation',
+    mode: 'pull',
+    action: 'import',
+    message: 'No data to import (already up-to-date)',
+  })
+  t.match(imported, {
+    ...words,
+    resource: 'org_sector',
+    mode: 'pull',
+    action: 'import',
+    message: /^Data imported successfully \(1 records\): 1 change/,
+  })
+  t.match(sent, {
+    ...words,
+    resource: 'org_sector',
+    mode: 'push',
+    action: 'send',
+    message: /^data sent successfully \(1 records\): 1 change/,
+  })
+  t.same(rest, [])
+  // The Eden forgot this site: it is told again who that is.
+  eden.registered.clear()
+  await query(`update org_sector set name = 'Later' where id = '${uuid(9)}'`)
+  await run()
+  t.match(
+    (await log()).filter(({ action }) => action === 'request registration'),
+    [{ mode: 'push', direction: 'outgoing', message: /^Registration/ }],
+  )
+  await eden.close()
+  await run()
+  t.match((await log()).at(-1), { result: 'error', message: /^Peer repository unavailable \(/ })
+})
+
 t.test('what is sent is what an unpatched Eden takes', async (t) => {
   const sites = await pair(t)
   const { eden, query, run } = sites

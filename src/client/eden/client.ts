@@ -1,4 +1,5 @@
 import {
+  appendLog,
   comingFromEden,
   dueAtEden,
   edenDigest,
@@ -24,6 +25,7 @@ import { createEdenPuller } from './pull.ts'
 import { previewPush, pushToEden } from './push.ts'
 import { createEdenRequests, type EdenRequests } from './requests.ts'
 import { type EdenResource, edenResource } from './resources.ts'
+import { registrationEntry } from './words.ts'
 
 /** What a client of an Eden site needs besides its connection. */
 export type EdenClientDeps = {
@@ -65,9 +67,12 @@ export function createEdenClient(deps: EdenClientDeps, connection: Connection, s
   let greetedAt = 0
 
   async function register(signal: AbortSignal | undefined): Promise<void> {
-    const sender = await requests.register(self.name, signal)
+    const { sender, message } = await requests.register(self.name, signal)
     const uuid = siteOfRepository(sender)
-    if (uuid === peer.uuid) return
+    if (uuid === peer.uuid) {
+      await appendLog(store.db, registrationEntry(peer, message))
+      return
+    }
     const detail = `the Eden at ${requests.host} calls itself ${sender}; peer "${peer.name}" was ${peer.uuid}`
     throw new PeerError('SYNC_PEER_MISMATCH', detail, { status: 200, retryable: false })
   }

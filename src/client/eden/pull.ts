@@ -5,6 +5,7 @@ import {
   expectEdenComparison,
   keepStrangers,
   lastEdenComparison,
+  type NewLogEntry,
   offerAgain,
   type Peer,
   readEdenMemory,
@@ -28,6 +29,7 @@ import type { EdenResource } from './resources.ts'
 import { strangersOf } from './strangers.ts'
 import { readElements, unreadableLines } from './unreadable.ts'
 import { type MissingUpload, uploadColumns, withoutUploads, withUploads } from './uploads.ts'
+import { UP_TO_DATE } from './words.ts'
 
 /** What pulling from an Eden site works on. */
 export type EdenPulling = {
@@ -55,6 +57,8 @@ type Reading = {
   page: number
   since: number | null
   bytes: number
+  /** Records of it that were new here. */
+  records: number
 }
 
 /** Where a pull stands: Eden's time up to which everything came, and the page of a document that is being read. */
@@ -123,6 +127,7 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
       page: 0,
       since,
       bytes: 0,
+      records: 0,
     }
     readings.set(key, reading)
     return reading
@@ -142,8 +147,9 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
       const elements = await document.next(query.limit)
       const ended = elements.length === 0
       const batches = ended ? [] : await take(reading, resource, query, elements, quiet)
-      if (ended) await finish(key, reading, resource, quiet)
       const count = batches.reduce((sum, batch) => sum + batch.count, 0)
+      reading.records += count
+      if (ended) await finish(key, reading, resource, quiet, query.runId)
       if (count === 0 && !ended) continue
       reading.page++
       const bytes = document.bytes() - reading.bytes
@@ -229,8 +235,19 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     )
   }
 
-  async function finish(key: string, reading: Reading, resource: EdenResource, quiet: boolean): Promise<void> {
+  async function finish(
+    key: string,
+    reading: Reading,
+    resource: EdenResource,
+    quiet: boolean,
+    runId?: string,
+  ): Promise<void> {
     readings.delete(key)
+    if (runId !== undefined && !quiet && reading.records === 0) {
+      const durationMs = performance.now() - reading.began
+      const { action, message } = UP_TO_DATE
+      await log(resource, action, 'success', message, { runId, durationMs, bytes: reading.bytes })
+    }
     if (quiet || !reading.full) return
     const { db } = pulling.store
     const gone = await endEdenComparison(db, resource.place, reading.round, performance.now() - reading.began)
@@ -289,6 +306,7 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     action: string,
     result: 'success' | 'warning' | 'error',
     message: string,
+    more: Partial<NewLogEntry> = {},
   ): Promise<void> {
     const entry = {
       mode: 'pull',
@@ -298,7 +316,7 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
       remote: result !== 'success',
       message,
     } as const
-    await appendLog(pulling.store.db, { ...entry, peer: pulling.peer, resource: resource.name })
+    await appendLog(pulling.store.db, { ...entry, ...more, peer: pulling.peer, resource: resource.name })
   }
 
   function end(key: string): void {

@@ -36,6 +36,9 @@ export type EdenDocument = {
 /** What Eden said of a push: errors by the name of the record, of those records that it names. */
 export type EdenAnswer = { readonly errors: ReadonlyMap<string, string>; readonly message: string | null }
 
+/** The UUID that Eden calls itself by, as it writes it, and what it said of the registration. */
+export type Registered = { readonly sender: string; readonly message: string }
+
 export type EdenRequests = ReturnType<typeof createEdenRequests>
 
 /** The only time that Eden takes note of: another one would make it send everything. */
@@ -64,14 +67,14 @@ export function createEdenRequests(connection: Connection, settings: ClientSetti
   /** Whether an Eden answers there: it notes the name in its log, and no more. */
   let named = false
 
-  /** Introduces this site. Gives the UUID that Eden calls itself by, as it writes it. */
-  async function register(name: string, signal?: AbortSignal): Promise<string> {
+  /** Introduces this site. */
+  async function register(name: string, signal?: AbortSignal): Promise<Registered> {
     const body = Buffer.from(JSON.stringify({ uuid: repository, name: name.slice(0, 64), apitype: 'eden' }))
     const path = '/sync/repository/register.json'
     const headers = { 'content-type': 'application/json' }
     const answer = readAnswer(await transport.exchange({ method: 'POST', path, headers, body, signal }), path)
     if (typeof answer.sender !== 'string') throw odd(path, 'it does not say who it is')
-    return answer.sender
+    return { sender: answer.sender, message: String(answer.message ?? '').slice(0, 200) }
   }
 
   async function pull(query: EdenQuery, signal?: AbortSignal): Promise<EdenDocument> {

@@ -1,4 +1,5 @@
 import {
+  appendLog,
   createManaged,
   createPeer,
   loadResources,
@@ -14,6 +15,7 @@ import { type Json, SynclineError, siteOfRepository } from '../../sync/index.ts'
 import type { ClientSettings } from '../peer-client.ts'
 import { PeerError } from '../peer-error.ts'
 import { createEdenRequests } from './requests.ts'
+import { registrationEntry } from './words.ts'
 
 /** What setting up an Eden site works on. */
 export type EdenSetup = {
@@ -38,29 +40,31 @@ export async function addEdenPeer(
   const made = await createPeer(store.db, key, { ...request, uuid: request.uuid ?? crypto.randomUUID(), kind: 'eden' })
   if (made.url === null) return made
   let uuid: string
+  let message: string
   try {
-    uuid = await introduce(self, await peerConnection(store.db, key, made.id), settings)
+    ;({ uuid, message } = await introduce(self, await peerConnection(store.db, key, made.id), settings))
     if (request.uuid !== undefined && uuid !== made.uuid)
       throw new SynclineError('SYNC_PEER_MISMATCH', `site ${made.uuid} was expected at ${made.url}, ${uuid} answered`)
   } catch (error) {
     await removePeer(store.db, made.id)
     throw error
   }
-  if (uuid === made.uuid) return made
-  await removePeer(store.db, made.id)
-  return createPeer(store.db, key, { ...request, uuid, kind: 'eden' })
+  if (uuid !== made.uuid) await removePeer(store.db, made.id)
+  const peer = uuid === made.uuid ? made : await createPeer(store.db, key, { ...request, uuid, kind: 'eden' })
+  await appendLog(store.db, registrationEntry(peer, message))
+  return peer
 }
 
 async function introduce(
   self: EdenSetup['self'],
   connection: Awaited<ReturnType<typeof peerConnection>>,
   settings: ClientSettings,
-): Promise<string> {
+): Promise<{ readonly uuid: string; readonly message: string }> {
   const requests = createEdenRequests(connection, settings, self.uuid)
   try {
-    const sender = await requests.register(self.name, AbortSignal.timeout(ASK_MS))
+    const { sender, message } = await requests.register(self.name, AbortSignal.timeout(ASK_MS))
     const uuid = siteOfRepository(sender)
-    if (uuid !== undefined) return uuid
+    if (uuid !== undefined) return { uuid, message }
     const detail = `the Eden at ${requests.host} calls itself "${sender.slice(0, 80)}", which holds no UUID`
     throw new PeerError('SYNC_PEER_REFUSED', detail, { status: 200, retryable: false })
   } finally {
