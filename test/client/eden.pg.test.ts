@@ -91,7 +91,7 @@ t.test('the log has Eden’s own words for what this site asked of it', async (t
     )
   const words = { direction: 'outgoing', result: 'success', remote: false, run_id: runId }
   const [none, imported, sent, ...rest] = (await log()).sort((a, b) =>
-    String(a.action + a.resource) < String(b.action + b.resource) ? -1 : 1,
+    `${a.action} ${a.resource}` < `${b.action} ${b.resource}` ? -1 : 1,
   )
   t.match(none, {
     ...words,

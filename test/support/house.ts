@@ -77,6 +77,7 @@ const CORE_BUILTINS: ReadonlySet<string> = new Set([
   'node:stream',
   'node:string_decoder',
   'node:util',
+  'node:zlib',
 ])
 
 /** Every file under those of the given folders that exist. */
