@@ -24,7 +24,7 @@ import type { Job, Parts } from './definition.ts'
 import { type ExecutorDeps, performRun, type RunControl } from './executor.ts'
 import { LEASE_SECONDS } from './holding.ts'
 import type { JobEvents } from './job-events.ts'
-import { type Cause, decideArrival, decideMissed, limitReached, MISSED_AFTER_MS } from './plan.ts'
+import { type Cause, decideArrival, decideMissed, limitReached } from './plan.ts'
 import { isActive } from './runs.ts'
 import { offsetOf } from './schedule.ts'
 import type { StepSite } from './step.ts'
@@ -137,10 +137,8 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
       }
     }
     const definition = job as unknown as Json
-    const late = entry.dueMs < nowMs - MISSED_AFTER_MS
-    const dues = late
-      ? [entry.dueMs, ...duesBetween(job.triggers, seedOf(job.name), entry.dueMs, nowMs)]
-      : [entry.dueMs]
+    // A look that comes late finds several: none of them is passed over in silence.
+    const dues = [entry.dueMs, ...duesBetween(job.triggers, seedOf(job.name), entry.dueMs, nowMs)]
     const { run, skipped } = decideMissed(job.missed, dues, nowMs)
     const left = skipped.map((dueMs) => ({ dueMs, reason: 'missed: nothing ran here at that time', definition }))
     const runs: NewRun[] = []

@@ -60,7 +60,7 @@ t.test('an abort ends the whole group, also what does not want to end', async (t
   const since = performance.now()
   stop.abort(new Error('enough'))
   t.match(await running, { code: null, signal: 'SIGKILL', aborted: true })
-  t.ok(performance.now() - since < 3_000)
+  t.ok(performance.now() - since < 20_000, 'not for ever')
   t.ok(await isGone(Number(await readFile(file('pid'), 'utf8'))))
 })
 

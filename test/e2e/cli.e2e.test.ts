@@ -295,12 +295,12 @@ t.test('the log tells what happened, also as it happens, and the run each step',
   t.teardown(() => follower.kill('SIGKILL'))
   let seen = ''
   follower.stdout.on('data', (data: Buffer) => (seen += data))
-  for (let tries = 0; tries < 200 && !seen.includes('\n'); tries++) await sleep(50)
+  for (let tries = 0; tries < 1_200 && !seen.includes('\n'); tries++) await sleep(50)
   const first = seen.split('\n').length
   // SIGHUP runs every task now.
   await cluster.query(database.name, `update country set name = 'Slovenija' where code = 'SI'`)
   field.signal('SIGHUP')
-  for (let tries = 0; tries < 200 && seen.split('\n').length === first; tries++) await sleep(50)
+  for (let tries = 0; tries < 1_200 && seen.split('\n').length === first; tries++) await sleep(50)
   const entries = seen
     .trim()
     .split('\n')

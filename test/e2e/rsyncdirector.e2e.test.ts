@@ -41,6 +41,7 @@ const sites: Record<'laptop01' | 'backup01', SiteProcess> = {
 /** On backup01: held by whoever writes or reads what it has. */
 const lock = join(backup01.dir, 'sync.lock')
 const received = join(backup01.dir, 'documents')
+const go = join(backup01.dir, 'go')
 backup01.run('mkdir', received)
 
 async function site(name: string): Promise<SiteProcess> {
@@ -86,7 +87,14 @@ const BACKUP = {
       ...{ id: 'everything', type: 'remote', ...at(remote) },
       lock_files: [{ type: 'local', path: lock }],
       actions: [
-        { action: 'sync', id: 'copy', source: `${received}/`, dest: remote.dir, opts: ['-rt', '--bwlimit=2m'] },
+        { action: 'sync', id: 'copy', source: `${received}/`, dest: remote.dir, opts: ['-rt'] },
+        // Until the test has seen what it wants to see.
+        {
+          action: 'command',
+          id: 'last',
+          command: '/bin/sh',
+          args: ['-c', `'until [ -e "${go}" ]; do sleep 0.1; done'`],
+        },
       ],
     },
   ],
@@ -121,7 +129,7 @@ async function until(site: SiteProcess, id: string, what: string, reached: (run:
   for (let tries = 0; ; tries++) {
     const run = await runOf(site, id)
     if (reached(run)) return run
-    if (tries === 1200 || (run.phase === 'over' && tries > 0)) throw new Error(`${what}: ${JSON.stringify(run)}`)
+    if (tries === 2400 || (run.phase === 'over' && tries > 0)) throw new Error(`${what}: ${JSON.stringify(run)}`)
     await sleep(50)
   }
 }
@@ -196,7 +204,7 @@ t.test('what is on the laptop goes to backup01, and its locks are gone afterward
   t.same(readdirSync(received).sort(), ['a.txt', 'when.txt'])
   const next = async () => (await sites.laptop01.api<{ items: Run[] }>('GET', '/job-runs?job=laptop01.after')).items[0]
   for (let tries = 0; (await next())?.result !== 'success'; tries++) {
-    if (tries === 200) throw new Error(`the job after it: ${JSON.stringify(await next())}`)
+    if (tries === 1200) throw new Error(`the job after it: ${JSON.stringify(await next())}`)
     await sleep(50)
   }
   t.same(readdirSync(join(folder, 'after')).sort(), ['a.txt', 'b.tmp', 'when.txt'], 'its end set off the next job')
@@ -206,12 +214,13 @@ t.test('what is on the laptop goes to backup01, and its locks are gone afterward
 t.test('while backup01 copies to backup-remote the laptop waits, and says for whom', async (t) => {
   backup01.run('sh', '-c', `head -c 4000000 /dev/urandom > '${received}/large.bin'`)
   const everything = await start(sites.backup01, 'backup01.everything')
-  await until(sites.backup01, everything, 'moves', ({ progress }) => (progress?.bytes ?? 0) > 0)
+  await until(sites.backup01, everything, 'begins', ({ phase }) => phase === 'running')
   t.match(readFileSync(lock, 'utf8'), /^\d+\n\{"syncline":1,/)
   const mine = await start(sites.laptop01, 'laptop01.documents')
   const waiting = await until(sites.laptop01, mine, 'waits', waitsFor(/everything/))
   t.match(waiting.reason, /sync\.lock is held by job backup01\.everything of site backup01/)
   t.equal((await runOf(sites.backup01, everything)).phase, 'running')
+  backup01.run('touch', go)
   t.match(await until(sites.backup01, everything, 'ends', over), { result: 'success' })
   t.equal(sum(join(remote.dir, 'large.bin')), sum(join(received, 'large.bin')))
   t.match(await until(sites.laptop01, mine, 'follows', over), { result: 'success' })
@@ -247,7 +256,7 @@ t.test(
         .map(({ args }) => args)
         .filter((args) => args.startsWith('rsync') && args.includes(documents))
     for (let tries = 0; left().length > 0; tries++) {
-      if (tries === 40) throw new Error(`still there: ${left().join('\n')}`)
+      if (tries === 1200) throw new Error(`still there: ${left().join('\n')}`)
       await sleep(50)
     }
     t.notOk(existsSync(join(received, 'half.bin')), 'a file is whole or not there')
@@ -261,12 +270,12 @@ t.test(
 
 t.test('a job that is stopped ends at once, and lets go of its locks', async (t) => {
   rmSync(join(documents, 'half.bin'))
-  writeFileSync(join(documents, 'other.bin'), randomBytes(3_000_000))
+  writeFileSync(join(documents, 'other.bin'), randomBytes(20_000_000))
   const id = await start(sites.laptop01, 'laptop01.documents')
   await until(sites.laptop01, id, 'moves', ({ progress }) => (progress?.bytes ?? 0) > 0)
   const begin = performance.now()
   await sites.laptop01.api('POST', '/jobs/laptop01.documents/stop', {})
   t.match(await until(sites.laptop01, id, 'stops', over), { result: 'stopped' })
-  t.ok(performance.now() - begin < 10_000)
+  t.ok(performance.now() - begin < 25_000, 'not by the patience with a step that does not heed')
   t.notOk(existsSync(lock))
 })

@@ -88,6 +88,14 @@ async function differences(a: Ground, b: Ground): Promise<number> {
   }
 }
 
+/** Makes each batch that arrives take its time, so that whoever wants to come in the middle of a run does. Gives what ends that. */
+async function slowly({ query }: Ground): Promise<() => Promise<unknown>> {
+  await query(`
+    create function dawdle() returns trigger language plpgsql as $$ begin perform pg_sleep(0.25); return null; end $$;
+    create trigger dawdle after insert on place for each statement execute function dawdle()`)
+  return () => query('drop function dawdle() cascade')
+}
+
 const count = async (ground: Ground, where = 'true') =>
   (await ground.query(`select count(*)::int as n from place where ${where}`))[0]?.n
 
@@ -259,6 +267,7 @@ t.test('SIGTERM in the middle of a run ends it at a safe point', async (t) => {
   await pair(hub, field)
   const nothingHere = { resources: [{ equal: false, checked: 8_000, detail: /search ended/ }] }
   t.match(await field.site.api('POST', '/peers/hub/verify', {}), nothingHere)
+  const atOnce = await slowly(field)
   const running = field.site.sync('hub').catch(() => null)
   while ((await count(field)) === 0) await sleep(10)
   t.equal(await field.site.stop(), 0)
@@ -268,6 +277,7 @@ t.test('SIGTERM in the middle of a run ends it at a safe point', async (t) => {
   await field.site.start()
   const { items } = await field.site.api<{ items: RunView[] }>('GET', '/runs?limit=1')
   t.match(items, [{ state: 'cancelled' }])
+  await atOnce()
   t.match(await field.site.sync('hub'), { result: 'success', counts: { pulled: 8_000 - here } })
   t.equal(await differences(hub, field), 0)
 })
@@ -332,6 +342,7 @@ t.test('a database that goes away and comes back costs a run, not the site', asy
   await fill(hub, 5_000, 'hub')
   await Promise.all([attach(hub), attach(field)])
   await pair(hub, field)
+  const atOnce = await slowly(field)
   const running = field.site.sync('hub').then(
     ({ result }) => result,
     () => 'no answer',
@@ -341,6 +352,7 @@ t.test('a database that goes away and comes back costs a run, not the site', asy
   t.not(await running, 'success')
   await sleep(300)
   await cluster.resume()
+  await atOnce()
   const again = async () => field.site.sync('hub').catch(() => null)
   while ((await again())?.result !== 'success') await sleep(100)
   t.equal(await differences(hub, field), 0)

@@ -275,7 +275,7 @@ t.test('alarms: seen everywhere, sent once when they begin and once when they en
     (await field.site.api<{ items: { code: string }[] }>('GET', '/alarms?open=true')).items.map(({ code }) => code)
   const raised = (code: string) => until(t, async () => (await codes()).includes(code), `${code} begins`)
   const over = (code: string) => until(t, async () => !(await codes()).includes(code), `${code} ends`)
-  const events = listen(t, field)
+  const events = listen(t, field, /alarm\.ended.*"code":"capture-broken"/s)
 
   // A transaction held open.
   const holder = await field.connect()
@@ -291,8 +291,11 @@ t.test('alarms: seen everywhere, sent once when they begin and once when they en
   t.match(status.stdout, /(warning|critical) +nothing that was written .* process \d+ \(night load/)
   t.match((await field.run('doctor')).stdout, /alarm horizon-held .*night load/)
   t.equal((await field.run('alarm', 'list')).code, 3)
-  await sleep(8_000)
-  const held = await field.site.sync('hub')
+  let held = await field.site.sync('hub')
+  for (let tries = 0; tries < 100 && !/held back/.test(held.message ?? ''); tries++) {
+    await sleep(300)
+    held = await field.site.sync('hub')
+  }
   t.match(held.message, /changes here are held back since .* UTC by process \d+ \(night load, idle in transaction\)/)
   t.match((await field.run('status')).stdout, /held back since .* by process \d+/)
   await holder.query('rollback')
@@ -344,6 +347,11 @@ t.test('alarms: seen everywhere, sent once when they begin and once when they en
   )
   t.equal(new Set(told()).size, pairs.length)
   t.same(smtp.faults, [])
+  await until(
+    t,
+    async () => smtp.mails.some(({ data }) => /^Subject: .*over: capture-broken/m.test(data)),
+    'by mail too',
+  )
   const subjects = smtp.mails.map(({ data }) => /^Subject: (.*)$/m.exec(data)?.[1] ?? '')
   t.equal(subjects.filter((each) => /critical: capture-broken/.test(each)).length, 1)
   t.equal(subjects.filter((each) => /over: capture-broken/.test(each)).length, 1)
@@ -352,8 +360,8 @@ t.test('alarms: seen everywhere, sent once when they begin and once when they en
   t.match(heard, /event: alarm\.ended\nid: \d+\.alarm\.ended\ndata: \{.*"code":"capture-broken"/)
 })
 
-/** Listens to the events of a site; gives what came. */
-function listen(t: Test, { site }: Ground): () => Promise<string> {
+/** Listens to the events of a site; gives what came, once it is enough. */
+function listen(t: Test, { site }: Ground, enough: RegExp): () => Promise<string> {
   let heard = ''
   const gone = new AbortController()
   t.teardown(() => gone.abort())
@@ -367,7 +375,7 @@ function listen(t: Test, { site }: Ground): () => Promise<string> {
     for await (const chunk of answer.body ?? []) heard += decoder.decode(chunk)
   })().catch(() => {})
   return async () => {
-    await sleep(1_500)
+    for (let tries = 0; tries < 600 && !enough.test(heard); tries++) await sleep(100)
     gone.abort()
     await reading
     return heard
@@ -375,7 +383,7 @@ function listen(t: Test, { site }: Ground): () => Promise<string> {
 }
 
 async function until(t: Test, holds: () => Promise<boolean>, what = 'in time'): Promise<void> {
-  for (let tries = 0; tries < 300; tries++) {
+  for (let tries = 0; tries < 900; tries++) {
     if (await holds()) break
     await sleep(100)
   }

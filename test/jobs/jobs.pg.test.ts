@@ -47,9 +47,13 @@ for (const ground of grounds.all) {
       const store = await fresh(t)
       const other = await ground.another(store)
       t.teardown(() => closeLeases(other))
+      const taken = Promise.withResolvers<void>()
       const held = Promise.withResolvers<void>()
-      const running = withPeerLease(store, 1, () => held.promise)
-      await sleep(50)
+      const running = withPeerLease(store, 1, () => {
+        taken.resolve()
+        return held.promise
+      })
+      await taken.promise
       await t.rejects(
         withPeerLease(store, 1, async () => 'never'),
         ACTIVE,

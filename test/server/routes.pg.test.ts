@@ -251,7 +251,7 @@ t.test('tables are attached at once, in the background or with a line for each s
   t.equal(background.status, 202)
   const where = `GET ${background.headers.location}`
   let operation = await admin(t, where)
-  for (let n = 0; n < 100 && operation.json.state === 'running'; n++) {
+  for (let n = 0; n < 1_000 && operation.json.state === 'running'; n++) {
     await sleep(50)
     operation = await admin(t, where)
   }
@@ -311,7 +311,7 @@ t.test('tables are attached at once, in the background or with a line for each s
   })
   const failing = await admin(t, 'POST /api/v1/resources', { tables: [{ table: 'broken' }] })
   operation = await admin(t, `GET ${failing.headers.location}`)
-  for (let n = 0; n < 100 && operation.json.state === 'running'; n++) {
+  for (let n = 0; n < 2_000 && operation.json.state === 'running'; n++) {
     await sleep(20)
     operation = await admin(t, `GET ${failing.headers.location}`)
   }

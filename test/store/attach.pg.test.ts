@@ -303,7 +303,7 @@ t.test(
     await Promise.all(writers)
     t.ok(steps.length >= 12, `${steps.length} steps`)
     t.ok(writes > 20, `${writes} writes`)
-    t.ok(slowest < 1_500, `the slowest write took ${slowest.toFixed(0)} ms`)
+    t.ok(slowest < 10_000, `the slowest write took ${slowest.toFixed(0)} ms`)
     t.same(
       await a
         .sql(`select (select count(*) from big) as living, (select count(*) from big left join syncline.record r on r.record_id = big.id::text and not r.deleted where r.record_id is null) as missing,
@@ -321,17 +321,18 @@ t.test('a long transaction on the table delays attach, never the writers behind 
   await holder.query('insert into busy (n) values (1)')
   const attaching = attach(a.store, [{ table: 'busy' }])
   let slowest = 0
-  for (let n = 0; n < 30; n++) {
+  let writes = 0
+  for (; writes < 500 && slowest <= 100; writes++) {
     const began = performance.now()
     await a.sql('insert into busy (n) values (2)')
     slowest = Math.max(slowest, performance.now() - began)
-    await sleep(40)
+    await sleep(10)
   }
   t.ok(slowest > 100, 'attach stood in the way for a moment')
-  t.ok(slowest < 1_500, `the slowest write took ${slowest.toFixed(0)} ms`)
+  t.ok(slowest < 10_000, `the slowest write took ${slowest.toFixed(0)} ms, and did not wait for the other one's end`)
   await holder.query('commit')
   await attaching
-  t.same(await a.sql('select count(*)::int as n from syncline.record'), [{ n: 31 }])
+  t.same(await a.sql('select count(*)::int as n from syncline.record'), [{ n: writes + 1 }])
 })
 
 t.test('an interrupted attach goes on where it stopped; meanwhile nothing is exchanged', async (t) => {

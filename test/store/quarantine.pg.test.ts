@@ -203,7 +203,8 @@ t.test('I8: many bad records among many good ones are all found', async (t) => {
   await a.sql(fill(300))
   const began = performance.now()
   t.match(totalOf(await pullAll(b, a)), { applied: 300 - 42, quarantined: 42 })
-  t.ok(performance.now() - began < 5_000)
+  const took = performance.now() - began
+  t.ok(took < 8_000, `${Math.round(took)} ms`)
   t.same(
     (await waiting(b)).map((row) => numberOf(row.record_id) % 7),
     Array(42).fill(0),

@@ -12,6 +12,7 @@
  * Making a cluster takes well under a second, a database from a template about 50 ms: one cluster per test file, one template per file.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { chmod, chown, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -209,14 +210,22 @@ async function startOnFreePort(start: (port: number) => Promise<unknown>, logFil
   }
 }
 
-/** A TCP port of 127.0.0.1 that nobody listens on at this moment. */
+/** Ports that no system gives away by itself, to listeners or to connections that go out: between looking and using nobody gets one by chance. */
+const PORTS = { first: 11_000, last: 32_000 }
+
+/** A TCP port of 127.0.0.1 that nobody listens on. It may be left and taken again. */
 export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, HOST, resolve))
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error('The system gave no port')
-  return address.port
+  for (let tries = 0; tries < 100; tries++) {
+    const port = randomInt(PORTS.first, PORTS.last)
+    const server = createServer()
+    const free = await new Promise<boolean>((resolve) =>
+      server.once('error', () => resolve(false)).listen(port, HOST, () => resolve(true)),
+    )
+    if (!free) continue
+    await new Promise((resolve) => server.close(resolve))
+    return port
+  }
+  throw new Error('No port is free')
 }
 
 /**
