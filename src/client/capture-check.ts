@@ -1,6 +1,6 @@
 import { appendLog, type BrokenCapture } from '../store/index.ts'
 import type { Failure, ResultName } from '../sync/index.ts'
-import type { RunSession } from './run-effects.ts'
+import type { RunSession } from './run-session.ts'
 
 /**
  * Changes that no trigger sees are never sent, and nothing else would ever say so: a run whose tables have lost a trigger is not green,

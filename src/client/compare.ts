@@ -27,7 +27,7 @@ import {
 } from '../sync/index.ts'
 import type { PeerClient } from './peer-client.ts'
 import { PeerError } from './peer-error.ts'
-import type { RunSession } from './run-effects.ts'
+import type { RunSession } from './run-session.ts'
 import { countCompared } from './tally.ts'
 
 /** What the comparison of one resource with a peer needs. */

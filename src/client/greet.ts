@@ -1,7 +1,7 @@
 import { appendLog, meetMark, notePeerSeen, offerRefused, peerLogChanged } from '../store/index.ts'
 import { type RunEvent, SynclineError } from '../sync/index.ts'
 import { wasStale } from './peer-error.ts'
-import type { RunSession } from './run-effects.ts'
+import type { RunSession } from './run-session.ts'
 import { exchangeSchemas } from './schemas.ts'
 
 /** Asks who the peer is, and takes note of it. Errors: SYNC_PEER_CLONED. */

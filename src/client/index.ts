@@ -1,6 +1,7 @@
 export type { OfferedResource } from './answers.ts'
 export { askRecord } from './ask-record.ts'
 export { type Connections, createConnections, type PeerLink } from './connections.ts'
+export { type DatasetFollowed, followDataset } from './eden/follow.ts'
 export { addEdenPeer, createFromEden, type MadeFromEden } from './eden/setup.ts'
 export { createLeaseClient, type PeerLease } from './lease-client.ts'
 export { type Joined, type JoinedGrant, type JoinRequest, joinPeer } from './pairing.ts'

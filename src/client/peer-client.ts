@@ -1,14 +1,12 @@
 import type { Told as Waiting } from '../store/index.ts'
 import {
-  type Batch,
   type BatchReport,
   type BodyLimits,
-  codecForContentType,
-  decodeLines,
   LINES_MEDIA_TYPE,
   type LineBatch,
   linesBody,
-  linesOfChanges,
+  ROWS_MEDIA_TYPE,
+  type RowBatch,
   SynclineError,
 } from '../sync/index.ts'
 import {
@@ -25,8 +23,9 @@ import {
   toldIn,
   unreadable,
 } from './answers.ts'
+import { readBatches, readRows } from './batches.ts'
 import { compress, contentDigest } from './body.ts'
-import { type Connection, createTransport, type PeerAnswer, type TransportSettings } from './transport.ts'
+import { type Connection, createTransport, type TransportSettings } from './transport.ts'
 import { readCounts, readWaiting } from './waiting-answer.ts'
 
 export type ClientSettings = TransportSettings & {
@@ -71,6 +70,8 @@ export type PullQuery = {
   readonly waitSeconds?: number | undefined
   /** Asks for the deletions whose tombstones were purged since, instead of changes. */
   readonly purged?: boolean | undefined
+  /** The answer may be in rows. */
+  readonly rows?: boolean | undefined
   /** Reference columns of the resource here; only for peers that do not speak in lines. */
   readonly refs?: Readonly<Record<string, string>> | undefined
   /** Run of this site that asks, where it is one. */
@@ -91,6 +92,8 @@ type WaitingToTell = Waiting & { readonly complete: boolean }
 /** One answer to a pull: mostly one batch; several when a public format mixed sets of columns. Only the last one has `next`. */
 export type Pulled = {
   readonly batches: readonly LineBatch[]
+  /** In place of lines, where these were allowed. */
+  readonly rows?: RowBatch | undefined
   readonly count: number
   readonly checkpoint: string
   readonly more: boolean
@@ -125,6 +128,7 @@ const JSON_TYPE = 'application/json'
 /** Coding a smaller body costs more than it saves. */
 const COMPRESS_FROM_BYTES = 4_096
 const ACCEPT_LINES = `${LINES_MEDIA_TYPE}, application/x-ndjson;q=0.5`
+const ACCEPT_ROWS = `${ROWS_MEDIA_TYPE}, ${ACCEPT_LINES}`
 
 /** A client for one peer. Errors of every verb: PeerError, SYNC_BATCH_INCOMPLETE, SYNC_FORMAT_INVALID, SYNC_REQUEST_TOO_LARGE. */
 export function createPeerClient(connection: Connection, settings: ClientSettings) {
@@ -190,22 +194,25 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
           canary: query.weigh === true ? (query.canary ?? undefined) : undefined,
           wait: waitSeconds === undefined ? undefined : String(waitSeconds),
         },
-        headers: { accept: ACCEPT_LINES },
+        headers: { accept: query.rows === true ? ACCEPT_ROWS : ACCEPT_LINES },
         waitMs: (waitSeconds ?? 0) * 1000,
         signal,
       })
-      const batches = decodeAnswer(answer, resource, query.refs ?? {}, limits(limit))
-      const next = batches.at(-1)?.next
-      if (batches.some((batch) => batch.resource !== resource) || next === undefined) {
+      const rows = query.rows === true ? readRows(answer, limits(limit)) : undefined
+      const batches = rows === undefined ? readBatches(answer, resource, query.refs ?? {}, limits(limit)) : []
+      const all = rows === undefined ? batches : [rows]
+      const next = all.at(-1)?.next
+      if (all.some((batch) => batch.resource !== resource) || next === undefined) {
         throw new SynclineError(
           'SYNC_BATCH_INCOMPLETE',
           `the answer of ${transport.host} is not a batch of "${resource}" with its checkpoint`,
         )
       }
-      const count = batches.reduce((sum, batch) => sum + batch.count, 0)
-      const purges = batches.at(-1)?.purges
+      const count = all.reduce((sum, batch) => sum + batch.count, 0)
+      const purges = all.at(-1)?.purges
       return {
         batches,
+        rows,
         count,
         checkpoint: next.checkpoint,
         more: next.more,
@@ -250,7 +257,7 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
         headers: { accept: LINES_MEDIA_TYPE },
         signal,
       })
-      const batches = decodeAnswer(answer, resource, {}, limits(ids.length))
+      const batches = readBatches(answer, resource, {}, limits(ids.length))
       if (batches.some((batch) => batch.resource !== resource))
         throw unreadable(`GET /changes at ${transport.host}`, `it has other records than those of "${resource}"`)
       return { batches, bytes: answer.body.travelled }
@@ -349,7 +356,7 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
       }
       const headers = { accept: LINES_MEDIA_TYPE }
       const answer = await transport.exchange({ method: 'GET', path: '/changes', query: asked, headers, signal })
-      return decodeAnswer(answer, resource, {}, limits(ids.length))
+      return readBatches(answer, resource, {}, limits(ids.length))
     },
 
     /** Redeems a pairing code. */
@@ -370,23 +377,4 @@ export function createPeerClient(connection: Connection, settings: ClientSetting
     /** Ends every connection at once. */
     close: () => transport.close(),
   }
-
-  function decodeAnswer(
-    answer: PeerAnswer,
-    resource: string,
-    refs: Readonly<Record<string, string>>,
-    bounds: BodyLimits,
-  ): readonly LineBatch[] {
-    const { bytes } = answer.body
-    const format = codecForContentType(String(answer.headers['content-type'] ?? ''))
-    if (format.name === 'lines') return [decodeLines(bytes, bounds)]
-    const batches = format.decode(bytes, { ...bounds, resource, refs, trailer: 'required' })
-    return batches.flatMap((batch) => linesOf(batch, refs))
-  }
-}
-
-function linesOf(batch: Batch, refs: Readonly<Record<string, string>>): readonly LineBatch[] {
-  const parts = linesOfChanges(batch.resource, batch.changes, refs)
-  const last = parts.at(-1) ?? { resource: batch.resource, columns: [], refs: {}, origins: [], text: '', count: 0 }
-  return [...parts.slice(0, -1), { ...last, ...(batch.next && { next: batch.next }) }]
 }

@@ -1,7 +1,7 @@
 import { applyPull, collectPush, holdsNone, type ResourceInfo, type Task } from '../store/index.ts'
 import type { LineBatch } from '../sync/index.ts'
 import type { Pulled, Pushed } from './peer-client.ts'
-import type { RunSession } from './run-effects.ts'
+import type { RunSession } from './run-session.ts'
 import { countPulled, countPushed } from './tally.ts'
 import { guardFor } from './weigh.ts'
 

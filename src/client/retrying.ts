@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { retryDelayMs, SynclineError } from '../sync/index.ts'
 import { PeerError } from './peer-error.ts'
-import type { RunSession } from './run-effects.ts'
+import type { RunSession } from './run-session.ts'
 
 /** Tries of one request within a run. What lasts longer is for the next run. */
 const TRIES = 3

@@ -44,7 +44,8 @@ import { edenFailure } from './eden/words.ts'
 import { failureOf } from './failure.ts'
 import { mappedLink } from './mapped.ts'
 import { PeerError } from './peer-error.ts'
-import { perform, type RunSession } from './run-effects.ts'
+import { perform } from './run-effects.ts'
+import type { RunSession } from './run-session.ts'
 import { emptyCounts, type RunCounts } from './tally.ts'
 import { inOrder } from './task-order.ts'
 import { heldBack, settleWaiting } from './waiting.ts'
@@ -180,6 +181,7 @@ export async function runPeer(deps: RunnerDeps, peer: Peer, options: RunOptions)
       pushes: new Map(names.map((name) => [name, { after: checkpoints.get(name)?.push, ended: false, next: null }])),
       proofs,
       rows: new Map(),
+      forms: new Map(),
       skews: new Map(),
       purges: new Map(),
       brakes: null,

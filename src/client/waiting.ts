@@ -20,7 +20,7 @@ import {
 import { type BatchReport, type RunResult, SynclineError } from '../sync/index.ts'
 import { compareResource } from './compare.ts'
 import { PeerError } from './peer-error.ts'
-import type { RunSession } from './run-effects.ts'
+import type { RunSession } from './run-session.ts'
 import { countPulled } from './tally.ts'
 
 /** Ids go in the address of a request: what one may carry, far below what servers take. */

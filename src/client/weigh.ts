@@ -35,7 +35,7 @@ import {
   type Weight,
 } from '../sync/index.ts'
 import type { Told } from './answers.ts'
-import type { RunSession } from './run-effects.ts'
+import type { RunSession } from './run-session.ts'
 
 /** What weighing needs of a run; a preview has the same. */
 export type Scales = Pick<RunSession, 'store' | 'link' | 'peer' | 'limits' | 'signal'>

@@ -1,5 +1,5 @@
 import { Type } from 'typebox'
-import { LINES_MEDIA_TYPE } from '../sync/index.ts'
+import { LINES_MEDIA_TYPE, ROWS_MEDIA_TYPE } from '../sync/index.ts'
 import { change, closed } from './schemas.ts'
 
 /** Batches of records as the document describes them, by media type. */
@@ -37,11 +37,18 @@ const csv = Type.String({
     'The first line names the columns; `id`, or the identity column, is compulsory; `_deleted` marks deletions. An empty cell is null, `""` an empty text.',
 })
 
-export const pulledAs = {
+const rows = Type.String({
+  description:
+    'Records for a database with equal columns, as PostgreSQL copies them. Only where it is asked for by name, beside the form of lines in which every other batch comes: see docs/protocol.md.',
+})
+
+const records = {
   'application/x-ndjson': ndjson,
   'application/json': json,
   'application/xml': s3xml,
   [LINES_MEDIA_TYPE]: lines,
 }
 
-export const pushedAs = { ...pulledAs, 'text/csv': csv }
+export const pulledAs = { ...records, [ROWS_MEDIA_TYPE]: rows }
+
+export const pushedAs = { ...records, 'text/csv': csv }

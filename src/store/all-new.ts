@@ -5,7 +5,7 @@ import { addedToSum, RECORD_HASH } from './digest-sum.ts'
 import { exactPayload } from './exact.ts'
 import type { DatabaseError } from './explain.ts'
 import { emptyReport } from './report.ts'
-import { liveTable } from './resources.ts'
+import { liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 import { fieldsSql, originSql, seenSql, stagedLinesSql, targetTable } from './stage.ts'
 import { incomingSql, type WriteContext, writtenColumns } from './write.ts'
@@ -30,19 +30,32 @@ export async function writeAllNew(
   origins: readonly number[],
 ): Promise<BatchReport | null> {
   if (!mayBeAllNew(context, write, batch)) return null
-  const look = await looksNew(trx, context, batch)
+  const { text } = batch
+  const starts = [0, text.indexOf('\n', text.length / 2) + 1, text.lastIndexOf('\n') + 1]
+  const probe = starts.map((start) => JSON.parse(text.slice(start, text.indexOf('\t', start))) as string)
+  const look = await looksNew(trx, context.resource, probe)
   if (!look.fresh) return null
+  return betting(trx, context.resource, batch.count, () => writeLines(trx, context, write, batch, origins, look))
+}
+
+/** Writes `count` new records, or nothing where that turns out to be false or the database refuses one of them: then null. */
+export async function betting(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  count: number,
+  write: () => Promise<boolean>,
+): Promise<BatchReport | null> {
   await sql`savepoint syncline_all_new`.execute(trx)
   try {
-    await sql`select set_config('work_mem', ${WORK_MEM}, true), set_config('syncline.apply', ${String(context.resource.id)}, true)`.execute(
+    await sql`select set_config('work_mem', ${WORK_MEM}, true), set_config('syncline.apply', ${String(resource.id)}, true)`.execute(
       trx,
     )
-    const written = await writeLines(trx, context, write, batch, origins, look)
+    const written = await write()
     await sql`select set_config('syncline.apply', '', true)`.execute(trx)
     await sql`set constraints all immediate`.execute(trx)
     if (written) {
       await sql`release savepoint syncline_all_new`.execute(trx)
-      return { ...emptyReport(), counts: { ...emptyReport().counts, applied: batch.count } }
+      return { ...emptyReport(), counts: { ...emptyReport().counts, applied: count } }
     }
   } catch (error) {
     // Whatever the database refused: the usual way finds out which record it is. What it can mend by waiting is not this function's to judge.
@@ -66,22 +79,21 @@ function mayBeAllNew(context: ApplyContext, write: WriteContext, batch: LineBatc
 }
 
 /** `purged`: deletions of this resource were purged, so that a record without a row may be one of them. */
-type Look = { readonly fresh: boolean; readonly purged: boolean }
+export type Look = { readonly fresh: boolean; readonly purged: boolean }
 
-/** Nothing of this resource waits for a record to arrive, and three records of the batch are unknown. */
-async function looksNew(trx: Transaction<Database>, { resource }: ApplyContext, batch: LineBatch): Promise<Look> {
-  const { text } = batch
-  const starts = [0, text.indexOf('\n', text.length / 2) + 1, text.lastIndexOf('\n') + 1]
-  const probe = starts.map((start) => text.slice(start, text.indexOf('\t', start)))
+/** Nothing of this resource waits for a record to arrive, and the records of `probe` are unknown. */
+export async function looksNew(
+  trx: Transaction<Database>,
+  resource: ResourceInfo,
+  probe: readonly string[],
+): Promise<Look> {
   const { rows } = await sql<Look>`
     select exists (select from syncline.purged where resource_id = ${resource.id}) as purged,
            not exists (select from syncline.quarantine where resource_id = ${resource.id})
        and not exists (select from syncline.pending_ref where target_resource_id = ${resource.id})
        and not exists (select from syncline.conflict where resource_id = ${resource.id} and resolved_at is null)
        and not exists (select from syncline.record r where r.resource_id = ${resource.id}
-             and r.record_id = any (array(select e ->> 0 from unnest(${probe.map((id) => `[${id}]`)}::jsonb[]) e))) as fresh`.execute(
-    trx,
-  )
+             and r.record_id = any (${[...probe]}::text[])) as fresh`.execute(trx)
   return rows[0] ?? { fresh: false, purged: false }
 }
 
@@ -101,10 +113,7 @@ async function writeLines(
     : sql``
   if (context.peer === null) throw new SynclineError('SYNC_INTERNAL', 'records written by hand are staged')
   const limit = sql`(extract(epoch from clock_timestamp()) * 1000000)::int8 + ${context.clockAheadMaxMicros}::int8`
-  const sites =
-    origins.length > SITES_MAX
-      ? sql`syncline.site o`
-      : sql`unnest(${origins}::int4[], ${batch.origins}::text[]) o(id, origin)`
+  const sites = sitesSql(origins, batch.origins)
   const written = writtenColumns(write)
   const width = sql.lit(batch.columns.length)
   const names = [resource.keyColumn, ...written.map(({ column }) => column.name)].map((name) => sql.id(name))
@@ -135,6 +144,13 @@ async function writeLines(
            (select bool_and(plain) from line) ${parentsFound(write, parsed)} as plain`.execute(trx)
   const [row] = rows
   return row !== undefined && row.plain === true && row.versions === batch.count && row.living === batch.count
+}
+
+/** The sites `o` that a batch names, with their numbers here. */
+export function sitesSql(origins: readonly number[], names: readonly string[]): RawBuilder<unknown> {
+  return origins.length > SITES_MAX
+    ? sql`syncline.site o`
+    : sql`unnest(${origins}::int4[], ${names}::text[]) o(id, origin)`
 }
 
 /** A reference by local key is null where its target is missing, which the database does not refuse. */

@@ -79,8 +79,7 @@ export async function applyLines(
   batch: LineBatch,
 ): Promise<BatchReport> {
   if (batch.count === 0) return emptyReport()
-  // One batch of a resource at a time: two links never wait for each other in the middle of a batch.
-  await sql`select pg_advisory_xact_lock(hashtextextended('syncline.apply', ${context.resource.id}))`.execute(trx)
+  await oneBatchAtATime(trx, context.resource.id)
   await steadyPlans(trx, context.lockWaitMs, batch.next?.more === true)
   const read = writeContext(context, batch)
   const inexact = await inexactOf(trx, context.resource, read.columns).catch((error: unknown) => {
@@ -194,6 +193,11 @@ async function writeStaged(
     await showWaiting(trx, resource, batch, { peerId: peer.id, runId: context.runId })
     await noteKept(trx, resource.id, peer.id, counts)
   }
+}
+
+/** Two links never wait for each other in the middle of a batch. */
+export async function oneBatchAtATime(trx: Transaction<Database>, resourceId: number): Promise<void> {
+  await sql`select pg_advisory_xact_lock(hashtextextended('syncline.apply', ${resourceId}))`.execute(trx)
 }
 
 function writeContext(context: ApplyContext, batch: LineBatch): WriteContext {

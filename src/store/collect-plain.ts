@@ -3,7 +3,7 @@ import type { Position } from '../sync/index.ts'
 import type { BatchRow, CollectRequest } from './collect.ts'
 import { payloadSql, seenText } from './lines-sql.ts'
 import { quoteIdent } from './quote.ts'
-import { type Column, liveTable } from './resources.ts'
+import { type Column, liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
 /** Rows whose texts have at most so many bytes are plain: below it PostgreSQL stores every value as it is, so its size is known. */
@@ -20,21 +20,48 @@ const FIXED = new Set(
 )
 const TEXTS = new Set(['text', 'varchar', 'bpchar', 'name', 'xml', 'json', 'bytea'])
 
+/** How the text of a batch is made of version `s`, the live row `t` of a put, and the sites in `o.list`. */
+export type PlainForm = {
+  readonly id: RawBuilder<unknown>
+  readonly seen: RawBuilder<unknown>
+  /** The values of `t`. */
+  readonly payload: RawBuilder<unknown>
+  /** What stands in their place in the line of a deletion. */
+  readonly nothing: string
+  /** False for a version that this form cannot tell. */
+  readonly tells: RawBuilder<boolean>
+  /** Further columns of the answer. */
+  readonly besides?: RawBuilder<unknown>
+}
+
+/** Lines: see src/sync/codec/lines.ts. */
+export function linesForm(resource: ResourceInfo, columns: readonly Column[]): PlainForm {
+  return {
+    id: hasUuid(resource) ? sql`'"' || s.record_id || '"'` : sql`to_json(s.record_id)::text`,
+    seen: seenText('s'),
+    payload: sql.raw(payloadSql(resource, columns)),
+    nothing: '',
+    tells: sql<boolean>`true`,
+  }
+}
+
+/** A uuid has one spelling, which holds nothing that would have to be escaped. */
+export const hasUuid = ({ keyType }: ResourceInfo) => keyType.endsWith('.uuid')
+
 /**
  * The query of one batch for links without a filter and tables without large values: every line is made as its row is looked up, once. How many
  * rows fit is reckoned from the mean width of the table. `usable` is false when the table turns out to hold large values, or a row of this batch
- * to be wide: then nothing of the answer counts, and `carefulQuery` has to be asked, which looks at sizes before it unpacks anything.
+ * to be wide or beyond the form: then nothing of the answer counts. `carefulQuery` looks at sizes before it unpacks anything.
  */
-export function plainQuery(
+export function plainQuery<T = unknown>(
   request: CollectRequest,
   columns: readonly Column[],
   after: Position,
   idBytesMax: number,
-): RawBuilder<BatchRow & { readonly usable: boolean }> {
+  form: PlainForm,
+): RawBuilder<BatchRow & { readonly usable: boolean } & T> {
   const { resource, peer } = request
-  const uuid = resource.keyType.endsWith('.uuid')
-  const id = uuid ? sql`'"' || s.record_id || '"'` : sql`to_json(s.record_id)::text`
-  const travels = uuid ? sql`` : sql`and octet_length(s.record_id) between 1 and ${sql.lit(idBytesMax)}`
+  const travels = hasUuid(resource) ? sql`` : sql`and octet_length(s.record_id) between 1 and ${sql.lit(idBytesMax)}`
   return sql`
     with room as materialized (
       select least(${request.rowsMax}, greatest(1, floor(${request.bytesMax} / (${sql.lit(ENVELOPE_BYTES)} + case
@@ -59,11 +86,12 @@ export function plainQuery(
       -- The order of the scan, which nothing depends on.
       select string_agg(line, e'\\n') as text, count(line)::int as lines, count(*)::int as scanned, coalesce(bool_or(wide), false) as wide
         from (
-          select ${id} || e'\\t' || s.clock || e'\\t' || array_position(o.list, s.origin) - 1 || e'\\t'
-                 || ${seenText('s')}
-                 || case when s.deleted then e'\\td\\t' else e'\\tp\\t' || live.payload end as line, live.found and live.payload is null as wide
+          select ${form.id} || e'\\t' || s.clock || e'\\t' || array_position(o.list, s.origin) - 1 || e'\\t'
+                 || ${form.seen}
+                 || case when s.deleted then ${sql.lit(`\td\t${form.nothing}`)} else e'\\tp\\t' || live.payload end as line,
+                 live.found and live.payload is null or not ${form.tells} as wide
             from scan s cross join origins o left join lateral (
-              select case when ${plain(columns)} then ${sql.raw(payloadSql(resource, columns))} end as payload, true as found
+              select case when ${plain(columns)} then ${form.payload} end as payload, true as found
                 from ${sql.raw(liveTable(resource))} t
                where t.${sql.id(resource.keyColumn)} = s.record_id::${sql.raw(resource.keyType)} and not s.deleted offset 0
             ) live on true
@@ -85,7 +113,7 @@ export function plainQuery(
            exists (select from syncline.record r where r.resource_id = ${sql.lit(resource.id)}
                      and r.xact >= pg_snapshot_xmin(pg_current_snapshot())) as held,
            (select xact::text from last) as last_xact, (select record_id from last) as last_id, (select list from origins) as origins,
-           null::text[] as left_ids, null::text[] as sent_ids
+           null::text[] as left_ids, null::text[] as sent_ids${form.besides ?? sql``}
       from made, room`
 }
 

@@ -1,10 +1,18 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Kysely, type RawBuilder, sql } from 'kysely'
-import { formatCheckpoint, type LineBatch, type Position, RECORD_ID_BYTES_MAX, SynclineError } from '../sync/index.ts'
-import { canTellPlain, plainQuery } from './collect-plain.ts'
+import {
+  formatCheckpoint,
+  type LineBatch,
+  type Position,
+  RECORD_ID_BYTES_MAX,
+  type RowBatch,
+  SynclineError,
+} from '../sync/index.ts'
+import { canTellPlain, linesForm, plainQuery } from './collect-plain.ts'
 import { linesSql, originsSql } from './lines-sql.ts'
 import { quoteIdent } from './quote.ts'
 import { type Column, liveTable, type ResourceInfo, sentColumns } from './resources.ts'
+import { type RowTypes, rowsForm } from './rows-sql.ts'
 import type { Database } from './schema.ts'
 
 export type CollectRequest = {
@@ -68,9 +76,19 @@ export async function collect(db: Kysely<Database>, request: CollectRequest): Pr
     return collect(db, { ...request, rowsMax: Math.max(1, Math.floor((row.kept * request.bytesMax) / bytes)) })
   }
   if (request.filter !== undefined && request.quiet !== true) await rememberShared(db, request, row)
+  return { ...(await besideText(db, request, columns, after, row)), text: row.text ?? '' }
+}
+
+/** What a batch says beside its records. */
+async function besideText(
+  db: Kysely<Database>,
+  request: CollectRequest,
+  columns: readonly Column[],
+  after: Position,
+  row: BatchRow,
+) {
   const last: Position = row.last_xact === null ? after : { xact: row.last_xact, recordId: placeOf(row.last_id ?? '') }
   const more = row.kept < row.scanned || row.scanned === row.limit
-  const siteIds = row.origins ?? []
   return {
     resource: request.resource.name,
     columns: columns.map((column) => column.name),
@@ -79,11 +97,28 @@ export async function collect(db: Kysely<Database>, request: CollectRequest): Pr
         .filter((reference) => columns.some((column) => column.name === reference.column.name))
         .map((reference) => [reference.column.name, reference.resource]),
     ),
-    origins: await originNames(db, siteIds),
-    text: row.text ?? '',
+    origins: await originNames(db, row.origins ?? []),
     count: row.lines,
     next: { checkpoint: formatCheckpoint({ logId: request.logId, position: last }), more },
   }
+}
+
+/**
+ * The same batch as rows for a database with equal columns. Null where they cannot be: a filter, large values, types that are more than their name
+ * (domains …), versions with writes behind single fields, fields that are kept for others, or nothing to send.
+ */
+export async function collectRows(db: Kysely<Database>, request: CollectRequest): Promise<RowBatch | null> {
+  const { resource } = request
+  const after = request.after ?? START
+  const columns = sentColumns(resource, request.columns)
+  if (request.filter !== undefined || columns.length === 0 || !(await canTellPlain(db, columns))) return null
+  const form = rowsForm(resource, columns)
+  const row = await only(plainQuery<RowTypes>(request, columns, after, SENT_ID_BYTES_MAX, form), db)
+  const types = row.types.filter((type) => type !== null)
+  if (!row.usable || row.parked || row.lines === 0 || types.length <= columns.length) return null
+  const [keyType = '', ...rest] = types
+  const rows = Buffer.from(row.text ?? '')
+  return { ...(await besideText(db, request, columns, after, row)), keyType, types: rest, rows }
 }
 
 /**
@@ -112,7 +147,10 @@ async function readPlain(
   after: Position,
 ): Promise<BatchRow | null> {
   if (request.filter !== undefined || !(await canTellPlain(db, columns))) return null
-  const row = await only(plainQuery(request, columns, after, SENT_ID_BYTES_MAX), db)
+  const row = await only(
+    plainQuery(request, columns, after, SENT_ID_BYTES_MAX, linesForm(request.resource, columns)),
+    db,
+  )
   return row.usable ? row : null
 }
 

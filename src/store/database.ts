@@ -2,6 +2,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
+import { CopyingClient } from './copy-in.ts'
 import type { Database } from './schema.ts'
 
 export type StoreOptions = {
@@ -64,6 +65,7 @@ function openServer(options: StoreOptions, connectionString: string): Store {
   }
   const pool = new pg.Pool({
     ...base,
+    Client: CopyingClient,
     max: options.connectionsMax ?? 10,
     idleTimeoutMillis: 30_000,
   })

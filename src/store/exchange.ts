@@ -71,17 +71,23 @@ export async function serveChanges(
   limits: ExchangeLimits,
 ): Promise<LineBatch> {
   const resource = await readyResource(store, request.resource)
-  const grant = await findGrant(store.db, link.peer.id, resource.name, 'pull')
+  const { columns, filters } = await grantedScope(store, link, resource, request)
+  return collectScoped(store, link, resource, { ...request, columns, filters }, limits)
+}
+
+/** What of a request is granted. Errors: SYNC_AUTH_FORBIDDEN, SYNC_FILTER_INVALID. */
+export async function grantedScope(store: Store, { peer }: Link, resource: ResourceInfo, request: Scope) {
+  const grant = await findGrant(store.db, peer.id, resource.name, 'pull')
   if (grant === null) {
     throw new SynclineError(
       'SYNC_AUTH_FORBIDDEN',
-      `peer "${link.peer.name}" may not pull "${resource.name}"; an administrator of this site can grant it`,
+      `peer "${peer.name}" may not pull "${resource.name}"; an administrator of this site can grant it`,
     )
   }
-  const columns = narrow(grant.columns, request.columns, `pull of "${resource.name}" by "${link.peer.name}"`)
+  const columns = narrow(grant.columns, request.columns, `pull of "${resource.name}" by "${peer.name}"`)
   if (request.filter != null && request.filter.trim() !== '')
-    await checkDisclosure(store, link.peer, resource, grant.columns, request.filter)
-  return collectScoped(store, link, resource, { ...request, columns, filters: [grant.filter, request.filter] }, limits)
+    await checkDisclosure(store, peer, resource, grant.columns, request.filter)
+  return { columns, filters: [grant.filter, request.filter] }
 }
 
 /** One batch of our own changes for a peer that we push to. */

@@ -62,7 +62,7 @@ export async function purgedSince(
  * A batch that tells what its peer has missed. Its last part leads past the purged tombstones: no record stands between it and them, and a peer
  * that stayed before them would be told again and again.
  */
-export function passPurged(batch: LineBatch, { purges, through }: Missed): LineBatch {
+export function passPurged<B extends Pick<LineBatch, 'next' | 'purges'>>(batch: B, { purges, through }: Missed): B {
   const { next } = batch
   if (next === undefined || next.more) return { ...batch, purges }
   const { logId, position } = parseCheckpoint(next.checkpoint)

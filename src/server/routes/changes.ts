@@ -11,8 +11,10 @@ import {
   redrive,
   serveChanges,
   serveChosen,
+  serveRows,
 } from '../../store/index.ts'
 import {
+  asksForRows,
   type BatchReport,
   changesOfLines,
   codecForAccept,
@@ -20,6 +22,9 @@ import {
   LINES_MEDIA_TYPE,
   type LineBatch,
   linesBody,
+  ROWS_MEDIA_TYPE,
+  type RowBatch,
+  rowsBody,
   SynclineError,
 } from '../../sync/index.ts'
 import { peerOf } from '../access.ts'
@@ -133,6 +138,14 @@ function idsOf(text: string): readonly string[] {
   throw new SynclineError('SYNC_REQUEST_INVALID', 'ids is no JSON list of record ids, such as ["AT","SI"]')
 }
 
+/** The body of a batch in the format that was agreed on. Rows go as they are. */
+function written(batch: LineBatch | RowBatch, format: ReturnType<typeof codecForAccept>) {
+  if ('rows' in batch) return { mediaType: ROWS_MEDIA_TYPE, plain: rowsBody(batch) }
+  const { mediaType } = format
+  if (format.name === 'lines') return { mediaType, plain: linesBody(batch) }
+  return { mediaType, plain: Buffer.from([...format.encode({ ...batch, changes: changesOfLines(batch) })].join('')) }
+}
+
 /** What a pusher calls its run. Errors: SYNC_REQUEST_INVALID. */
 function runKeyIn(header: string | string[] | undefined): string | null {
   if (header === undefined) return null
@@ -174,8 +187,15 @@ export const changesRoutes =
           limits,
         ).catch(hidden)
       }
-      const serving = loggingFailure(deps, request, exchanged, () => {
+      const asRows = asksForRows(request.headers.accept) && format.name === 'lines' && wait === 0
+      const plainly = ids === undefined && !rest.purged && !rest.heads && !quiet
+      const serving: Promise<LineBatch | RowBatch> = loggingFailure(deps, request, exchanged, async () => {
         if (ids !== undefined) return chosen()
+        if (asRows && plainly) {
+          const scope = { ...rest, resource, columns: columnsOf(columns) }
+          const rows = await serveRows(store, link, scope, limits).catch(hidden)
+          if (rows !== null) return rows
+        }
         return pullWaiting(serve, {
           resource,
           after: rest.after,
@@ -195,10 +215,7 @@ export const changesRoutes =
       const weighing = weigh && wait === 0 ? scale() : null
       weighing?.catch(() => {})
       const batch = await serving
-      const plain =
-        format.name === 'lines'
-          ? linesBody(batch)
-          : Buffer.from([...format.encode({ ...batch, changes: changesOfLines(batch) })].join(''))
+      const { mediaType, plain } = written(batch, format)
       const { body, encoding } = await pack(plain, request.headers['accept-encoding'])
       const { checkpoint, more = false } = batch.next ?? {}
       const durationMs = Math.round(performance.now() - began)
@@ -216,7 +233,7 @@ export const changesRoutes =
         vary: 'Accept, Accept-Encoding',
         ...(encoding !== undefined && { 'content-encoding': encoding }),
       })
-      return reply.type(format.mediaType).send(body)
+      return reply.type(mediaType).send(body)
     })
 
     /** Serves at once what there is; when there is nothing, again each time that something moved, until the time is over. */

@@ -4,6 +4,7 @@ import type { Codec, WritingCodec } from './format.ts'
 import { json } from './json.ts'
 import { LINES_MEDIA_TYPE } from './lines.ts'
 import { ndjson } from './ndjson.ts'
+import { ROWS_MEDIA_TYPE } from './rows.ts'
 import { s3xml } from './s3xml.ts'
 
 /**
@@ -44,6 +45,11 @@ export function codecForAccept(header: string | undefined): WritingCodec | Lines
       (format) => format.name === 'lines' || format.encode !== undefined,
     )
   return best.format as WritingCodec | LinesFormat
+}
+
+/** True where rows are asked for by name: where they cannot be made, the answer is in lines. */
+export function asksForRows(header: string | undefined): boolean {
+  return acceptRanges(header).some(({ type, quality }) => type === ROWS_MEDIA_TYPE && quality > 0)
 }
 
 /** The format of a body by its Content-Type. Throws SYNC_FORMAT_UNSUPPORTED with what was sent and what there is. */

@@ -1,5 +1,5 @@
 export { readChange, readId, writeChange } from './change.ts'
-export { codecForAccept, codecForContentType, type LinesFormat } from './codec.ts'
+export { asksForRows, codecForAccept, codecForContentType, type LinesFormat } from './codec.ts'
 export type { EdenAttributes, EdenElement, EdenField, EdenLimits, EdenReader, EdenWriter } from './eden-element.ts'
 export { isJsonObject, JSON_DEPTH_MAX, numberText, parseJson } from './exact-json.ts'
 export { type BodyLimits, type Codec, type DecodeContext, fault, quoted, type WritingCodec } from './format.ts'

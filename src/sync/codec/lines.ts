@@ -1,6 +1,6 @@
 import { SynclineError } from '../errors.ts'
 import type { Batch, Json } from '../record.ts'
-import { readClock, readId, readOrigin, readResource } from './change.ts'
+import { readClock, readId } from './change.ts'
 import { assertDepth, isJsonObject, parseJson } from './exact-json.ts'
 import { readFields } from './fields.ts'
 import {
@@ -16,6 +16,7 @@ import {
   refuseUnknown,
   trailerOf,
 } from './format.ts'
+import { readNames, readShape } from './shape.ts'
 
 /** The fast wire between two sites that both know it; the public formats stand beside it. */
 export const LINES_MEDIA_TYPE = 'application/vnd.syncline.lines'
@@ -146,23 +147,11 @@ function readHeader(text: string, depthMax: number): Header {
       )
     }
     refuseUnknown(header, ['syncline', 'resource', 'columns', 'refs', 'origins', 'sets', 'purged'], 'a header')
-    const columns = readNames(header.columns, 'columns')
-    checkColumns(columns.length)
-    const origins = readNames(header.origins, 'origins')
-    for (const origin of origins) readOrigin(origin, 'an origin')
-    const refs = header.refs
-    if (!isJsonObject(refs)) return fault('refs must be an object of columns and resources')
-    for (const [column, resource] of Object.entries(refs)) {
-      if (!columns.includes(column)) fault(`refs names ${quoted(column)}, which is not among the columns`)
-      readResource(resource, `refs[${quoted(column)}]`)
-    }
-    const sets = readSets(header.sets, columns)
+    const shape = readShape(header)
+    const sets = readSets(header.sets, shape.columns)
     if (header.purged !== undefined && header.purged !== true) fault('purged is true or absent')
     return {
-      resource: readResource(header.resource),
-      columns,
-      refs: refs as Record<string, string>,
-      origins,
+      ...shape,
       ...(sets !== undefined && { sets }),
       ...(header.purged === true && { purged: true as const }),
     }
@@ -186,13 +175,6 @@ function readSets(value: unknown, columns: readonly string[]): LineBatch['sets']
     if (known !== undefined) fault(`sets[${n}] names ${quoted(known)}, which is among the columns`)
     return names
   })
-}
-
-function readNames(value: unknown, what: string): readonly string[] {
-  if (!Array.isArray(value) || !value.every((name) => typeof name === 'string' && name !== ''))
-    return fault(`${what} must be a list of names`)
-  if (new Set(value).size < value.length) fault(`${what} names something twice`)
-  return value as string[]
 }
 
 /**

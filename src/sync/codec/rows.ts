@@ -1,0 +1,111 @@
+import { SynclineError } from '../errors.ts'
+import type { Batch } from '../record.ts'
+import { isJsonObject, parseJson } from './exact-json.ts'
+import {
+  type BodyLimits,
+  checkCount,
+  decodeText,
+  fault,
+  incomplete,
+  placed,
+  quoted,
+  refuseUnknown,
+  trailerOf,
+} from './format.ts'
+import { readShape, type Shape } from './shape.ts'
+
+/** Records on their way between two PostgreSQL databases with equal columns; who asks for them reads lines as well. */
+export const ROWS_MEDIA_TYPE = 'application/vnd.syncline.rows'
+
+/** Number of this form, in the header of every body. 1: first form. */
+const ROWS_VERSION = 1
+
+/**
+ * A batch in the text form of PostgreSQL's COPY: rows of key, clock, origin, seen and kind (see LineBatch), then the values in column order, with a tab
+ * between and \N for null. Nothing between the two databases looks into them; what a row says is checked by the database that reads it.
+ */
+export type RowBatch = Shape & {
+  readonly keyType: string
+  /** The type of each column, and of the key, as PostgreSQL writes it, with its length or precision; a reference travels as text. */
+  readonly types: readonly string[]
+  /** UTF-8, a newline after every row but the last. */
+  readonly rows: Uint8Array
+  readonly count: number
+  readonly next: NonNullable<Batch['next']>
+  /** See LineBatch. */
+  readonly purges?: number
+}
+
+/** The body of a batch: header line, rows, trailer line. */
+export function rowsBody(batch: RowBatch): Buffer {
+  const { resource, keyType, columns, types, refs, origins, rows, count, next, purges } = batch
+  const header = JSON.stringify({ syncline: ROWS_VERSION, resource, keyType, columns, types, refs, origins })
+  const trailer = JSON.stringify({ count, ...next, purges })
+  const newline = Buffer.from('\n')
+  return Buffer.concat([
+    Buffer.from(header),
+    newline,
+    ...(rows.length > 0 ? [rows, newline] : []),
+    Buffer.from(trailer),
+  ])
+}
+
+/**
+ * The batch in a body. Checks header, trailer, the number of rows and the size of each; what they hold is for the database to read, which counts them
+ * again. Throws SYNC_BATCH_INCOMPLETE, SYNC_FORMAT_INVALID, SYNC_RECORD_TOO_LARGE or SYNC_REQUEST_TOO_LARGE.
+ */
+export function decodeRows(body: Uint8Array, limits: BodyLimits): RowBatch {
+  const trailer = trailerOf(body, limits.depthMax)
+  if (trailer?.next === undefined) throw incomplete('the body ends before its trailer line')
+  let end = body.length
+  while (body[end - 1] === NEWLINE) end--
+  const headerEnd = body.indexOf(NEWLINE)
+  if (headerEnd === -1 || headerEnd >= end) throw incomplete('the body has no header line')
+  const shape = readHeader(decodeText(body.subarray(0, headerEnd)), limits.depthMax)
+  const rows = body.subarray(headerEnd + 1, Math.max(headerEnd + 1, body.lastIndexOf(NEWLINE, end - 1)))
+  checkCount(trailer.count, limits.recordsMax)
+  const count = countRows(rows, limits.recordBytesMax)
+  if (count !== trailer.count) throw incomplete(`the trailer counts ${trailer.count} records, the body has ${count}`)
+  const { next, purges } = trailer
+  return { ...shape, rows, count, next, ...(purges !== undefined && { purges }) }
+}
+
+const NEWLINE = 0x0a
+
+function readHeader(text: string, depthMax: number): Shape & Pick<RowBatch, 'keyType' | 'types'> {
+  try {
+    const header = parseJson(text, depthMax)
+    if (!isJsonObject(header)) return fault('it must be an object')
+    if (header.syncline !== ROWS_VERSION) {
+      throw new SynclineError(
+        'SYNC_FORMAT_UNSUPPORTED',
+        `form ${quoted(header.syncline)} of ${ROWS_MEDIA_TYPE}; this site reads form ${ROWS_VERSION}`,
+      )
+    }
+    refuseUnknown(header, ['syncline', 'resource', 'keyType', 'columns', 'types', 'refs', 'origins'], 'a header')
+    const shape = readShape(header)
+    const { keyType, types } = header
+    if (typeof keyType !== 'string') return fault('keyType must be a name')
+    if (!Array.isArray(types) || !types.every((type) => typeof type === 'string'))
+      return fault('types must be a list of names')
+    if (types.length !== shape.columns.length)
+      return fault(`types has ${types.length} names for ${shape.columns.length} columns`)
+    return { ...shape, keyType, types: types as string[] }
+  } catch (error) {
+    throw placed(error, 'header (line 1)')
+  }
+}
+
+function countRows(rows: Uint8Array, recordBytesMax: number): number {
+  let count = 0
+  for (let start = 0; start < rows.length; count++) {
+    const newline = rows.indexOf(NEWLINE, start)
+    const end = newline === -1 ? rows.length : newline
+    if (end - start > recordBytesMax) {
+      const size = `record ${count + 1} (line ${count + 2}) has ${end - start} bytes`
+      throw new SynclineError('SYNC_RECORD_TOO_LARGE', `${size}; at most ${recordBytesMax} are taken here`)
+    }
+    start = end + 1
+  }
+  return count
+}

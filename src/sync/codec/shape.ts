@@ -1,0 +1,35 @@
+import type { Json } from '../record.ts'
+import { readOrigin, readResource } from './change.ts'
+import { isJsonObject } from './exact-json.ts'
+import { checkColumns, fault, quoted } from './format.ts'
+
+/** What every record of a batch between two sites has in common: columns and what they refer to, and the sites that wrote. */
+export type Shape = {
+  readonly resource: string
+  readonly columns: readonly string[]
+  readonly refs: Readonly<Record<string, string>>
+  readonly origins: readonly string[]
+}
+
+/** The shape in the header of a body. Throws SYNC_FORMAT_INVALID or SYNC_REQUEST_TOO_LARGE. */
+export function readShape(header: { readonly [member: string]: Json }): Shape {
+  const columns = readNames(header.columns, 'columns')
+  checkColumns(columns.length)
+  const origins = readNames(header.origins, 'origins')
+  for (const origin of origins) readOrigin(origin, 'an origin')
+  const refs = header.refs
+  if (!isJsonObject(refs)) return fault('refs must be an object of columns and resources')
+  for (const [column, resource] of Object.entries(refs)) {
+    if (!columns.includes(column)) fault(`refs names ${quoted(column)}, which is not among the columns`)
+    readResource(resource, `refs[${quoted(column)}]`)
+  }
+  return { resource: readResource(header.resource), columns, refs: refs as Record<string, string>, origins }
+}
+
+/** A list of names, each once. Throws SYNC_FORMAT_INVALID. */
+export function readNames(value: unknown, what: string): readonly string[] {
+  if (!Array.isArray(value) || !value.every((name) => typeof name === 'string' && name !== ''))
+    return fault(`${what} must be a list of names`)
+  if (new Set(value).size < value.length) fault(`${what} names something twice`)
+  return value as string[]
+}
