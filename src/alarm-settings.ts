@@ -35,6 +35,7 @@ export function alarmSettings(
       diskMegabytes: config.alarmDiskMegabytes,
       failures: config.alarmFailures,
       pausedHours: config.alarmPausedHours,
+      jobMinutes: config.alarmJobMinutes,
     },
     channels: {
       ...(mail && { mail: async (notice) => mail(await site.sender(), notice) }),

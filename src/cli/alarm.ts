@@ -54,9 +54,10 @@ export function alarmLines(out: Output, alarms: readonly Alarm[]): string {
 export function withAlarms(rows: readonly StatusRow[], alarms: readonly Alarm[]): readonly StatusRow[] {
   return rows.map((row) => {
     const about = alarms.filter(
-      ({ peer, resource }) =>
+      ({ code, peer, resource }) =>
         (peer === row.peer && (resource === '' || row.resource === null || resource === row.resource)) ||
-        (peer === '' && resource !== '' && resource === row.resource),
+        // A job may have the name of a resource.
+        (peer === '' && resource !== '' && resource === row.resource && !code.startsWith('job-')),
     )
     const bad = about.filter(({ level }) => level !== 'info')
     if (bad.length === 0) return row

@@ -17,8 +17,9 @@ import {
 } from './doctor-checks.ts'
 import { EXIT } from './exit.ts'
 import { explain } from './failure.ts'
+import { jobFindings } from './job-lights.ts'
 import type { Color, Output } from './output.ts'
-import type { SiteInfo } from './status.ts'
+import { jobsOf, type SiteInfo } from './status.ts'
 import { programVersion } from './version.ts'
 
 type Options = Readonly<Record<'config' | 'dataDir' | 'url' | 'token' | 'tokenFile', string | undefined>>
@@ -27,7 +28,7 @@ type Options = Readonly<Record<'config' | 'dataDir' | 'url' | 'token' | 'tokenFi
 export const doctor: Register = (program, session) => {
   verb<Options>(program, session, {
     use: 'doctor',
-    does: 'Examines settings, database, rights, triggers, clocks, disk, tools and peers, and says how to mend each',
+    does: 'Examines settings, database, rights, triggers, clocks, disk, tools, peers and jobs, and says how to mend each',
     examples: ['syncline doctor', 'syncline doctor --json'],
     run: async ({ out }, { config, dataDir, url, token, tokenFile }) => {
       const findings = await examine({ config, dataDir, url, token, tokenFile })
@@ -64,6 +65,7 @@ async function siteOf(config: Config): Promise<readonly Finding[]> {
       captureFindings((await api.get<{ readonly items: readonly ResourceCheck[] }>('/checks')).items),
     )),
     ...(await attempt('peers', () => peersOf(api, now))),
+    ...(await attempt('jobs', async () => jobFindings((await jobsOf(api, [])).jobs))),
     ...(await attempt('alarms', async () =>
       alarmFindings((await api.get<Page<Alarm>>('/alarms', { open: true, limit: 100 })).items),
     )),

@@ -4,21 +4,11 @@ import { type Api, type Page, path } from './api.ts'
 import { noun, type PageOptions, pageOptions, type Register, verb } from './command.ts'
 import { EXIT, type ExitCode } from './exit.ts'
 import { applyFile, planFile } from './job-apply.ts'
+import type { JobView } from './job-lights.ts'
 import { type Planned, planText, progressOf, runLine, runText } from './job-text.ts'
 import type { Output } from './output.ts'
 import { cell, time } from './text.ts'
 
-type Job = {
-  readonly name: string
-  readonly definition: unknown
-  readonly enabled: boolean
-  readonly nextDue: string | null
-  readonly underWay: number
-  readonly waitsFor: string | null
-  readonly lastResult: string | null
-  readonly lastFinishedAt: string | null
-  readonly lastSuccessAt: string | null
-}
 type Requested = { readonly runId: string; readonly does: 'begin' | 'after' | 'coalesce' }
 
 const POLL_MS = 300
@@ -51,7 +41,7 @@ export const job: Register = (program, session) => {
     does: 'Lists the jobs, with what they do now and when they are due',
     examples: ['syncline job list', 'syncline job list --json'],
     run: async ({ site, out }) => {
-      const items = (await (await site()).all<Job>('/jobs')).toSorted((a, b) => (a.name < b.name ? -1 : 1))
+      const items = (await (await site()).all<JobView>('/jobs')).toSorted((a, b) => (a.name < b.name ? -1 : 1))
       await out.result({ items }, () =>
         items.length === 0
           ? 'There are no jobs: see `syncline job apply --help`.'
@@ -152,7 +142,7 @@ export const job: Register = (program, session) => {
     run: async ({ site, out }, { run, definition, limit, cursor }, name) => {
       const api = await site()
       if (run !== undefined) return showRun(api, out, run)
-      const found = await api.get<Job>(path`/jobs/${name}`)
+      const found = await api.get<JobView>(path`/jobs/${name}`)
       if (definition === true) {
         const { stringify } = await import('yaml')
         return out.result(found.definition, () => stringify(found.definition).trimEnd()).then(() => EXIT.done)

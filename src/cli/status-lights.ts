@@ -1,7 +1,14 @@
 import type { Agreement, Peer, ResourceCheck, RunEntry, Task } from '../store/index.ts'
+import type { Color } from './output.ts'
 import { ago, cell, duration, plural, time, until } from './text.ts'
 
 export type Light = 'green' | 'amber' | 'red'
+export const LIGHT_COLORS: Readonly<Record<Light, Color>> = { green: 'green', amber: 'yellow', red: 'red' }
+
+/** Green where there is nothing else. */
+export function worst(lights: readonly Light[]): Light {
+  return lights.includes('red') ? 'red' : lights.includes('amber') ? 'amber' : 'green'
+}
 
 /** One line of the status: a resource synced with a peer, or a peer without a task here. */
 export type StatusRow = {

@@ -3,6 +3,7 @@ import type {
   Alarm,
   Brake,
   Conflict,
+  JobRunEntry,
   Peer,
   QuarantineEntry,
   ResourceCheck,
@@ -14,8 +15,9 @@ import type { Api, Page } from './api.ts'
 import { withBrakes } from './brake.ts'
 import { type Register, verb } from './command.ts'
 import { EXIT } from './exit.ts'
-import type { Color, Output } from './output.ts'
-import { type Light, linkKey, type StatusFacts, type StatusRow, statusRows } from './status-lights.ts'
+import { type JobLight, type JobView, jobLights, jobLightsText } from './job-lights.ts'
+import type { Output } from './output.ts'
+import { LIGHT_COLORS, linkKey, type StatusFacts, type StatusRow, statusRows } from './status-lights.ts'
 import { ago, cell, duration, plural, time } from './text.ts'
 
 /** What the site says of itself. */
@@ -31,7 +33,6 @@ export type SiteInfo = {
   readonly waiting: { readonly conflicts: number; readonly quarantine: number }
 }
 
-const COLORS: Readonly<Record<Light, Color>> = { green: 'green', amber: 'yellow', red: 'red' }
 /** Nothing younger than an open write transaction is synced; a short one is normal. */
 const HORIZON_AGE_MAX_MS = 10_000
 const ALARMS_MAX = 100
@@ -42,7 +43,7 @@ const WAITING_READ_MAX = 1000
 export const status: Register = (program, session) => {
   verb(program, session, {
     use: 'status',
-    does: 'Shows each peer and resource: green, amber or red, and why',
+    does: 'Shows each peer and resource, and each job: green, amber or red, and why',
     more: 'Green means proved equal: the last run succeeded, and a comparison found both sites equal since anything moved, within a day.',
     examples: ['syncline status', 'syncline status --json'],
     run: async ({ site, out }) => {
@@ -53,15 +54,35 @@ export const status: Register = (program, session) => {
       const facts = await factsOf(api, info, brakes)
       const rows = withBrakes(withAlarms(statusRows(facts), alarms), brakes)
       const notes = notesOf(facts.checks)
+      const { jobs, dead } = await jobsOf(api, alarms)
       const raised = alarms.length === 0 ? [] : ['', alarmLines(out, alarms)]
-      await out.result({ site: info, links: rows, alarms, brakes, notes }, async () =>
-        [headText(out, info), ...raised, '', await rowsText(out, rows), ...notesText(notes)].join('\n'),
+      await out.result({ site: info, links: rows, jobs, alarms, brakes, notes }, async () =>
+        [
+          headText(out, info),
+          ...raised,
+          '',
+          await rowsText(out, rows),
+          ...(await jobLightsText(out, jobs)),
+          ...notesText(notes),
+        ].join('\n'),
       )
       const critical = alarms.filter(({ level }) => level === 'critical').length
       const { conflicts, quarantine } = info.waiting
-      return conflicts + quarantine + brakes.length + critical > 0 ? EXIT.waiting : EXIT.done
+      return conflicts + quarantine + brakes.length + critical + dead > 0 ? EXIT.waiting : EXIT.done
     },
   })
+}
+
+/** The jobs, and how many of their runs wait for a person. */
+export async function jobsOf(
+  api: Api,
+  alarms: readonly Alarm[],
+): Promise<{ readonly jobs: readonly JobLight[]; readonly dead: number }> {
+  const [jobs, dead] = await Promise.all([
+    api.all<JobView>('/jobs'),
+    api.get<Page<JobRunEntry>>('/job-runs', { dead: true, limit: WAITING_READ_MAX }),
+  ])
+  return { jobs: jobLights({ jobs, dead: dead.items, alarms, now: Date.now() }), dead: dead.items.length }
 }
 
 async function factsOf(api: Api, { waiting }: SiteInfo, brakes: readonly Brake[]): Promise<StatusFacts> {
@@ -143,7 +164,7 @@ async function rowsText(out: Output, rows: readonly StatusRow[]): Promise<string
   return out.table(
     ['STATUS', 'PEER', 'RESOURCE', 'MODE', 'LAST RUN', 'WHY'],
     rows.map((row) => [
-      out.paint(COLORS[row.light], row.light),
+      out.paint(LIGHT_COLORS[row.light], row.light),
       cell(row.peer),
       cell(row.resource),
       cell(row.mode),

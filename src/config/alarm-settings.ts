@@ -115,6 +115,15 @@ export const ALARM_SETTINGS = {
     default: 24,
     description: 'Hours that a peer may be paused.',
   },
+  alarmJobMinutes: {
+    type: 'integer',
+    group: 'alarms',
+    minimum: 1,
+    maximum: 1_000_000,
+    default: 60,
+    description:
+      'Minutes that a run of a job may wait to begin, and that a due time of a job may go without being taken up.',
+  },
   smtpUrl: {
     type: 'string',
     group: 'alarms',

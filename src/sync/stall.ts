@@ -1,3 +1,6 @@
+import { spell } from './spell.ts'
+import { type JobState, jobVerdicts } from './stall-jobs.ts'
+
 /**
  * The stall detector: rules over what a site knows of itself. A snapshot goes in, verdicts come out; a verdict that stays is an episode, which
  * begins once and ends once. A sync that looks healthy and makes no progress is an alarm.
@@ -21,10 +24,13 @@ export const ALARM_CODES = [
   'disk-low',
   'peer-failing',
   'peer-paused',
+  'job-failed',
+  'job-overdue',
+  'job-waiting',
 ] as const
 export type AlarmCode = (typeof ALARM_CODES)[number]
 
-/** What a rule found. `peer` and `resource` are empty where the site itself is meant. */
+/** What a rule found. `peer` and `resource` are empty where the site itself is meant; a rule of jobs has the job in place of the resource. */
 export type StallFinding = {
   readonly code: AlarmCode
   readonly level: AlarmLevel
@@ -49,6 +55,7 @@ export type StallSnapshot = {
   readonly horizon: HorizonState | null
   readonly broken: readonly { readonly resource: string; readonly problem: string; readonly mend: string }[]
   readonly disks: readonly DiskState[]
+  readonly jobs: readonly JobState[]
 }
 
 export type PeerState = {
@@ -115,6 +122,7 @@ export type StallThresholds = {
   readonly diskMegabytes: number
   readonly failures: number
   readonly pausedHours: number
+  readonly jobMinutes: number
 }
 
 const SECOND = 1_000
@@ -138,6 +146,7 @@ export function judge(now: StallSnapshot, limits: StallThresholds): readonly Sta
     ...horizonVerdicts(now.horizon, limits),
     ...now.broken.map(captureVerdict),
     ...now.disks.flatMap((disk) => diskVerdicts(disk, limits)),
+    ...now.jobs.flatMap((job) => jobVerdicts(job, now.at, limits)),
   ]
 }
 
@@ -319,24 +328,6 @@ function diskVerdicts({ path, freeBytes }: DiskState, limits: StallThresholds): 
 
 function verdict(code: AlarmCode, level: AlarmLevel, peer: string, resource: string) {
   return { code, level, peer, resource }
-}
-
-/** A duration in the two largest of its units. */
-export function spell(ms: number): string {
-  const seconds = Math.max(0, Math.round(ms / SECOND))
-  const parts = [
-    [Math.floor(seconds / 86_400), 'd'],
-    [Math.floor(seconds / 3_600) % 24, 'h'],
-    [Math.floor(seconds / 60) % 60, 'min'],
-    [seconds % 60, 's'],
-  ] as const
-  const first = parts.findIndex(([number]) => number > 0)
-  if (first === -1) return '0 s'
-  return parts
-    .slice(first, first + 2)
-    .filter(([number]) => number > 0)
-    .map(([number, unit]) => `${number} ${unit}`)
-    .join(' ')
 }
 
 /** A verdict that stays. */

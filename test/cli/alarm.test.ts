@@ -43,6 +43,8 @@ t.test('a link is no better than its worst alarm, and says it first', async (t) 
     ['red', 'changes of city go unseen'],
     ['green', 'proved equal just now'],
   ])
+  const job: Alarm = { ...ALARM, code: 'job-failed', peer: '', text: 'the last run of job city has failed' }
+  t.same(lights(withAlarms([ROW], [job])), lights([ROW]), 'a job is no resource, whatever its name')
   t.same(lights(withAlarms([ROW], [{ ...ALARM, level: 'info' }])), lights([ROW]))
 })
 

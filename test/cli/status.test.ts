@@ -1,3 +1,4 @@
+import { PassThrough, Readable } from 'node:stream'
 import t from 'tap'
 import {
   captureFindings,
@@ -8,9 +9,11 @@ import {
   siteFindings,
   toolFinding,
 } from '../../src/cli/doctor-checks.ts'
+import { type JobView, jobFindings, jobLights, jobLightsText } from '../../src/cli/job-lights.ts'
+import { createOutput } from '../../src/cli/output.ts'
 import type { SiteInfo } from '../../src/cli/status.ts'
 import { linkKey, type StatusFacts, statusRows } from '../../src/cli/status-lights.ts'
-import type { Agreement, Peer, RunEntry, Task } from '../../src/store/index.ts'
+import type { Agreement, Alarm, JobRunEntry, Peer, RunEntry, Task } from '../../src/store/index.ts'
 
 const NOW = Date.parse('2026-11-22T12:00:00Z')
 const HOUR = 3_600_000
@@ -298,4 +301,78 @@ t.test('the doctor names each trouble, how bad it is, and how to mend it', async
     'peer hub, clock fail',
   ])
   t.same(troubles(peerFindings({ ...peer, lastSeenAt: null, clockOffsetMs: null }, NOW)), ['peer hub warn'])
+})
+
+const JOB: JobView = {
+  name: 'copy',
+  definition: {},
+  enabled: true,
+  nextDue: new Date(NOW + HOUR).toISOString(),
+  underWay: 0,
+  waitsFor: null,
+  lastResult: 'success',
+  lastFinishedAt: before(HOUR),
+  lastSuccessAt: before(HOUR),
+}
+const DEAD = { id: '12', job: 'copy', message: 'step dump: ended with 1', code: 'SYNC_JOB_FAILED' } as JobRunEntry
+const WAITING = {
+  code: 'job-waiting',
+  level: 'warning',
+  peer: '',
+  resource: 'copy',
+  text: 'run 13 of job copy has waited to begin for 2 h',
+  mend: 'free what it waits for',
+} as Alarm
+
+t.test('a job is red when it failed for good, amber when something keeps it from its work, else green', async (t) => {
+  const light = (job: Partial<JobView>, more: { dead?: JobRunEntry[]; alarms?: Alarm[] } = {}) => {
+    const [row] = jobLights({ jobs: [{ ...JOB, ...job }], dead: [], alarms: [], now: NOW, ...more })
+    return `${row?.light}: ${row?.why.join('; ')}`
+  }
+  t.equal(light({}), 'green: succeeded 1 h ago')
+  t.equal(light({ underWay: 1 }), 'green: succeeded 1 h ago; 1 run under way')
+  t.equal(light({ nextDue: null, lastResult: null, lastSuccessAt: null }), 'green: runs when somebody asks')
+  t.match(
+    light({ lastResult: 'error' }, { dead: [DEAD] }),
+    /^red: run 12 failed: step dump: ended with 1; to mend: syncline job show copy --run 12; then .* syncline job dismiss 12$/,
+  )
+  t.match(
+    light({ lastResult: 'error' }),
+    /^amber: its last run failed: syncline job show copy$/,
+    'somebody has seen it',
+  )
+  t.match(light({ lastResult: 'warning' }), /^amber: its last run ended with a warning/)
+  t.match(light({ lastResult: 'stopped' }), /^amber: its last run was stopped/)
+  t.match(light({ lastResult: null }), /^amber: has not run yet/)
+  t.match(light({ enabled: false }), /^amber: is disabled/)
+  t.match(light({ nextDue: before(2 * HOUR) }), /^amber: was due 2 h ago, and nothing has taken that up/)
+  t.match(
+    light({ waitsFor: 'lease door is held by holder' }, { alarms: [WAITING] }),
+    /^amber: run 13 .* to mend: free what it waits for; waits: lease door is held by holder/,
+  )
+  t.match(light({ waitsFor: 'x' }, { alarms: [{ ...WAITING, level: 'critical' }] }), /^red: run 13 /)
+  t.equal(light({}, { alarms: [{ ...WAITING, resource: 'other' }] }), 'green: succeeded 1 h ago')
+})
+
+t.test('of many jobs those are shown that are not green, and the doctor says how to mend each', async (t) => {
+  const jobs = ['one', 'two', 'three'].map((name) => ({ ...JOB, name }))
+  const now = NOW
+  const rows = jobLights({ jobs: [...jobs, JOB], dead: [DEAD], alarms: [], now })
+  const stdout = new PassThrough()
+  const out = createOutput({ stdin: Readable.from([]), stdout, stderr: stdout }, false)
+  const text = (await jobLightsText(out, rows)).join('\n')
+  t.match(text, /^jobs: 3 green, 1 red$/m)
+  t.match(text, /^red +copy .*run 12 failed/m)
+  t.notMatch(text, /one|two|three/)
+  t.same(await jobLightsText(out, []), [])
+  t.match(jobFindings(rows), [
+    {
+      about: 'job copy',
+      state: 'fail',
+      text: 'run 12 failed: step dump: ended with 1',
+      mend: /syncline job dismiss 12/,
+    },
+  ])
+  t.match(jobFindings(jobLights({ jobs, dead: [], alarms: [], now })), [{ about: 'jobs', state: 'ok' }])
+  t.same(jobFindings([]), [])
 })

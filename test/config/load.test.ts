@@ -70,6 +70,7 @@ t.test('without any setting a site has every default', async (t) => {
     alarmDiskMegabytes: 1_024,
     alarmFailures: 5,
     alarmPausedHours: 24,
+    alarmJobMinutes: 60,
   })
 })
 

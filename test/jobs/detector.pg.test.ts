@@ -39,6 +39,7 @@ const THRESHOLDS: DetectorDeps['alarms']['thresholds'] = {
   diskMegabytes: 100,
   failures: 2,
   pausedHours: 24,
+  jobMinutes: 60,
 }
 
 let serial = 0
@@ -71,6 +72,7 @@ async function watch(over: Partial<DetectorDeps['alarms']> = {}): Promise<Watche
       disks: async () => [{ path: '/data', freeBytes: watched.disk * 1024 ** 2 }],
       ...over,
     },
+    jobIntervalOf: () => HOUR,
     events: { alarmBegun: () => {}, alarmEnded: () => {}, noticeFailed: ({ reason }) => errors.push(reason) },
     onError: (error) => errors.push(error),
   }
@@ -241,6 +243,57 @@ t.test('a peer that fails, is off its clock, or is paused for long', async (t) =
   t.same(await look(25 * HOUR), [])
 })
 
+t.test('a job that fails, waits or is not set off is an alarm until it is well', async (t) => {
+  const { site, look, told } = await watch()
+  const [job] = await site.sql(
+    `insert into syncline.job_definition (name, definition, enabled, next_due) values ('copy', '{"name":"copy","steps":[{"wait":1}]}', true, now() + interval '1 hour') returning id`,
+  )
+  const run = async (phase: string, more: string) => {
+    const [row] = await site.sql(
+      `insert into syncline.job_run (job_id, job_name, cause, definition, phase) values (${job?.id}, 'copy', 'schedule', '{}', '${phase}') returning id`,
+    )
+    await site.sql(`update syncline.job_run set ${more} where id = ${row?.id}`)
+    return row?.id
+  }
+  const over = `finished_at = now(), result = 'error', message = 'step dump: ended with 1'`
+  t.same(await look(), [])
+  const failed = await run('over', `${over}, dead = true`)
+  await site.sql(`update syncline.job_definition set last_result = 'error', last_finished_at = now()`)
+  t.same(await look(), ['job-failed'])
+  t.match(await openAlarms(site), [
+    {
+      level: 'warning',
+      peer: '',
+      resource: 'copy',
+      text: 'the last run of job copy has failed: step dump: ended with 1',
+      mend: new RegExp(`syncline job dismiss ${failed}`),
+    },
+  ])
+  await run('over', `${over}, dead = true`)
+  await look()
+  t.match(await openAlarms(site), [{ level: 'critical', text: /the last 2 runs of job copy have failed/ }])
+  await site.sql(
+    `update syncline.job_run set dead = false; update syncline.job_definition set last_result = 'success', last_success_at = now()`,
+  )
+  t.same(await look(), [])
+  const waits = await run('waiting', `waiting_since = now() - interval '50 minutes', reason = 'lease door is held'`)
+  t.same(await look(), [])
+  t.same(await look(11 * MINUTE), ['job-waiting'])
+  t.match(await openAlarms(site), [
+    { text: new RegExp(`^run ${waits} of job copy has waited to begin for 1 h.*: lease door is held$`) },
+  ])
+  await site.sql(`delete from syncline.job_run where id = ${waits}`)
+  t.same(await look(12 * MINUTE), [])
+  t.same(await look(3 * HOUR), ['job-overdue'], 'it was due an hour from now, and nobody took that up')
+  t.match(await openAlarms(site), [{ level: 'critical', text: /job copy was due (2 h|1 h 59 min) ago, and no process/ }])
+  await site.sql(`update syncline.job_definition set next_due = now() + interval '9 hours'`)
+  t.same(await look(3.01 * HOUR), ['job-overdue'], 'nor has one succeeded for more than three hours')
+  t.match(await openAlarms(site), [{ level: 'warning', text: /no run of job copy has succeeded for 3 h/ }])
+  await site.sql(`update syncline.job_definition set enabled = false`)
+  t.same(await look(3.02 * HOUR), [], 'one that is disabled is not late')
+  t.equal(told.length, 6)
+})
+
 t.test('little room on the disk is an alarm that becomes worse without a second notice', async (t) => {
   const watched = await watch()
   watched.disk = 50
@@ -362,8 +415,8 @@ t.test('the pause between two runs of a schedule is the longest of the near futu
 
 t.test('the snapshot of a site that is new is empty, and costs no write', async (t) => {
   const { site } = await watch()
-  const snapshot = await takeSnapshot(site.store.db, Date.now(), { intervalOf, floor: 0 })
-  t.match(snapshot, { peers: [], tasks: [], pullers: [], quarantine: [], elsewhere: [], broken: [] })
+  const snapshot = await takeSnapshot(site.store.db, Date.now(), { intervalOf, jobIntervalOf: () => null, floor: 0 })
+  t.match(snapshot, { peers: [], tasks: [], pullers: [], quarantine: [], elsewhere: [], broken: [], jobs: [] })
   t.same(await site.sql(`select from syncline.setting where name like 'stall%'`), [])
 })
 

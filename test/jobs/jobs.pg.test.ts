@@ -134,6 +134,7 @@ const THRESHOLDS = {
   diskMegabytes: 1,
   failures: 5,
   pausedHours: 24,
+  jobMinutes: 60,
 }
 
 /** A store with one peer and two attached tables, and jobs whose runs only note that they ran. */

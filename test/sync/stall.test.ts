@@ -29,6 +29,7 @@ const LIMITS: StallThresholds = {
   diskMegabytes: 1_024,
   failures: 5,
   pausedHours: 24,
+  jobMinutes: 60,
 }
 
 const PEER = { peer: 'hub', pausedAt: null, failures: 0, lastSeenAt: NOW - MINUTE, clockOffsetMs: 20 }
@@ -43,6 +44,18 @@ const TASK = {
 }
 const WAITING = { peer: 'hub', resource: 'city', count: 1, oldestAt: NOW - HOUR, lately: 1 }
 const HORIZON = { ageMs: 1_000, pid: 4711, application: 'etl', state: 'idle in transaction', query: 'insert into big' }
+const JOB: StallSnapshot['jobs'][number] = {
+  job: 'copy',
+  intervalMs: HOUR,
+  dueAt: NOW + MINUTE,
+  changedAt: NOW - 100 * HOUR,
+  succeededAt: NOW - HOUR,
+  failures: 0,
+  failed: null,
+  dead: 0,
+  waiting: null,
+}
+const FAILED = { failures: 1, failed: { runId: '12', message: 'step dump: ended with 1' } }
 const WELL: StallSnapshot = {
   at: NOW,
   peers: [PEER],
@@ -53,6 +66,7 @@ const WELL: StallSnapshot = {
   horizon: null,
   broken: [],
   disks: [{ path: '/data', freeBytes: 50 * 1024 ** 3 }],
+  jobs: [JOB],
 }
 
 t.test('a resource that no run has synced is told by itself while others of the peer are', async (t) => {
@@ -181,6 +195,26 @@ const RULES: Readonly<
     says: /hub has been paused for 1 d 1 h/,
     level: 'warning',
   },
+  'job-failed': {
+    before: { jobs: [{ ...JOB, ...FAILED, dead: 0 }] },
+    held: { jobs: [{ ...JOB, ...FAILED, dead: 1 }] },
+    says: /the last run of job copy has failed: step dump: ended with 1/,
+    level: 'warning',
+  },
+  'job-overdue': {
+    before: { jobs: [{ ...JOB, succeededAt: NOW - 3 * HOUR }] },
+    held: { jobs: [{ ...JOB, succeededAt: NOW - 4 * HOUR }] },
+    says: /no run of job copy has succeeded for 4 h; one is due every 1 h/,
+    level: 'warning',
+  },
+  'job-waiting': {
+    before: { jobs: [{ ...JOB, waiting: { runId: '12', since: NOW - HOUR, reason: 'lease door is held by holder' } }] },
+    held: {
+      jobs: [{ ...JOB, waiting: { runId: '12', since: NOW - 61 * MINUTE, reason: 'lease door is held by holder' } }],
+    },
+    says: /run 12 of job copy has waited to begin for 1 h 1 min: lease door is held by holder/,
+    level: 'warning',
+  },
 }
 
 t.test('a site that is well has no alarm', async (t) => {
@@ -195,6 +229,26 @@ t.test('every rule holds beyond its threshold and not before, names what it foun
     t.match(found, [{ code, level, text: says, mend: /\w/ }], code)
     t.equal(found.length, 1, `${code} alone`)
   }
+})
+
+t.test('of a job the cause is told, once, and what nobody takes up or fails often is critical', async (t) => {
+  const said = (job: Partial<typeof JOB>) =>
+    judge({ ...WELL, jobs: [{ ...JOB, ...job }] }, LIMITS).map(({ code, level, text, peer, resource }) => {
+      t.same({ peer, resource }, { peer: '', resource: 'copy' })
+      return `${code} ${level} ${text}`
+    })
+  const long = { succeededAt: NOW - 100 * HOUR }
+  const waiting = { runId: '12', since: NOW - 5 * HOUR, reason: null }
+  t.match(said({ ...long }), [/^job-overdue critical/])
+  t.match(said({ ...long, ...FAILED, dead: 1 }), [/^job-failed warning/], 'it fails, so it does not succeed')
+  t.match(said({ ...long, waiting }), [/^job-waiting critical .*no process has taken it up/])
+  t.match(said({ ...FAILED, failures: 5, dead: 5 }), [/^job-failed critical the last 5 runs/])
+  t.same(said({ ...FAILED, failures: 4, dead: null }), [], 'one that has nobody wait is told when it fails often')
+  t.match(said({ ...FAILED, failures: 5, dead: null }), [/^job-failed warning/])
+  t.same(said({ dueAt: NOW - HOUR }), [])
+  t.match(said({ dueAt: NOW - 61 * MINUTE }), [/^job-overdue critical job copy was due 1 h 1 min ago/])
+  t.same(said({ ...long, intervalMs: null, dueAt: null }), [], 'one that only people set off is never late')
+  t.same(said({ ...long, changedAt: NOW - HOUR }), [], 'nor is one that was made or changed just now')
 })
 
 t.test('what lasts four times as long is critical', async (t) => {

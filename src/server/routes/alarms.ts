@@ -14,7 +14,7 @@ export const alarm = closed(
     code: words(ALARM_CODES, { description: 'The rule; docs/guides/alarms.md describes each.' }),
     level: words(ALARM_LEVELS, { description: 'How bad it is now.' }),
     peer: text('Name of the peer; empty where the site itself is meant.'),
-    resource: text('Name of the resource, or path of the disk; empty for none.'),
+    resource: text('Name of the resource or job, or path of the disk; empty for none.'),
     text: text('What is the matter.'),
     mend: text('What to do about it.'),
     since: time('When it began.'),
