@@ -14,6 +14,7 @@ import * as eden from './20261123T0910-eden.ts'
 import * as edenServed from './20261123T0915-eden-served.ts'
 import * as jobs from './20261123T0920-jobs.ts'
 import * as transfer from './20261123T0930-transfer.ts'
+import * as folder from './20261124T0910-folder.ts'
 
 /** Every migration by name, in order. A migration is frozen once it has been released: change the schema with a new one. */
 export const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -32,4 +33,5 @@ export const MIGRATIONS: Readonly<Record<string, Migration>> = {
   '20261123T0915-eden-served': edenServed,
   '20261123T0920-jobs': jobs,
   '20261123T0930-transfer': transfer,
+  '20261124T0910-folder': folder,
 }

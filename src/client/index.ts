@@ -3,6 +3,8 @@ export { askRecord } from './ask-record.ts'
 export { type Connections, createConnections, type PeerLink } from './connections.ts'
 export { type DatasetFollowed, followDataset } from './eden/follow.ts'
 export { addEdenPeer, createFromEden, type MadeFromEden } from './eden/setup.ts'
+export type { FolderLook } from './folder/client.ts'
+export { addFolderPeer, changeFolderPeer, dumpFolder, type FolderSetup, testFolder } from './folder/setup.ts'
 export { createLeaseClient, type PeerLease } from './lease-client.ts'
 export { type Joined, type JoinedGrant, type JoinRequest, joinPeer } from './pairing.ts'
 export {

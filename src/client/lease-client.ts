@@ -21,7 +21,7 @@ export function createLeaseClient(deps: {
     signal: AbortSignal,
   ): Promise<Readonly<Record<string, unknown>>> {
     const peer = await findPeer(deps.store.db, ref)
-    if (peer.kind === 'eden')
+    if (peer.kind !== 'syncline')
       throw new SynclineError('SYNC_REQUEST_INVALID', `${peer.name} is no Syncline site and keeps no leases`)
     const transport = createTransport(await peerConnection(deps.store.db, deps.key, peer.id), deps.settings)
     try {

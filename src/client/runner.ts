@@ -42,6 +42,7 @@ import { stillKnown } from './compare.ts'
 import type { Connections } from './connections.ts'
 import { edenFailure } from './eden/words.ts'
 import { failureOf } from './failure.ts'
+import { finishLink } from './finish-link.ts'
 import { mappedLink } from './mapped.ts'
 import { PeerError } from './peer-error.ts'
 import { perform } from './run-effects.ts'
@@ -273,7 +274,7 @@ async function finish(
   const { peer } = link
   const [held] = await Promise.all([heldBack(session), outcome.cancelled ? undefined : settleWaiting(session, outcome)])
   await logFailures(session, outcome, failures)
-  const uncaptured = await reportBroken(session, broken)
+  const uncaptured = (await finishLink(session)) ?? (await reportBroken(session, broken))
   const failure = outcome.failure ?? worstFailure(outcome.tasks) ?? uncaptured
   const exchanged = await settled(session, outcome)
   const result = uncaptured === null ? exchanged : notGreen(exchanged)

@@ -226,8 +226,9 @@ function reason(error: unknown): string {
 }
 
 function normalise(name: SettingName, value: unknown, folder: string): unknown {
-  const { format } = settingOf(name)
+  const { format, items } = settingOf(name)
   if (format === 'path') return resolve(folder, value as string)
+  if (items?.format === 'path') return (value as readonly string[]).map((path) => resolve(folder, path))
   return format === 'http-url' ? (value as string).replace(/\/+$/, '') : value
 }
 

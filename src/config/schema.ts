@@ -162,6 +162,15 @@ export const SETTINGS = {
     readable: true,
     description: 'PEM file with authorities trusted for peers, besides the usual ones.',
   },
+  folderRoots: {
+    type: 'array',
+    group: 'outgoing',
+    items: { type: 'string', format: 'path' },
+    uniqueItems: true,
+    default: [],
+    defaultText: 'none: no folder may be a peer',
+    description: 'Folders in and below which peers of the type folder may be, and with them files be read and written.',
+  },
   connectionsMax: {
     type: 'integer',
     group: 'limits',

@@ -161,6 +161,22 @@ export {
   writeByHand,
 } from './exchange.ts'
 export { checkFieldsOf } from './field-marks.ts'
+export {
+  changeFolder,
+  createFolderPeer,
+  endFolderOutput,
+  type FolderFile,
+  type FolderOutput,
+  filesInFolder,
+  folderOutputs,
+  listFolderFiles,
+  noteFolderFile,
+  pruneFolderFiles,
+  queueFolderFile,
+  readFolder,
+  updateFolderFile,
+  writeFolderOutput,
+} from './folder.ts'
 export { Braked, type Counted, createGuard, type Guard, livingCount, type Meter } from './guard.ts'
 export { servableHeads } from './heads.ts'
 export { forgetHost, type HostKeyRow, listHostKeys, type TrustedHostKey, trustHostKeys } from './host-keys.ts'

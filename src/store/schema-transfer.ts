@@ -1,6 +1,8 @@
 import type { Generated } from 'kysely'
+import type { FolderTables } from './schema-folder.ts'
 
-export type TransferTables = { 'syncline.host_key': HostKeyTable }
+/** Row types of what has to do with files. */
+export type TransferTables = FolderTables & { 'syncline.host_key': HostKeyTable }
 
 type HostKeyTable = {
   host: string

@@ -226,6 +226,11 @@ export const ERRORS = {
     title: 'The peer says that more follows, but does not move on',
     mend: 'Look at the log of that site; the run is tried again by itself.',
   },
+  SYNC_PEER_FOLDER_FORBIDDEN: {
+    retry: 'after-fix',
+    title: 'The folder of this peer may not be used',
+    mend: 'Name a folder above it in the setting folderRoots, or choose another one: docs/guides/folders.md.',
+  },
   SYNC_RUN_ACTIVE: {
     retry: 'later',
     title: 'A run with this peer is under way',

@@ -75,7 +75,7 @@ type PeerChange = Updateable<Database['syncline.peer']>
 /** Registers a peer. Errors: SYNC_REQUEST_EXISTS for a name or UUID that is taken, SYNC_REQUEST_INVALID, also for this site's own UUID. */
 export async function createPeer(db: Kysely<Database>, key: Buffer, peer: NewPeer): Promise<Peer> {
   const uuid = checkUuid('the UUID of a peer', peer.uuid)
-  const change = readSettings(key, uuid, peer, null)
+  const change = readSettings(key, uuid, peer, null, peer.kind)
   return inTransaction(db, async (trx) => {
     const own = await trx.selectFrom('syncline.self').select('uuid').where('uuid', '=', uuid).executeTakeFirst()
     if (own !== undefined) throw invalid(`${uuid} is this site itself; a site cannot be its own peer`)
@@ -143,7 +143,7 @@ export async function updatePeer(
   settings: PeerSettings,
   ifMatch?: number,
 ): Promise<Peer> {
-  return changePeer(db, peerId, ifMatch, (row) => readSettings(key, row.uuid, settings, row))
+  return changePeer(db, peerId, ifMatch, (row) => readSettings(key, row.uuid, settings, row, row.kind))
 }
 
 /** Stops all exchange with a peer until `resumePeer`. */
@@ -259,12 +259,22 @@ async function taken(trx: Transaction<Database>, name: string, uuid: string): Pr
 }
 
 /** Columns for what `settings` gives, checked together with what `row` holds. */
-function readSettings(key: Buffer, uuid: string, settings: PeerSettings, row: PeerRow | null): PeerChange {
+function readSettings(
+  key: Buffer,
+  uuid: string,
+  settings: PeerSettings,
+  row: PeerRow | null,
+  kind: string | undefined,
+): PeerChange {
+  const { name: _, ...connection } = settings
+  if (kind === 'folder' && row !== null && Object.values(connection).some((value) => value !== undefined))
+    throw invalid(`peer "${row.name}" is a folder: how it is reached is changed with PUT /peers/{peer}/folder`)
   const sealed = (column: string, secret: string | null) =>
     secret === null ? null : seal(key, placeOf(uuid, column), secret)
   const change: PeerChange = {}
   if (settings.name !== undefined) change.name = checkName('a peer', settings.name)
-  if (settings.url !== undefined) change.url = settings.url === null ? null : checkPeerUrl(settings.url)
+  if (settings.url !== undefined)
+    change.url = settings.url === null || kind === 'folder' ? settings.url : checkPeerUrl(settings.url)
   if (settings.token !== undefined) {
     change.token = sealed('token', settings.token === null ? null : checkText('the token', settings.token))
   }

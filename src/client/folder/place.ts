@@ -1,0 +1,280 @@
+import { constants, type Stats } from 'node:fs'
+import {
+  access,
+  type FileHandle,
+  link,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  readlink,
+  realpath,
+  rename,
+  unlink,
+} from 'node:fs/promises'
+import { dirname, isAbsolute, join, relative, sep } from 'node:path'
+import { isTemporary, numbered, SynclineError } from '../../sync/index.ts'
+import { PeerError } from '../peer-error.ts'
+
+/** A regular file below a folder, as it was listed. */
+export type ListedFile = {
+  /** Below the folder, with forward slashes. */
+  readonly name: string
+  readonly bytes: number
+  /** Nanoseconds since 1970. */
+  readonly modified: bigint
+}
+
+/**
+ * A folder that may be used, and everything that is done below it. No name leads out of it: symbolic links are not followed, neither in the middle
+ * of a path nor at its end.
+ */
+export type FolderPlace = {
+  /** Where it really is. */
+  readonly base: string
+  /** Files that are not in the making, in no order. `leaveOut`: folders that are not looked into. */
+  readonly list: (leaveOut: readonly string[]) => Promise<readonly ListedFile[]>
+  /** Opens a file for reading. Undefined where there is none, or it is none. */
+  readonly open: (name: string) => Promise<{ readonly handle: FileHandle; readonly file: ListedFile } | undefined>
+  /** Opens the hidden file in which another one grows, and makes it where it is missing and `make` says so. */
+  readonly spool: (name: string, make: boolean) => Promise<FileHandle | undefined>
+  /** Gives a file another name, in a folder that is made where it is missing. Where the name is taken, it gets a number. Gives the name. */
+  readonly move: (from: string, to: string, hidden?: boolean) => Promise<string>
+  /** Writes a small file whole, under this name or one with a number. Gives the name. */
+  readonly write: (name: string, text: string) => Promise<string>
+  readonly remove: (name: string) => Promise<void>
+}
+
+const ENTRIES_MAX = 100_000
+const DEPTH_MAX = 8
+const NUMBER_MAX = 10_000
+/** Where files grow: hidden, so that nobody takes them for files. */
+const HIDDEN = '.syncline'
+
+/**
+ * Opens the folder at a path. Errors: SYNC_PEER_FOLDER_FORBIDDEN where the settings of the site do not name a folder above it; SYNC_PEER_UNREACHABLE
+ * where it is not there, as a disk that is not mounted is not.
+ */
+export async function openPlace(path: string, roots: readonly string[]): Promise<FolderPlace> {
+  const base = await allowedPath(path, roots)
+  const full = (name: string) => join(base, name)
+
+  /** The folder of a name, checked to be the one that it says. */
+  async function folderOf(name: string, make: boolean): Promise<string> {
+    const folder = dirname(full(name))
+    if (make) await makeFolders(base, relative(base, folder))
+    if ((await realpath(folder)) !== folder || !isWithin(folder, base))
+      throw forbidden(`${folder} goes over a symbolic link, which is not followed`)
+    return folder
+  }
+
+  async function openFile(name: string): ReturnType<FolderPlace['open']> {
+    let handle: FileHandle
+    try {
+      await folderOf(name, false)
+      handle = await open(full(name), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    } catch (error) {
+      if (['ENOENT', 'ENOTDIR', 'ELOOP'].includes(codeOf(error))) return undefined
+      throw error
+    }
+    const stats = await handle.stat({ bigint: true })
+    if (stats.isFile() && (await isStillAt(handle, full(name))))
+      return { handle, file: { name, bytes: Number(stats.size), modified: stats.mtimeNs } }
+    await handle.close()
+    return undefined
+  }
+
+  async function take(from: string, to: string): Promise<boolean> {
+    try {
+      // Unlike a new name, a second name is never given to a file in the place of another one.
+      await link(from, to)
+      await unlink(from)
+      return true
+    } catch (error) {
+      if (codeOf(error) === 'EEXIST') return false
+      if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'EMLINK', 'ENOSYS'].includes(codeOf(error))) throw error
+    }
+    // A file system without second names.
+    if (await exists(to)) return false
+    await rename(from, to)
+    return true
+  }
+
+  async function named(to: string, attempt: (name: string) => Promise<boolean>): Promise<string> {
+    for (let number = 1; number <= NUMBER_MAX; number++) {
+      const name = number === 1 ? to : numbered(to, number)
+      if (await attempt(name)) return name
+    }
+    throw new SynclineError(
+      'SYNC_PEER_UNREACHABLE',
+      `${full(to)}: ${NUMBER_MAX} files have that name with a number already`,
+    )
+  }
+
+  return {
+    base,
+    list: async (leaveOut) => {
+      const found: ListedFile[] = []
+      const budget = { left: ENTRIES_MAX }
+      await walk(base, '', new Set([HIDDEN, ...leaveOut]), found, budget, 1)
+      return found
+    },
+    open: openFile,
+    spool: async (name, make) => {
+      const path = `${HIDDEN}/${name}`
+      try {
+        await folderOf(path, make)
+        const flags = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK | (make ? constants.O_CREAT : 0)
+        return await open(full(path), flags, 0o666)
+      } catch (error) {
+        if (!make && codeOf(error) === 'ENOENT') return undefined
+        throw error
+      }
+    },
+    move: async (from, to, hidden = false) => {
+      const source = hidden ? `${HIDDEN}/${from}` : from
+      await folderOf(source, false)
+      const folder = await folderOf(to, true)
+      const name = await named(to, (each) => take(full(source), full(each)))
+      await syncFolder(folder)
+      return name
+    },
+    write: async (name, text) => {
+      const folder = await folderOf(name, true)
+      const temporary = join(folder, `.${process.pid}-${Math.random().toString(36).slice(2)}.part`)
+      const handle = await open(temporary, 'wx', 0o666)
+      try {
+        await handle.writeFile(text)
+        await handle.sync()
+      } finally {
+        await handle.close()
+      }
+      const given = await named(name, (each) => take(temporary, full(each)))
+      await syncFolder(folder)
+      return given
+    },
+    remove: async (name) => {
+      await folderOf(name, false)
+      await unlink(full(name)).catch((error: unknown) => {
+        if (codeOf(error) !== 'ENOENT') throw error
+      })
+    },
+  }
+}
+
+/** Step by step: what is made at once would follow a link in the middle. */
+async function makeFolders(base: string, below: string): Promise<void> {
+  let folder = base
+  for (const segment of below.split(sep).filter((each) => each !== '')) {
+    folder = join(folder, segment)
+    await mkdir(folder).catch((error: unknown) => {
+      if (codeOf(error) !== 'EEXIST') throw error
+    })
+    if (!(await lstat(folder)).isDirectory())
+      throw forbidden(`${folder} is a symbolic link or no folder, and is not followed`)
+  }
+}
+
+async function allowedPath(path: string, roots: readonly string[]): Promise<string> {
+  if (roots.length === 0)
+    throw forbidden(
+      `${path}: this site may use no folder at all; the setting folderRoots names those above which may be used`,
+    )
+  const real = await realpath(path).catch((error: unknown) => {
+    throw new PeerError(
+      'SYNC_PEER_UNREACHABLE',
+      `the folder ${path} cannot be used: ${wordsOf(error)}`,
+      {},
+      { cause: error },
+    )
+  })
+  const above = await Promise.all(roots.map((root) => realpath(root).catch(() => undefined)))
+  if (!above.some((root) => root !== undefined && isWithin(real, root)))
+    throw forbidden(`${real} is below none of ${roots.join(', ')}, which the setting folderRoots allows`)
+  const stats: Stats = await lstat(real)
+  if (!stats.isDirectory()) throw new PeerError('SYNC_PEER_UNREACHABLE', `${real} is no folder`)
+  await access(real, constants.R_OK | constants.X_OK).catch((error: unknown) => {
+    throw new PeerError(
+      'SYNC_PEER_UNREACHABLE',
+      `the folder ${path} cannot be used: ${wordsOf(error)}`,
+      {},
+      { cause: error },
+    )
+  })
+  return real
+}
+
+async function walk(
+  folder: string,
+  prefix: string,
+  leaveOut: ReadonlySet<string>,
+  found: ListedFile[],
+  budget: { left: number },
+  depth: number,
+): Promise<void> {
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    if (--budget.left < 0)
+      throw new SynclineError(
+        'SYNC_REQUEST_TOO_LARGE',
+        `the folder has more than ${ENTRIES_MAX} files; let those that were taken be deleted or moved`,
+      )
+    const name = `${prefix}${entry.name}`
+    if (leaveOut.has(name) || isTemporary(entry.name)) continue
+    // Of a symbolic link it is neither.
+    if (entry.isDirectory() && depth < DEPTH_MAX)
+      await walk(join(folder, entry.name), `${name}/`, leaveOut, found, budget, depth + 1)
+    if (!entry.isFile()) continue
+    const stats = await lstat(join(folder, entry.name), { bigint: true }).catch(() => undefined)
+    if (stats?.isFile()) found.push({ name, bytes: Number(stats.size), modified: stats.mtimeNs })
+  }
+}
+
+/** The folder may have been exchanged for a link between the look and the opening; Linux tells where an open file is. */
+async function isStillAt(handle: FileHandle, path: string): Promise<boolean> {
+  const where = await readlink(`/proc/self/fd/${handle.fd}`).catch(() => path)
+  return where === path
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, constants.O_RDONLY)
+  try {
+    await handle.sync()
+  } catch (error) {
+    // Some file systems keep no order of folders.
+    if (!['EINVAL', 'ENOTSUP', 'EPERM'].includes(codeOf(error))) throw error
+  } finally {
+    await handle.close()
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return lstat(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+function isWithin(path: string, above: string): boolean {
+  const way = relative(above, path)
+  return way === '' || (way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way))
+}
+
+/** What the machine says of a file. */
+export function wordsOf(error: unknown): string {
+  const words: Readonly<Record<string, string>> = {
+    ENOENT: 'it is not there',
+    EACCES: 'the user of this site may not enter it',
+    EROFS: 'it cannot be written to',
+    ENOSPC: 'the disk is full',
+    EDQUOT: 'the quota of the user is used up',
+  }
+  return words[codeOf(error)] ?? (error instanceof Error ? error.message : String(error))
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : ''
+}
+
+function forbidden(detail: string): SynclineError {
+  return new SynclineError('SYNC_PEER_FOLDER_FORBIDDEN', detail)
+}

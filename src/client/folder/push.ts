@@ -1,0 +1,83 @@
+import { noteEdenSent, readEdenTold, type Store } from '../../store/index.ts'
+import {
+  type Change,
+  changesOfLines,
+  type EdenState,
+  edenElement,
+  type FileRecord,
+  type LineBatch,
+  printsOf,
+  sentTime,
+  splitSets,
+} from '../../sync/index.ts'
+import type { PushPreview } from '../answers.ts'
+import type { EdenResource } from '../eden/resources.ts'
+import { uploadColumns, withoutUploads } from '../eden/uploads.ts'
+
+/**
+ * The records of a batch as they stand in a file. Formats without versions tell what was told last of a record beside its values, and it is
+ * remembered what was written: so it is known again when somebody gives it back.
+ */
+export async function recordsForFile(
+  store: Store,
+  resource: EdenResource,
+  batch: LineBatch,
+  how: { readonly elements: boolean; readonly remembered: boolean },
+): Promise<readonly FileRecord[]> {
+  const { place, shape, shapes } = resource
+  const files = how.elements ? uploadColumns(shape) : []
+  const changes = splitSets(batch)
+    .flatMap(changesOfLines)
+    .map((change) => withoutUploads(change, files))
+  const told =
+    how.elements || how.remembered
+      ? await readEdenTold(
+          store.db,
+          place,
+          changes.map(({ id }) => id),
+        )
+      : new Map()
+  const sent = new Map<string, EdenState>()
+  const records = changes.map((change): FileRecord => {
+    const { version } = change
+    if (version === undefined) return { change }
+    const known = told.get(change.id)
+    const notBefore = known?.notBefore
+    if (change.kind !== 'left')
+      sent.set(change.id, {
+        modifiedOn: sentTime({ version, notBefore }),
+        deleted: change.kind === 'delete',
+        prints: printsOf(change, shape),
+        version,
+      })
+    if (!how.elements || change.kind === 'left') return { change }
+    const outgoing = { change, version, kept: known?.kept, notBefore, filled: known?.filled ?? NOTHING }
+    return { change, element: edenElement(outgoing, shape, shapes) }
+  })
+  if (how.remembered) await noteEdenSent(store.db, place, sent)
+  return inOrder(records)
+}
+
+const NOTHING: ReadonlySet<string> = new Set()
+
+/** Records with the same columns come together, as CSV wants them; otherwise as they came. */
+function inOrder(records: readonly FileRecord[]): readonly FileRecord[] {
+  const columns = ({ change }: FileRecord) =>
+    change.kind === 'put' ? [...Object.keys(change.data), ...Object.keys(change.refs ?? {})].sort().join('\n') : null
+  const [deletes, puts] = [
+    records.filter((record) => columns(record) === null),
+    records.filter((record) => columns(record) !== null),
+  ]
+  return [...[...Map.groupBy(puts, columns).values()].flat(), ...deletes]
+}
+
+/** What a push would write. What the other side has of it nobody knows. */
+export function previewOfFile(batch: LineBatch): PushPreview {
+  const changes: readonly Change[] = batch.purged === true ? [] : splitSets(batch).flatMap(changesOfLines)
+  const deletes = changes.filter(({ kind }) => kind === 'delete')
+  const puts = changes.filter(({ kind }) => kind === 'put').length
+  return {
+    ...{ inserts: 0, updates: puts, deletes: deletes.length, living: puts + deletes.length },
+    ...{ samples: deletes.slice(0, 10).map(({ id }) => id), braked: null },
+  }
+}
