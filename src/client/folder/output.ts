@@ -162,7 +162,10 @@ export function createFolderWriter(folder: Folder, now: () => number = Date.now)
     }
     const wanted = output.name ?? nameFor(state.resource ?? '', '')
     await writeFolderOutput(db, peer.id, { ...output, name: wanted })
-    const name = await place.move(output.spool, wanted, true)
+    const name = await place.move(output.spool, wanted, true).catch(async (error: unknown) => {
+      await writeFolderOutput(db, peer.id, { ...output, name: null })
+      throw error
+    })
     await endFolderOutput(db, peer.id, output.spool)
     const total = Object.values(output.records).reduce((sum, count) => sum + count, 0)
     await note(runId, `${name}: ${countsOf(output)}`, total, output.bytes)

@@ -13,6 +13,7 @@ import {
 import type { PushPreview } from '../answers.ts'
 import type { EdenResource } from '../eden/resources.ts'
 import { uploadColumns, withoutUploads } from '../eden/uploads.ts'
+import { jsonColumnsOf } from './reader.ts'
 
 /**
  * The records of a batch as they stand in a file. Formats without versions tell what was told last of a record beside its values, and it is
@@ -37,10 +38,11 @@ export async function recordsForFile(
           changes.map(({ id }) => id),
         )
       : new Map()
+  const jsonColumns = jsonColumnsOf(shape)
   const sent = new Map<string, EdenState>()
   const records = changes.map((change): FileRecord => {
     const { version } = change
-    if (version === undefined) return { change }
+    if (version === undefined) return { change, jsonColumns }
     const known = told.get(change.id)
     const notBefore = known?.notBefore
     if (change.kind !== 'left')
@@ -50,7 +52,7 @@ export async function recordsForFile(
         prints: printsOf(change, shape),
         version,
       })
-    if (!how.elements || change.kind === 'left') return { change }
+    if (!how.elements || change.kind === 'left') return { change, jsonColumns }
     const outgoing = { change, version, kept: known?.kept, notBefore, filled: known?.filled ?? NOTHING }
     return { change, element: edenElement(outgoing, shape, shapes) }
   })

@@ -7,6 +7,7 @@ import {
   type EdenElement,
   type EdenFault,
   type EdenRecord,
+  type EdenShape,
   type EdenShapes,
   type EdenStranger,
   edenRecords,
@@ -110,8 +111,7 @@ function csvPortion(bytes: Buffer, context: FileContext): Portion {
       'SYNC_FORMAT_INVALID',
       `nothing says which resource it is of: put \${resource} into the pattern of the files that are read`,
     )
-  const jsonColumns = info.columns.filter(({ form }) => form === 'json' || form === 'array').map(({ name }) => name)
-  const [batch] = decode('text/csv', bytes, context, named, { idColumn: info.keyColumn, jsonColumns })
+  const [batch] = decode('text/csv', bytes, context, named, { idColumn: info.keyColumn })
   return portionOf(named, batch?.changes ?? [], context)
 }
 
@@ -127,16 +127,17 @@ function ownPortion(bytes: Buffer, context: FileContext): Portion {
     throw new SynclineError('SYNC_FORMAT_INVALID', `there is no resource ${unknown.join(', ')} here`)
   }
   const parts = known.map((name) => {
-    const info = context.resources.get(name)
-    const jsonColumns = (info?.columns ?? [])
-      .filter(({ form }) => form === 'json' || form === 'array')
-      .map((column) => column.name)
-    const batch = decode('application/xml', bytes, context, name, { jsonColumns }).find(
-      ({ resource }) => resource === name,
-    )
+    const batch = decode('application/xml', bytes, context, name).find(({ resource }) => resource === name)
     return portionOf(name, batch?.changes ?? [], context)
   })
   return { records: parts.flatMap(({ records }) => records), strangers: [], faults: [] }
+}
+
+/** Columns that hold JSON or a list, as they are called in files. */
+export function jsonColumnsOf({ columns }: EdenShape): readonly string[] {
+  return columns
+    .filter(({ kind }) => kind === 'json' || kind === 'list' || kind === 'references')
+    .map(({ column }) => column)
 }
 
 function decode(
@@ -144,13 +145,15 @@ function decode(
   bytes: Buffer,
   context: FileContext,
   resource: string,
-  more: { readonly idColumn?: string; readonly jsonColumns?: readonly string[] } = {},
+  more: { readonly idColumn?: string } = {},
 ) {
-  const { recordBytesMax, depthMax, refsOf } = context
+  const { recordBytesMax, depthMax, refsOf, shapes } = context
+  const shape = shapeOfResource(shapes, resource)
+  const jsonColumns = shape === undefined ? [] : jsonColumnsOf(shape)
   const limits: BodyLimits = { recordsMax: RECORDS_MAX, recordBytesMax, depthMax }
   const codec = mediaType === 'application/xml' ? s3xml : codecForContentType(mediaType)
   if (codec.name === 'lines') throw new Error('a file is not in lines')
-  return codec.decode(bytes, { ...limits, resource, refs: refsOf(resource), trailer: 'optional', ...more })
+  return codec.decode(bytes, { ...limits, resource, refs: refsOf(resource), trailer: 'optional', jsonColumns, ...more })
 }
 
 function jsonPortion(bytes: Buffer, context: FileContext): Portion {

@@ -1,17 +1,14 @@
-import {
-  type EdenElement,
-  isJsonObject,
-  numberText,
-  parseJson,
-  s3jsonWriter,
-  s3xmlWriter,
-  writeChange,
-} from '../codec/index.ts'
+import { type EdenElement, numberText, parseJson, s3jsonWriter, s3xmlWriter, writeChange } from '../codec/index.ts'
 import type { Change, Json } from '../record.ts'
 import type { FolderSettings } from './settings.ts'
 
 /** One record of a file: as an element for S3XML and S3JSON, as a change for the others. */
-export type FileRecord = { readonly change: Change; readonly element?: EdenElement | undefined }
+export type FileRecord = {
+  readonly change: Change
+  readonly element?: EdenElement | undefined
+  /** Columns that hold JSON: CSV has it as text, and a text in it in quotes. */
+  readonly jsonColumns?: readonly string[] | undefined
+}
 
 /** How far a file is. Kept between two batches, so that another process can go on with it. */
 export type FileState = {
@@ -137,15 +134,14 @@ function jsonText(
   return before === null ? `\n${head}` : `\n]},\n${head}`
 }
 
-function csvText(state: FileState, next: FileState, { change }: FileRecord): FilePiece {
+function csvText(state: FileState, next: FileState, { change, jsonColumns = [] }: FileRecord): FilePiece {
   const columns = state.columns ?? columnsOf(change)
-  const head = state.records === 0 ? `${['id', ...columns, DELETED].map(csvCell).join(',')}\r\n` : ''
-  const cells =
-    change.kind === 'put'
-      ? columns.map((name) =>
-          csvCell(Object.hasOwn(change.data, name) ? (change.data[name] as Json) : (change.refs?.[name]?.id ?? null)),
-        )
-      : columns.map(() => '')
+  const head = state.records === 0 ? `${['id', ...columns, DELETED].map((name) => csvCell(name)).join(',')}\r\n` : ''
+  const cells = columns.map((name) => {
+    if (change.kind !== 'put') return ''
+    const value = Object.hasOwn(change.data, name) ? (change.data[name] as Json) : (change.refs?.[name]?.id ?? null)
+    return csvCell(value !== null && jsonColumns.includes(name) ? JSON.stringify(value) : value)
+  })
   const row = [csvCell(change.id), ...cells, change.kind === 'delete' ? 'true' : '']
   return { text: `${head}${row.join(',')}\r\n`, state: { ...next, columns } }
 }
@@ -160,9 +156,7 @@ function csvCell(value: Json): string {
   if (value === null) return ''
   if (value === '') return '""'
   const text = typeof value === 'string' ? value : (numberText(value) ?? JSON.stringify(value))
-  return /[",\r\n]|^\s|\s$/.test(text) || (typeof value !== 'string' && (isJsonObject(value) || Array.isArray(value)))
-    ? `"${text.replaceAll('"', '""')}"`
-    : text
+  return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
 }
 
 function elementOf(element: EdenElement | undefined): EdenElement {
