@@ -23,7 +23,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       token text collate "C" not null unique,
       peer_id int not null references syncline.peer on delete cascade,
       resource_id int references syncline.resource on delete cascade,
-      direction text not null check (direction in ('pull', 'push', 'receive', 'peer')),
+      direction text not null check (direction in ('pull', 'push', 'receive', 'peer', 'repair')),
       rules text[] not null,
       reason text not null,
       facts jsonb not null,

@@ -71,11 +71,16 @@ export function withBrakes(rows: readonly StatusRow[], brakes: readonly Brake[])
         peer === row.peer && (resource === null || row.resource === null || resource === row.resource),
     )
     if (about.length === 0) return row
-    const why = about.map(
-      ({ reason, token }) => `stopped: ${cell(reason)}; if it is meant: syncline sync --release ${token}`,
-    )
+    const why = about.map((each) => `stopped: ${cell(each.reason)}; if it is meant: ${releaseCommand(each)}`)
     return { ...row, light: 'red', why: [...why, ...(row.light === 'green' ? [] : row.why)] }
   })
+}
+
+/** What lets it go on, and runs it. */
+function releaseCommand({ direction, peer, token }: Brake): string {
+  return direction === 'repair'
+    ? `syncline verify ${cell(peer)} --release ${token}`
+    : `syncline sync --release ${token}`
 }
 
 export function brakeText(brake: Brake): string {
@@ -88,6 +93,7 @@ export function brakeText(brake: Brake): string {
     ['why', brake.reason],
     ['deletes', brake.resource === null ? undefined : facts.deletes],
     ['changes', brake.resource === null ? undefined : facts.changes],
+    ['at the peer', facts.pushed && `${facts.pushed.deletes} of the deletes, ${facts.pushed.changes} of the changes`],
     ['living', brake.resource === null ? undefined : facts.living],
     ['among them', facts.samples.length === 0 ? undefined : facts.samples.join(', ')],
     ['stopped', `${time(brake.seenAt)}, ${plural(brake.times, 'time')}`],

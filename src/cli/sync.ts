@@ -51,6 +51,12 @@ export const sync: Register = (program, session) => {
         )
         return EXIT.done
       }
+      if (brake?.direction === 'repair') {
+        const deep = brake.facts.deep === true ? ' --deep' : ''
+        const next = `syncline verify ${cell(brake.peer)} ${cell(brake.resource)}${deep} --repair`
+        await out.result({ released: brake, next }, () => `Released. It stopped a repair, which goes on with: ${next}`)
+        return EXIT.done
+      }
       const body =
         brake === undefined
           ? asked

@@ -1,5 +1,7 @@
 import type { VerifyReport } from '../server/index.ts'
-import { path } from './api.ts'
+import type { Brake } from '../store/index.ts'
+import { SynclineError } from '../sync/index.ts'
+import { type Api, path } from './api.ts'
 import { type Register, verb } from './command.ts'
 import { EXIT } from './exit.ts'
 import type { Color, Output } from './output.ts'
@@ -17,7 +19,13 @@ const SHOWN_MAX = 20
 
 /** `verify`: compares this site with a peer by digests. */
 export const verify: Register = (program, session) => {
-  type Options = { readonly deep?: boolean; readonly repair?: boolean; readonly preview?: boolean }
+  type Options = {
+    readonly deep?: boolean
+    readonly repair?: boolean
+    readonly preview?: boolean
+    readonly release?: string
+    readonly comment?: string
+  }
   verb<Options, [string, readonly string[]]>(program, session, {
     use: 'verify <peer> [resources...]',
     does: 'Proves this site and a peer equal, or names the records that differ',
@@ -27,6 +35,7 @@ export const verify: Register = (program, session) => {
       'syncline verify hub city country --json',
       'syncline verify hub city --deep --repair --preview',
       'syncline verify hub city --deep --repair',
+      'syncline verify hub --release 7k2m9qxd --comment "the old sites were closed"',
     ],
     options: (command) =>
       command
@@ -35,10 +44,16 @@ export const verify: Register = (program, session) => {
           '--repair',
           'exchange exactly the records that differ, as a run that can be taken back, and compare once more',
         )
-        .option('--preview', 'with --repair: tell what it would do, here and at the peer, and do nothing'),
-    run: async ({ site, out }, { deep, repair, preview }, peer, resources) => {
-      const body = { deep, repair, preview, resources: resources.length === 0 ? undefined : resources }
-      const report = await (await site()).send<VerifyReport>('POST', path`/peers/${peer}/verify`, {
+        .option('--preview', 'with --repair: tell what it would do, here and at the peer, and do nothing')
+        .option('--release <token>', 'let the repair that this brake stopped go on, once, and do it')
+        .option('--comment <text>', 'why it is released, for the log'),
+    run: async ({ site, out }, { release, comment, ...options }, peer, resources) => {
+      const api = await site()
+      const body =
+        release === undefined
+          ? { ...options, resources: resources.length === 0 ? undefined : resources }
+          : await released(api, peer, release, comment)
+      const report = await api.send<VerifyReport>('POST', path`/peers/${peer}/verify`, {
         body,
         patient: true,
       })
@@ -62,6 +77,23 @@ export const verify: Register = (program, session) => {
         : EXIT.failed
     },
   })
+}
+
+/** The repair that a brake stopped and that is let go now. */
+async function released(api: Api, peer: string, token: string, comment: string | undefined) {
+  const { direction, peer: stopped } = await api.get<Brake>(path`/brakes/${token}`)
+  if (direction !== 'repair')
+    throw new SynclineError(
+      'SYNC_REQUEST_INVALID',
+      `brake ${token} stopped no repair but a run: syncline sync --release ${token}`,
+    )
+  if (stopped !== peer)
+    throw new SynclineError(
+      'SYNC_REQUEST_INVALID',
+      `brake ${token} stopped a repair with ${stopped}: syncline verify ${stopped} --release ${token}`,
+    )
+  const { resource, facts } = await api.send<Brake>('POST', path`/brakes/${token}/release`, { body: { comment } })
+  return { deep: facts.deep, repair: true, resources: resource === null ? undefined : [resource] }
 }
 
 async function repairText(out: Output, repair: VerifyReport['repair']): Promise<readonly string[]> {

@@ -1,21 +1,26 @@
 import {
   addReports,
   adopt,
+  type Brake,
   Braked,
+  type BrakeFacts,
   brakesWith,
   compileFilter,
   createGuard,
   emptyReport,
+  endBrake,
   type Guard,
   livingCount,
+  openBrake,
   type PreviewedWrites,
-  passOf,
   previewPull,
   readForRepair,
+  repairPassOf,
   rolledBack,
   type Store,
+  useBrake,
 } from '../store/index.ts'
-import { type BrakePlace, brakesOf, judgeBrakes, type LineBatch, SynclineError } from '../sync/index.ts'
+import { type BrakePlace, brakesOf, judgeBrakes, type LineBatch, SynclineError, type Trip } from '../sync/index.ts'
 import type { PreviewedPart } from './preview.ts'
 import { behindTriggers, type Repairing, type RepairLink, without } from './repair-records.ts'
 
@@ -25,6 +30,9 @@ export type RepairPlan = {
   /** Records of either side that would be made changes of it, since they were changed behind its triggers. */
   readonly adopted: { readonly here: number; readonly there: number }
   readonly braked: readonly string[]
+  /** What of that a person may let pass. */
+  readonly trips: readonly Trip[]
+  readonly facts: BrakeFacts
 }
 
 /** What a repair has written so far of one resource, by its earlier passes. */
@@ -41,6 +49,8 @@ export type Spent = {
 export const IDS_MAX = 100
 const HELD_MAX = 16 << 20
 const REJECTIONS_MAX = 50
+/** Ids that a brake shows. */
+const SAMPLES = 10
 
 /**
  * What repairing some resources would do, by the code that does it: what would be pulled is applied in a transaction that is rolled back, what would be
@@ -61,13 +71,15 @@ export async function planRepairs(
     const { here, there } = behindTriggers(each.verified.differences)
     const pull = pulls.get(resource.name)
     const push = task.mode === 'pull' ? null : await planPush(link, each)
-    const braked = await judge(link, each, spent.get(resource.name), pull, push)
+    const { braked, trips, facts } = await judge(link, each, spent.get(resource.name), pull, push)
     const part = (found: PreviewedPart | null | undefined, direction: 'pull' | 'push') =>
       found == null ? [] : [{ ...found, braked: [...braked[direction], ...found.braked] }]
     plans.set(resource.name, {
       parts: [...part(pull, 'pull'), ...part(push, 'push')],
       adopted: { here: here.ids.length + here.edited.length, there: there.ids.length + there.edited.length },
       braked: [...new Set([...braked.pull, ...braked.push, ...(push?.braked ?? [])])],
+      trips,
+      facts,
     })
   }
   return plans
@@ -198,9 +210,11 @@ async function judge(
   spent: Spent | undefined,
   pull: PreviewedPart | undefined,
   push: PreviewedPart | null,
-): Promise<Readonly<Record<'pull' | 'push', readonly string[]>>> {
+): Promise<
+  Pick<RepairPlan, 'trips' | 'facts'> & { readonly braked: Readonly<Record<'pull' | 'push', readonly string[]>> }
+> {
   const mine = await brakesOn(store, link.peer.id, resource.name)
-  const waiting = mine.find(({ releasedAt }) => releasedAt === null)
+  const waiting = mine.find(({ releasedAt, direction }) => releasedAt === null && direction !== 'repair')
   const stopped =
     waiting === undefined ? [] : [`brake ${waiting.token} of "${resource.name}" waits for a release: ${waiting.reason}`]
   const brakes = { ...brakesOf(task), emptyGuard: false, canary: null }
@@ -213,17 +227,64 @@ async function judge(
   const before = { pull: spent?.deletes ?? 0, push: (spent?.pushedDeletes ?? 0) + (push?.writes.deletes ?? 0) }
   const say = (direction: 'pull' | 'push', deletes: number, changes: number) => {
     const place: BrakePlace = { direction, peer: link.peer.name, resource: resource.name }
-    const pass = passOf(mine.find((each) => each.direction === direction))
+    const pass = repairPassOf(mine.find(isRepairs), direction)
     const weight = { deletes, changes, living: living + before[direction], empty: false, held: 0, canary: null }
-    return judgeBrakes(weight, brakes, place, pass).map(({ reason }) => reason)
+    return judgeBrakes(weight, brakes, place, pass)
   }
   const pulled = pull?.writes ?? NO_WRITES
   const pushed = push?.writes ?? NO_WRITES
   const deletes = before.pull + pulled.deletes + (pull === undefined ? 0 : gone)
   const changes = (spent?.changes ?? 0) + pulled.updates + (pull === undefined ? 0 : there.edited.length)
+  const pushedAll = { deletes: before.push, changes: (spent?.pushedChanges ?? 0) + pushed.updates }
+  const trips = { pull: say('pull', deletes, changes), push: say('push', pushedAll.deletes, pushedAll.changes) }
+  const reasons = (direction: 'pull' | 'push') => [...stopped, ...many, ...trips[direction].map(({ reason }) => reason)]
   return {
-    pull: [...stopped, ...many, ...say('pull', deletes, changes)],
-    push: [...stopped, ...many, ...say('push', before.push, (spent?.pushedChanges ?? 0) + pushed.updates)],
+    braked: { pull: reasons('pull'), push: reasons('push') },
+    trips: [...trips.pull, ...trips.push],
+    facts: {
+      ...{ deletes: deletes + pushedAll.deletes, changes: changes + pushedAll.changes, living },
+      ...{ pushed: pushedAll, samples: verified.differing.slice(0, SAMPLES) },
+    },
+  }
+}
+
+function isRepairs({ direction }: Brake): boolean {
+  return direction === 'repair'
+}
+
+/**
+ * The error of a repair that was stopped, with the token of each brake that a person may release: what a brake is about is written down, unless there is
+ * something in the way that no word of a person here removes.
+ */
+export async function stopRepair(
+  link: RepairLink,
+  all: readonly Repairing[],
+  plans: ReadonlyMap<string, RepairPlan>,
+  { written, deep }: { readonly written: number; readonly deep: boolean },
+): Promise<SynclineError> {
+  const { store, runId } = link
+  const { id: peerId, name } = link.link.peer
+  const tokens: string[] = []
+  for (const { resource } of all) {
+    const { trips = [], facts } = plans.get(resource.name) ?? {}
+    if (facts === undefined || trips.length === 0) continue
+    const rules = [...new Set(trips.map(({ rule }) => rule))]
+    const reason = trips.map((trip) => trip.reason).join('; ')
+    const place = { peerId, resourceId: resource.id, direction: 'repair', runId } as const
+    const { token } = await openBrake(store.db, { ...place, rules, reason, facts: { ...facts, deep } })
+    tokens.push(token)
+  }
+  const reasons = [...plans.values()].flatMap((plan) => plan.braked)
+  const commands = tokens.map((token) => `syncline verify ${name} --release ${token}`)
+  return stopOf([...new Set(reasons)], written, commands)
+}
+
+/** Notes that a repair goes on by the releases of its brakes; `over` that they have done what they were given for. */
+export async function useRepairBrakes(link: RepairLink, resources: readonly string[], over: boolean): Promise<void> {
+  for (const brake of await brakesWith(link.store.db, link.link.peer.id)) {
+    if (!isRepairs(brake) || brake.releasedAt === null || !resources.includes(brake.resource ?? '')) continue
+    if (over) await endBrake(link.store.db, brake.id, 'used')
+    else await useBrake(link.store.db, brake.id)
   }
 }
 
@@ -237,7 +298,7 @@ export async function guardOf(
   { resource, task }: Repairing,
   spent: Spent,
 ): Promise<{ readonly guard: Guard; readonly committed: () => void }> {
-  const released = (await brakesOn(store, link.peer.id, resource.name)).find(({ direction }) => direction === 'pull')
+  const released = (await brakesOn(store, link.peer.id, resource.name)).find(isRepairs)
   const place: BrakePlace = { direction: 'pull', peer: link.peer.name, resource: resource.name }
   let pending = { deletes: 0, changes: 0 }
   const meter = {
@@ -251,13 +312,14 @@ export async function guardOf(
     spent.changes += pending.changes
     pending = { deletes: 0, changes: 0 }
   }
-  return { guard: createGuard(resource, brakesOf(task), place, meter, () => passOf(released)), committed }
+  return { guard: createGuard(resource, brakesOf(task), place, meter, () => repairPassOf(released, 'pull')), committed }
 }
 
 /** A repair that was stopped: nothing of it was written where it was weighed. */
-export function stopOf(reasons: readonly string[], written: number): SynclineError {
+export function stopOf(reasons: readonly string[], written: number, commands: readonly string[] = []): SynclineError {
   const what = written === 0 ? 'nothing was written' : `${written} records were written before`
-  return new SynclineError('SYNC_RUN_BRAKED', `${reasons.join('; ')}. The repair was stopped, ${what}`)
+  const meant = commands.length === 0 ? '' : `. If it is meant: ${commands.join('; ')}`
+  return new SynclineError('SYNC_RUN_BRAKED', `${reasons.join('; ')}. The repair was stopped, ${what}${meant}`)
 }
 
 export function isBraked(error: unknown): error is Braked {

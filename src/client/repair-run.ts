@@ -14,7 +14,7 @@ import { failureOf } from './failure.ts'
 import { mappedLink } from './mapped.ts'
 import type { PreviewReport } from './preview.ts'
 import { carryOutRepair, nothingSpent } from './repair.ts'
-import { planRepairs, type RepairPlan, type Spent, stopOf } from './repair-plan.ts'
+import { planRepairs, type RepairPlan, type Spent, stopRepair, useRepairBrakes } from './repair-plan.ts'
 import type { Repairing, RepairLink } from './repair-records.ts'
 import type { RunnerDeps } from './runner.ts'
 import { type Verified, verifyPeer } from './verify.ts'
@@ -88,10 +88,12 @@ async function underLease(
   const alive = setInterval(() => void setRunState(store.db, runId, 'repair').catch(() => {}), ALIVE_MS)
   const done = { adopted: 0, applied: 0 }
   try {
-    const left = await passes({ ...link, runId }, all, done, async () => {
+    const left = await passes({ ...link, runId, deep: options.deep }, all, done, async () => {
       const again = await compare()
       return { found: again, all: (await repairing(deps, peer, again)).all }
     })
+    const repaired = all.map(({ resource }) => resource.name)
+    await useRepairBrakes({ ...link, runId }, repaired, true)
     const open = left.flatMap(({ differing }) => differing).length
     const message = `${done.applied} records applied, ${done.adopted} taken up from behind the triggers${open > 0 ? `; ${open} differ still` : ''}`
     await finishRun(store.db, runId, { result: open > 0 ? 'warning' : 'success', message, counts: done })
@@ -110,7 +112,7 @@ type Found = { readonly found: readonly Verified[]; readonly all: readonly Repai
 
 /** Weighs everything, does it, and compares again, until nothing more can be done. */
 async function passes(
-  link: RepairLink,
+  link: RepairLink & { readonly deep: boolean },
   first: readonly Repairing[],
   done: { adopted: number; applied: number },
   look: () => Promise<Found>,
@@ -119,8 +121,13 @@ async function passes(
   let now: Found = { found: [], all: first }
   for (let pass = 0; pass < PASSES_MAX && now.all.length > 0; pass++) {
     const plans = await planRepairs(link, now.all, spent)
-    const braked = [...plans.values()].flatMap((plan) => plan.braked)
-    if (braked.length > 0) throw stopOf([...new Set(braked)], done.applied)
+    const braked = [...plans.values()].some((plan) => plan.braked.length > 0)
+    if (braked) throw await stopRepair(link, now.all, plans, { written: done.applied, deep: link.deep })
+    await useRepairBrakes(
+      link,
+      now.all.map(({ resource }) => resource.name),
+      false,
+    )
     for (const each of now.all) {
       const name = each.resource.name
       const so = spent.get(name) ?? nothingSpent()

@@ -5,12 +5,17 @@ import { inTransaction, isoTime, isRowId, type Page, type PageQuery, pageBounds,
 import { appendLog } from './run-log.ts'
 import type { Database } from './schema.ts'
 
-/** What was counted when the run was stopped. `announced` is what a pushing peer said is still to come. */
+/**
+ * What was counted when the run was stopped. `announced` is what a pushing peer said is still to come; `pushed` what of a repair would have been done at
+ * the peer, and `deep` that it compared the values too.
+ */
 export type BrakeFacts = {
   readonly deletes: number
   readonly changes: number
   readonly living: number
   readonly announced?: number
+  readonly pushed?: { readonly deletes: number; readonly changes: number }
+  readonly deep?: boolean
   /** Ids of some of the records concerned. */
   readonly samples: readonly string[]
 }
@@ -24,8 +29,8 @@ export type Brake = {
   readonly peer: string
   /** Null where the peer as a whole is meant. */
   readonly resource: string | null
-  /** Who would have been written to; `peer`: nothing is exchanged with it at all. */
-  readonly direction: BrakeDirection | 'peer'
+  /** Who would have been written to; `peer`: nothing is exchanged with it at all; `repair`: either side by a repair. */
+  readonly direction: BrakeDirection | 'peer' | 'repair'
   readonly rules: readonly BrakeRule[]
   readonly reason: string
   readonly facts: BrakeFacts
@@ -205,6 +210,15 @@ export function passOf(brake: Brake | undefined): Pass | null {
   if (brake === undefined || brake.releasedAt === null) return null
   const { deletes, changes, announced = 0 } = brake.facts
   return { rules: brake.rules, deletes: Math.max(deletes, announced), changes }
+}
+
+/** The pass that a released repair has in one direction. */
+export function repairPassOf(brake: Brake | undefined, direction: 'pull' | 'push'): Pass | null {
+  if (brake === undefined || brake.releasedAt === null) return null
+  const { rules, facts } = brake
+  const { deletes, changes } = facts.pushed ?? { deletes: 0, changes: 0 }
+  if (direction === 'push') return { rules, deletes, changes }
+  return { rules, deletes: facts.deletes - deletes, changes: facts.changes - changes }
 }
 
 /** Ends a brake; repeating it changes nothing. Belongs into the commit of what it let pass. */

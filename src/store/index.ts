@@ -49,6 +49,8 @@ export {
   openBrake,
   passOf,
   releaseBrake,
+  repairPassOf,
+  useBrake,
 } from './brakes.ts'
 export { type BrokenCapture, brokenCaptures } from './capture.ts'
 export {

@@ -374,7 +374,7 @@ type BrakeTable = {
   token: string
   peer_id: number
   resource_id: number | null
-  direction: 'pull' | 'push' | 'receive' | 'peer'
+  direction: 'pull' | 'push' | 'receive' | 'peer' | 'repair'
   rules: string[]
   reason: string
   facts: JsonColumn

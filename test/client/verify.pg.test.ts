@@ -19,10 +19,12 @@ import {
   findResource,
   issueToken,
   listAgreements,
+  listBrakes,
   listLog,
   listRuns,
   listTasks,
   refreshAltered,
+  releaseBrake,
   setGrant,
   undoRun,
   updateTask,
@@ -521,6 +523,25 @@ t.test(
         },
       ],
     })
+    const brakes = async () => (await listBrakes(here.store.db)).items
+    const [brake, ...others] = await brakes()
+    t.same(others, [], 'a preview stops nothing')
+    t.match(brake, {
+      ...{ direction: 'repair', resource: 'place', rules: ['deletes'], releasedAt: null, runId: String },
+      facts: { deletes: 160, changes: 0, living: 250, deep: false, pushed: { deletes: 0, changes: 0 } },
+    })
+    const token = brake?.token ?? ''
+    await t.rejects(both.repairPeer(), {
+      message: new RegExp(`If it is meant: syncline verify there --release ${token}$`),
+    })
+    t.match(await brakes(), [{ token, times: 2 }], 'stopped with the same numbers it is the same brake')
+    await releaseBrake(here.store.db, { token, by: 'a test' })
+    t.match(await both.repairPeer(), { applied: 160, resources: [{ equal: true }] })
+    t.match(await brakes(), [{ token, ending: 'used' }])
+    await here.sql(`insert into place (id, name) select 'q' || n, 'place' from generate_series(1, 250) n`)
+    await both.run()
+    await there.sql(`delete from place where id like 'q%'`)
+    await t.rejects(both.repairPeer(), { code: 'SYNC_RUN_BRAKED' }, 'it works once')
 
     const pushed = await pair(t, { grant: { maxDeletes: '20' } })
     await pushed.here.sql(`insert into place (id, name) select 'p' || n, 'place' from generate_series(1, 250) n`)

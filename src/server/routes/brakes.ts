@@ -11,9 +11,9 @@ const brake = closed(
     token: text('What a person names to let it go on.'),
     peer: text('Name of the peer.'),
     resource: nullable(Type.String(), { description: 'Null where the peer as a whole is stopped.' }),
-    direction: words(['pull', 'push', 'receive', 'peer'], {
+    direction: words(['pull', 'push', 'receive', 'peer', 'repair'], {
       description:
-        'What was stopped: pulling, pushing, taking what the peer pushes, or every exchange with the peer (two sites of one UUID).',
+        'What was stopped: pulling, pushing, taking what the peer pushes, every exchange with the peer (two sites of one UUID), or a repair.',
     }),
     rules: Type.Array(words(['deletes', 'changes', 'empty', 'canary', 'clone']), { description: 'What stopped it.' }),
     reason: text('In words for a person, with the numbers.'),
@@ -22,6 +22,13 @@ const brake = closed(
         deletes: count('Records that would have been deleted.'),
         changes: count('Records that would have got other values.'),
         living: count('Records that live where it would have been written.'),
+        pushed: Type.Optional(
+          closed(
+            { deletes: count('Records that would have been deleted.'), changes: count('Records with other values.') },
+            { title: 'BrakeFactsPushed', description: 'What of a repair would have been done at the peer.' },
+          ),
+        ),
+        deep: Type.Optional(Type.Boolean({ description: 'The repair compared the values too.' })),
         announced: Type.Optional(count('Deletions that a pushing peer said to have still to send.')),
         samples: Type.Array(Type.String(), { description: 'Ids of some of them.' }),
       },
