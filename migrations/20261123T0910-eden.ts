@@ -65,9 +65,23 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       round int8 not null default 0,
       compared_at timestamptz,
       took_ms int,
+      dataset text,
+      dataset_task text,
+      dataset_filter jsonb not null default '[]',
+      archive_origin text,
+      archived_at timestamptz,
       primary key (peer_id, resource_id)
     )`.execute(db)
   await sql`comment on table syncline.eden_table is 'Full comparisons with a table of a Sahana Eden site: how many there were, when the last one was, how long it took.'`.execute(
     db,
   )
+  const dataset = {
+    'column syncline.eden_table.dataset': 'Code of the data set there that the task with it came with.',
+    'column syncline.eden_table.dataset_task': 'Name of that task there, and of the file in an archive.',
+    'column syncline.eden_table.dataset_filter': 'Filters of that task, as variables of an address.',
+    'column syncline.eden_table.archive_origin': 'Where the archive was when somebody chose to follow the data set.',
+    'column syncline.eden_table.archived_at': 'When an archive was read in the place of everything.',
+  }
+  for (const [of, text] of Object.entries(dataset))
+    await sql.raw(`comment on ${of} is '${text.replaceAll("'", "''")}'`).execute(db)
 }

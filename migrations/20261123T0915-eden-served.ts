@@ -44,4 +44,52 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`create index eden_record_shown on syncline.eden_record (resource_id, record_id) where origin is not null`.execute(
     db,
   )
+  await sql`
+    create table syncline.eden_dataset (
+      id int generated always as identity primary key,
+      uuid uuid not null unique default gen_random_uuid(),
+      code text collate "C" not null check (code ~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$'),
+      name text not null,
+      comments text,
+      created_at timestamptz not null default now(),
+      modified_at timestamptz not null default now(),
+      removed_at timestamptz
+    )`.execute(db)
+  await sql`create unique index eden_dataset_code on syncline.eden_dataset (code) where removed_at is null`.execute(db)
+  await sql`
+    create table syncline.eden_dataset_table (
+      id int generated always as identity primary key,
+      uuid uuid not null unique default gen_random_uuid(),
+      filter_uuid uuid not null unique default gen_random_uuid(),
+      dataset_id int not null references syncline.eden_dataset on delete cascade,
+      resource_id int not null references syncline.resource on delete cascade,
+      filter text,
+      unique (dataset_id, resource_id)
+    )`.execute(db)
+  await sql`
+    create table syncline.eden_archive (
+      id int generated always as identity primary key,
+      dataset_id int not null references syncline.eden_dataset on delete cascade,
+      name text collate "C" not null unique,
+      made_at timestamptz not null default now(),
+      records int8 not null default 0,
+      bytes int8 not null default 0,
+      complete bool not null default false
+    )`.execute(db)
+  await sql`
+    create table syncline.eden_archive_piece (
+      archive_id int not null references syncline.eden_archive on delete cascade,
+      n int not null,
+      bytes bytea not null,
+      primary key (archive_id, n)
+    )`.execute(db)
+  const comments = {
+    'table syncline.eden_dataset':
+      'Tables that this site publishes together for Sahana Eden sites; a removed one is still told to have gone.',
+    'table syncline.eden_dataset_table': 'A table of a data set; at Eden it is a task.',
+    'column syncline.eden_dataset_table.filter': 'In the words of Eden, such as ~.name__like=A*.',
+    'table syncline.eden_archive': 'All of a data set as it was, as one zip file in pieces.',
+  }
+  for (const [of, text] of Object.entries(comments))
+    await sql.raw(`comment on ${of} is '${text.replaceAll("'", "''")}'`).execute(db)
 }

@@ -8,6 +8,7 @@ import {
   createConnections,
   createFromEden,
   createLeaseClient,
+  followDataset,
   joinPeer,
   type PreviewOptions,
   type PreviewReport,
@@ -152,6 +153,7 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       return { ...peer, grants }
     },
     addEdenPeer: async (request) => addEdenPeer({ ...eden, self: await current.read() }, request),
+    followDataset: async ({ peer, ...wish }) => followDataset({ ...eden, self: await current.read() }, peer, wish),
     createFromEden: async ({ peer, tables }) => createFromEden({ ...eden, self: await current.read() }, peer, tables),
     peerPolicy: async ({ peer, resource }) => {
       const found = await findPeer(store.db, peer)

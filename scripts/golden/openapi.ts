@@ -51,6 +51,7 @@ function nothing(): ServerDeps {
       joinPeer: absent,
       addEdenPeer: absent,
       createFromEden: absent,
+      followDataset: absent,
       scheduleChanged: absent,
       nextRuns: absent,
       checkSchedule: absent,

@@ -33,6 +33,11 @@ export const NOUNS: readonly Noun[] = [
     does: 'Runs that were stopped before they wrote',
     load: async () => (await import('./brake.ts')).brake,
   },
+  {
+    name: 'dataset',
+    does: 'Tables that Sahana Eden sites publish together',
+    load: async () => (await import('./dataset.ts')).dataset,
+  },
   { name: 'job', does: 'Scheduled work: transfers, commands, syncs', load: async () => (await import('./job.ts')).job },
   {
     name: 'lease',

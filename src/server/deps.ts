@@ -54,6 +54,19 @@ export type ServerActions = {
     readonly peer: Peer
     readonly tables: readonly string[]
   }) => Promise<readonly { readonly resource: ResourceInfo; readonly without: readonly string[] }[]>
+  /** Makes tasks for the tables of a data set that a Sahana Eden site publishes. */
+  readonly followDataset: (request: {
+    readonly peer: Peer
+    readonly code: string
+    readonly schedule: string | null
+  }) => Promise<{
+    readonly code: string
+    readonly name: string
+    readonly archive: string | null
+    readonly made: readonly string[]
+    readonly kept: readonly string[]
+    readonly without: readonly string[]
+  }>
   /** Tasks changed: due times are to be worked out anew. */
   readonly scheduleChanged: () => void
   /** When each scheduled task is due next; ISO 8601. */

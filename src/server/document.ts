@@ -36,6 +36,7 @@ const TAGS = {
   conflicts: 'Records that were changed on both sides and wait for a person.',
   quarantine: 'Records that could not be applied, each alone.',
   alarms: 'What the stall detector found.',
+  datasets: 'Tables that Sahana Eden sites publish together.',
   jobs: 'Scheduled work, its runs, and what they hold.',
   transfers: 'Files between hosts, and which hosts are believed.',
   tokens: 'Who may use this interface.',

@@ -1,5 +1,12 @@
-import { type Kysely, type Selectable, sql } from 'kysely'
-import { type EdenKept, type EdenKnown, type EdenState, makeVersion, type Version } from '../sync/index.ts'
+import { type Kysely, type Selectable, sql, type Updateable } from 'kysely'
+import {
+  type EdenKept,
+  type EdenKnown,
+  type EdenState,
+  type EdenVariable,
+  makeVersion,
+  type Version,
+} from '../sync/index.ts'
 import type { Database } from './schema.ts'
 
 /** What is known of a record at a Sahana Eden site. Times are seconds since 1970, by Eden's clock. */
@@ -159,8 +166,24 @@ export async function seenHere(
   return found
 }
 
-/** When a table of Eden was last compared in full. */
-export type EdenComparison = { readonly round: number; readonly comparedAt: string | null; readonly tookMs: number }
+/** When a table of Eden was last compared in full, and the data set that it came with. */
+export type EdenComparison = {
+  readonly round: number
+  readonly comparedAt: string | null
+  readonly tookMs: number
+  readonly archivedAt: string | null
+  readonly dataset: EdenFollowed | null
+}
+
+/** The data set of an Eden that a table is pulled with. */
+export type EdenFollowed = {
+  readonly code: string
+  /** Name of the task there. */
+  readonly task: string
+  readonly filters: readonly EdenVariable[]
+  /** Where its archive was when somebody chose to follow it. */
+  readonly archiveOrigin: string | null
+}
 
 export async function lastEdenComparison(
   db: Kysely<Database>,
@@ -172,7 +195,42 @@ export async function lastEdenComparison(
     .where('peer_id', '=', peerId)
     .where('resource_id', '=', resourceId)
     .executeTakeFirst()
-  return { round: Number(row?.round ?? 0), comparedAt: row?.compared_at ?? null, tookMs: row?.took_ms ?? 0 }
+  const { dataset = null, dataset_task: task = null } = row ?? {}
+  return {
+    round: Number(row?.round ?? 0),
+    comparedAt: row?.compared_at ?? null,
+    tookMs: row?.took_ms ?? 0,
+    archivedAt: row?.archived_at ?? null,
+    dataset:
+      row === undefined || dataset === null || task === null
+        ? null
+        : { code: dataset, task, filters: row.dataset_filter, archiveOrigin: row.archive_origin },
+  }
+}
+
+/** Notes that a table is pulled with a data set. */
+export async function followedFromEden(db: Kysely<Database>, place: EdenPlace, followed: EdenFollowed): Promise<void> {
+  const { code, task, filters, archiveOrigin } = followed
+  await noteTable(db, place, {
+    ...{ dataset: code, dataset_task: task, dataset_filter: JSON.stringify(filters), archive_origin: archiveOrigin },
+  })
+}
+
+/** Notes that an archive was read in the place of everything. */
+export async function endEdenArchive(db: Kysely<Database>, place: EdenPlace): Promise<void> {
+  await noteTable(db, place, { archived_at: new Date().toISOString() })
+}
+
+async function noteTable(
+  db: Kysely<Database>,
+  { peerId, resourceId }: EdenPlace,
+  row: Updateable<Database['syncline.eden_table']>,
+): Promise<void> {
+  await db
+    .insertInto('syncline.eden_table')
+    .values({ ...row, round: row.round ?? 0, peer_id: peerId, resource_id: resourceId })
+    .onConflict((conflict) => conflict.columns(['peer_id', 'resource_id']).doUpdateSet(row))
+    .execute()
 }
 
 /** Ends a full comparison: what it did not show is gone. Gives the ids of living records that were there before. */
@@ -188,11 +246,7 @@ export async function endEdenComparison(
     db,
   )
   const row = { round, compared_at: new Date().toISOString(), took_ms: Math.round(tookMs) }
-  await db
-    .insertInto('syncline.eden_table')
-    .values({ peer_id: peerId, resource_id: resourceId, ...row })
-    .onConflict((conflict) => conflict.columns(['peer_id', 'resource_id']).doUpdateSet(row))
-    .execute()
+  await noteTable(db, { peerId, resourceId }, row)
   return rows.map(({ id }) => id)
 }
 

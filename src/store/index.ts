@@ -103,17 +103,32 @@ export { type Decision, type Discard, discardQuarantined, listDiscards } from '.
 export {
   dueAtEden,
   type EdenComparison,
+  type EdenFollowed,
   type EdenMemory,
   type EdenPlace,
+  endEdenArchive,
   endEdenComparison,
   expectEdenComparison,
+  followedFromEden,
   lastEdenComparison,
   readEdenMemory,
   seenHere,
   writeEdenMemory,
 } from './eden.ts'
+export {
+  createDataset,
+  type Dataset,
+  type DatasetTable,
+  findDataset,
+  keepArchive,
+  type NewDataset,
+  readArchive,
+  readDatasets,
+  removeDataset,
+} from './eden-datasets.ts'
 export { comingFromEden, edenDigest, edenDigestRecords, edenTotal } from './eden-digests.ts'
 export { followMerges } from './eden-merge.ts'
+export { choosePublished, readPublished } from './eden-public.ts'
 export {
   checkpointAtHead,
   dueAgain,

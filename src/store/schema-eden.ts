@@ -41,5 +41,10 @@ type EdenTableTable = {
   resource_id: number
   round: Int8
   compared_at: ColumnType<string | null, string | null | undefined, string | null>
-  took_ms: number | null
+  took_ms: ColumnType<number | null, number | null | undefined, number | null>
+  dataset: ColumnType<string | null, string | null | undefined, string | null>
+  dataset_task: ColumnType<string | null, string | null | undefined, string | null>
+  dataset_filter: ColumnType<[key: string, value: string][], string | undefined, string>
+  archive_origin: ColumnType<string | null, string | null | undefined, string | null>
+  archived_at: ColumnType<string | null, string | null | undefined, string | null>
 }

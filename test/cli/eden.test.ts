@@ -46,3 +46,31 @@ t.test('resource create --from-eden makes several tables, and names what has no 
   t.same(JSON.parse(asked[0]?.body ?? '{}'), { peer: 'relief', tables: ['org_sector', 'org_office'] })
   t.equal((await syncline(['resource', 'create', 'city', ...flags])).code, EXIT.wrongUse)
 })
+
+t.test('dataset publishes tables, makes the archive and follows a data set of an Eden', async (t) => {
+  const archive = { url: 'http://here/eden/x.zip', madeAt: '2026-11-22T09:00:00.000000Z', records: 7, bytes: 900 }
+  const dataset = { code: 'RELIEF', name: 'Relief', tables: [{ resource: 'org_office', filter: '~.name=A' }], archive }
+  const followed = { code: 'RELIEF', name: 'Relief', archive: null, made: ['org_office'], kept: [], without: ['org_x'] }
+  const { flags, asked } = await fakeSite(t, {
+    'POST /datasets': { status: 201, body: dataset },
+    'GET /datasets': { status: 200, body: { items: [dataset] } },
+    'POST /datasets/RELIEF/archive': { status: 200, body: dataset },
+    'DELETE /datasets/RELIEF': { status: 204, body: null },
+    'POST /peers/relief/datasets': { status: 200, body: followed },
+  })
+  const added = ['--table', 'org_office=~.name=A', '--table', 'org_sector']
+  t.equal((await syncline(['dataset', 'add', 'RELIEF', ...added, ...flags])).code, EXIT.done)
+  t.same(JSON.parse(asked[0]?.body ?? '{}'), {
+    ...{ code: 'RELIEF', name: 'RELIEF' },
+    tables: [{ resource: 'org_office', filter: '~.name=A' }, { resource: 'org_sector' }],
+  })
+  t.match(await syncline(['dataset', 'list', ...flags]), { stdout: /RELIEF +Relief +org_office \(~\.name=A\)/ })
+  t.match(await syncline(['dataset', 'archive', 'RELIEF', ...flags]), { stdout: /7 records, 900 bytes: http:/ })
+  t.match(await syncline(['dataset', 'remove', 'RELIEF', ...flags]), { stdout: /no longer published/ })
+  const every = ['--every', '1h']
+  const told = await syncline(['dataset', 'follow', 'relief', 'RELIEF', ...every, ...flags])
+  t.match(told.stdout, /Pulled from now on: org_office\.\n+Not here: org_x.*\n.*It has no archive/s)
+  t.same(JSON.parse(asked.at(-1)?.body ?? '{}'), { code: 'RELIEF', schedule: 'every:3600' })
+  const both = await syncline(['dataset', 'follow', 'relief', 'RELIEF', ...every, '--schedule', '0 * * * *', ...flags])
+  t.equal(both.code, EXIT.wrongUse)
+})

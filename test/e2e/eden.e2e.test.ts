@@ -102,7 +102,7 @@ t.test('a site without tables of its own exchanges organisations with an Eden', 
     'GET',
     '/log?peer=relief&limit=100',
   )
-  t.ok(items.some(({ mode, action }) => mode === 'pull' && action === 'apply'))
+  t.ok(items.some(({ mode, action }) => mode === 'pull' && action === 'import'))
   t.ok(items.some(({ mode, action, message }) => mode === 'push' && action === 'send' && /applied/.test(message)))
   const explained = await site.api(
     'GET',
@@ -186,5 +186,46 @@ t.test('I3: two sites that speak through the endpoints of Eden alone end equal',
   t.same(
     verified.resources.map(({ verdict, differing }) => [verdict, differing]),
     TABLES.map(() => ['equal', []]),
+  )
+})
+
+t.test('a site follows the data set that another one publishes, from its archive and then by pulls', async (t) => {
+  const make = async (name: string) => {
+    const { url } = await cluster.createDatabase()
+    const pool = new pg.Pool({ connectionString: url, max: 2 })
+    pool.on('error', () => {})
+    t.teardown(() => pool.end())
+    await pool.query(DDL)
+    const site = await startSiteProcess(t, { name, databaseUrl: url })
+    await site.api('POST', '/resources', { tables: TABLES.map((table) => ({ table })) }, { prefer: 'wait' })
+    return { site, pool, rows: async () => (await pool.query('select * from org_organisation order by id')).rows }
+  }
+  const [hub, field] = [await make('hub'), await make('field')]
+  await hub.pool.query(
+    `insert into org_organisation (id, name, year) select 'urn:uuid:' || n, 'Organisation ' || n, 2000 from generate_series(1, 3000) n`,
+  )
+  const tables = [{ resource: 'org_organisation' }, { resource: 'org_office' }]
+  await hub.site.api('POST', '/datasets', { code: 'RELIEF', name: 'Relief', tables })
+  await hub.site.api('POST', '/datasets/RELIEF/archive', {})
+  await hub.pool.query(`update org_organisation set year = 2026 where id = 'urn:uuid:7'`)
+
+  await hub.site.api('POST', '/peers/eden', { name: 'field' })
+  for (const { resource } of tables)
+    await hub.site.api('PUT', `/peers/field/grants/pull/${resource}`, {}, { 'if-match': '*' })
+  const { token } = await hub.site.api<{ token: string }>('POST', '/peers/field/rotate', {})
+  await field.site.api('POST', '/peers/eden', {
+    ...{ name: 'hub', url: `${hub.site.url}/eden`, username: 'field', password: token },
+  })
+  t.match(await field.site.api('POST', '/peers/hub/datasets', { code: 'RELIEF', schedule: 'every:3600' }), {
+    made: tables.map(({ resource }) => resource),
+  })
+  t.match(await field.site.sync('hub'), { result: 'success', code: null })
+  t.same(await field.rows(), await hub.rows())
+  const { items } = await field.site.api<{ items: { action: string; message: string }[] }>(
+    'GET',
+    '/log?peer=hub&limit=100',
+  )
+  t.ok(
+    items.some(({ action, message }) => action === 'fetch archive' && /\(3000 records\), from archive/.test(message)),
   )
 })

@@ -8,6 +8,7 @@ import {
   beginJobStep,
   findPeer,
   keyFingerprint,
+  noteFolderFile,
   recordVerdicts,
   requestRun,
   saveJobStep,
@@ -1429,6 +1430,55 @@ t.test('a Sahana Eden site is added with an account, and resources are made as i
   })
   t.match(await admin(t, 'POST /api/v1/resources/eden', { peer: 'nobody', tables: ['org_sector'] }), { status: 404 })
   t.match(await admin(t, 'POST /api/v1/resources/eden', { peer: 'relief', tables: [] }), { status: 400 })
+})
+
+t.test('a folder is added, changed and looked into, and its files are listed', async (t) => {
+  const body = { name: 'drop', path: '/srv/exchange', read: 'in/*.xml', write: null }
+  const made = await admin(t, 'POST /api/v1/peers/folder', body)
+  t.match(made, { status: 201, json: { kind: 'folder', url: 'file:///srv/exchange' }, headers: { etag: '"1"' } })
+  t.match(await admin(t, 'POST /api/v1/peers/folder', { ...body, name: 'x', more: 1 }), { status: 400 })
+  t.match(await admin(t, 'POST /api/v1/peers/folder', { ...body, name: 'x', format: 'pdf' }), { status: 400 })
+  t.match(await admin(t, 'GET /api/v1/peers/drop/folder'), {
+    headers: { etag: '"1"' },
+    json: { path: '/srv/exchange', format: 's3xml', read: 'in/*.xml', write: null, after: 'keep', settleSeconds: 2 },
+  })
+  const change = (json: object, match: string) => admin(t, 'PATCH /api/v1/peers/drop/folder', json, { 'if-match': match })
+  t.match(await change({ after: 'move', path: '/srv/other' }, '"1"'), { json: { after: 'move', read: 'in/*.xml' } })
+  t.match(await change({ after: 'delete' }, '"1"'), { status: 412, json: { code: 'SYNC_REQUEST_CHANGED' } })
+  t.match(await admin(t, 'PATCH /api/v1/peers/drop', { url: 'http://x.example.org' }, anyRevision), {
+    status: 400,
+    json: { detail: /is a folder/ },
+  })
+  t.match(await admin(t, 'GET /api/v1/peers/drop'), { json: { url: 'file:///srv/other', revision: 2 } })
+  const { id } = await findPeer(hub.site.store.db, 'drop')
+  await noteFolderFile(hub.site.store.db, id, { name: 'in/a.xml', bytes: 12, modified: '1700000000000000000' })
+  t.match(await admin(t, 'GET /api/v1/peers/drop/folder/files?state=new'), {
+    json: { items: [{ name: 'in/a.xml', bytes: 12, state: 'new', gone: false, resources: {} }] },
+  })
+  t.match(await admin(t, 'POST /api/v1/peers/drop/folder/dump', { resources: ['city'] }), {
+    json: { files: 2, records: 30 },
+  })
+  t.match(await admin(t, 'POST /api/v1/peers/drop/test'), {
+    json: { peer: 'drop', kind: 'folder', folder: { files: 1, some: ['in/a.xml'], writes: null } },
+  })
+  t.match(await admin(t, 'POST /api/v1/peers/relief/test'), { json: { kind: 'eden', clockOffsetMs: 3, folder: null } })
+  for (const none of ['GET /api/v1/peers/relief/folder', 'GET /api/v1/peers/relief/folder/files'])
+    t.match(await admin(t, none), { status: 400, json: { detail: /is no folder/ } })
+})
+
+t.test('tables are published together as a data set, and one of an Eden is followed', async (t) => {
+  const body = { code: 'CITIES', name: 'Cities', tables: [{ resource: 'city' }] }
+  t.match(await admin(t, 'POST /api/v1/datasets', body), { status: 201, json: { code: 'CITIES', archive: null } })
+  t.match(await admin(t, 'GET /api/v1/datasets'), { json: { items: [{ code: 'CITIES' }] } })
+  t.match(await admin(t, 'POST /api/v1/datasets/CITIES/archive'), { status: 200, json: { archive: { url: /zip$/ } } })
+  t.match(await admin(t, 'DELETE /api/v1/datasets/CITIES'), { status: 204 })
+  t.match(await admin(t, 'POST /api/v1/datasets', { ...body, code: '1' }), { status: 400 })
+  const follow = { code: 'RELIEF', schedule: 'every:60' }
+  t.match(await admin(t, 'POST /api/v1/peers/caller/datasets', follow), {
+    status: 200,
+    json: { name: 'Relief', made: ['city'], without: ['org_sector'] },
+  })
+  t.match(await admin(t, 'POST /api/v1/peers/nobody/datasets', follow), { status: 404 })
 })
 
 t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {

@@ -185,6 +185,10 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
       const uuid = request.uuid ?? '11111111-2222-4333-8444-777777777777'
       return createPeer(site.store.db, site.key, { ...request, uuid, kind: 'eden' })
     },
+    followDataset: async ({ peer, ...wish }) => {
+      note('followDataset', { peer: peer.name, ...wish })
+      return { code: wish.code, name: 'Relief', archive: null, made: ['city'], kept: [], without: ['org_sector'] }
+    },
     createFromEden: async ({ peer, tables }) => {
       note('createFromEden', { peer: peer.name, tables })
       const schema = { type: 'object', properties: { id: { type: 'string' }, name: { type: 'string' } } }

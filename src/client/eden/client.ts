@@ -63,6 +63,7 @@ export function createEdenClient(deps: EdenClientDeps, connection: Connection, s
     resourceOf,
     compareEveryMs,
     recordsMax: settings.batchRowsMax,
+    settings,
   })
   let greetedAt = 0
 

@@ -1,11 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import {
-  appendLog,
+  type EdenFollowed,
+  endEdenArchive,
   endEdenComparison,
   expectEdenComparison,
-  keepStrangers,
   lastEdenComparison,
-  type NewLogEntry,
   offerAgain,
   type Peer,
   readEdenMemory,
@@ -16,19 +15,20 @@ import {
 import {
   type Change,
   type EdenElement,
-  type EdenFault,
   type LineBatch,
   linesOfChanges,
   SynclineError,
   type Version,
 } from '../../sync/index.ts'
-import type { Pulled, PullQuery } from '../peer-client.ts'
+import type { ClientSettings, Pulled, PullQuery } from '../peer-client.ts'
+import { openArchive } from './archive.ts'
 import { type ArrivalPlace, type Arrived, arrive } from './arrive.ts'
-import type { EdenDocument, EdenRequests } from './requests.ts'
+import type { EdenDocument } from './document.ts'
+import { createNotes } from './notes.ts'
+import type { EdenRequests } from './requests.ts'
 import type { EdenResource } from './resources.ts'
-import { strangersOf } from './strangers.ts'
 import { readElements, unreadableLines } from './unreadable.ts'
-import { type MissingUpload, uploadColumns, withoutUploads, withUploads } from './uploads.ts'
+import { uploadColumns, withoutUploads, withUploads } from './uploads.ts'
 import { UP_TO_DATE } from './words.ts'
 
 /** What pulling from an Eden site works on. */
@@ -40,6 +40,7 @@ export type EdenPulling = {
   /** How long a full comparison holds, at least. */
   readonly compareEveryMs: number
   readonly recordsMax: number
+  readonly settings: Pick<ClientSettings, 'bodyBytesMax' | 'depthMax'>
 }
 
 /** Eden's cursor is the time of a record, in seconds, by whatever clock: so much is asked for again. */
@@ -51,6 +52,8 @@ const SCAN_SHARE = 1 / 50
 type Reading = {
   readonly token: string
   readonly document: EdenDocument
+  /** From an archive: what came after that is still to be pulled. */
+  readonly archived: boolean
   readonly full: boolean
   readonly round: number
   readonly began: number
@@ -77,6 +80,7 @@ export type EdenPuller = {
  */
 export function createEdenPuller(pulling: EdenPulling): EdenPuller {
   const readings = new Map<string, Reading>()
+  const notes = createNotes(pulling)
 
   async function pull(query: PullQuery): Promise<Pulled> {
     const { resource: name, after, limit = pulling.recordsMax, signal } = query
@@ -84,12 +88,17 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     const resource = await pulling.resourceOf(name)
     const place = readPlace(after)
     const key = quiet ? `${name} quiet` : name
-    const reading = (await continued(key, place)) ?? (await begin(key, resource, place, quiet, signal))
+    const reading =
+      (await continued(key, place)) ?? (await begin(key, resource, place, { quiet, archives: !quiet }, signal))
     try {
       return await nextPage(key, reading, resource, { ...query, limit: Math.max(1, limit) }, place, quiet)
     } catch (error) {
       end(key)
-      throw error
+      if (!reading.archived || signal?.aborted || !(error instanceof SynclineError)) throw error
+      // What it brought before it broke is here, and left out when everything comes.
+      await endEdenArchive(pulling.store.db, resource.place)
+      await notes.log(resource, 'fetch archive', 'warning', `${error.message}; everything is pulled instead`)
+      return pull(query)
     }
   }
 
@@ -102,26 +111,28 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     key: string,
     resource: EdenResource,
     { since }: Place,
-    quiet: boolean,
+    { quiet, archives }: { readonly quiet: boolean; readonly archives: boolean },
     signal: AbortSignal | undefined,
   ): Promise<Reading> {
     end(key)
     const last = await lastEdenComparison(pulling.store.db, resource.place)
-    const due =
-      last.comparedAt === null
-        ? 0
-        : Date.parse(last.comparedAt) + Math.max(pulling.compareEveryMs, last.tookMs / SCAN_SHARE)
+    const before = last.comparedAt ?? last.archivedAt
+    const due = before === null ? 0 : Date.parse(before) + Math.max(pulling.compareEveryMs, last.tookMs / SCAN_SHARE)
     const full = since === null || (!quiet && Date.now() >= due)
     const asked = {
       table: resource.shape.table,
+      filters: last.dataset?.filters,
       ...(!full && since !== null && { since: Math.max(0, since - OVERLAP_SECONDS) }),
     }
     const began = performance.now()
-    const document = await pulling.requests.pull(asked, signal)
+    const first = archives && since === null && before === null && last.dataset !== null
+    const archived = first ? await archivedDocument(resource, last.dataset, signal) : null
+    const document = archived ?? (await pulling.requests.pull(asked, signal))
     const reading: Reading = {
       token: randomUUID(),
       document,
-      full,
+      archived: archived !== null,
+      full: full && archived === null,
       round: last.round + 1,
       began,
       page: 0,
@@ -131,6 +142,21 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     }
     readings.set(key, reading)
     return reading
+  }
+
+  /** A first copy may come from an archive; where that does not work, it is pulled as ever. */
+  async function archivedDocument(
+    resource: EdenResource,
+    dataset: EdenFollowed,
+    signal: AbortSignal | undefined,
+  ): Promise<EdenDocument | null> {
+    try {
+      return await openArchive(pulling.requests, dataset, pulling.settings, signal)
+    } catch (error) {
+      if (signal?.aborted || !(error instanceof SynclineError)) throw error
+      await notes.log(resource, 'fetch archive', 'warning', `${error.message}; everything is pulled instead`)
+      return null
+    }
   }
 
   /** Pages without anything new are passed over here: they need no batch. */
@@ -158,12 +184,13 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
         ? writePlace({ since: reading.since, token: null, page: 0 })
         : writePlace({ since, token: reading.token, page: reading.page })
       const last = batches.at(-1) ?? empty(resource.name)
-      const next = { checkpoint, more: !ended }
+      const more = !ended || reading.archived
+      const next = { checkpoint, more }
       return {
         batches: [...batches.slice(0, -1), { ...last, next }],
         count,
         checkpoint,
-        more: !ended,
+        more,
         bytes,
         told: null,
       }
@@ -200,9 +227,9 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
         arrived.map(({ memory }) => memory),
         reading.full ? reading.round : 0,
       )
-      await offerOlder(resource, arrived)
-      await noteStrangers(elements, resource)
-      await noteFaults(resource, faults)
+      await notes.offerOlder(resource, arrived)
+      await notes.noteStrangers(elements, resource)
+      await notes.noteFaults(resource, faults)
     }
     const changes = arrived.flatMap(({ change }) => (change === null ? [] : [change]))
     const here = await seenHere(db, resource.place, versionsOf(changes))
@@ -217,22 +244,9 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
         resource.refs,
       )
     const fetched = await withUploads(pulling.requests, inOrder(fresh, arrived), byId, files, query.signal)
-    await noteMissing(resource, fetched.missing)
+    await notes.noteMissing(resource, fetched.missing)
     const batches = linesOfChanges(resource.name, fetched.changes, resource.refs)
     return broken.count === 0 ? batches : [...batches, broken]
-  }
-
-  /** Eden shows an older state than before: it was put back, or a refused push did it. What is here is offered to it again. */
-  async function offerOlder(resource: EdenResource, arrived: readonly Arrived[]): Promise<void> {
-    const older = arrived.filter(({ change }) => change === null).map(({ record }) => record.change.id)
-    if (older.length === 0) return
-    await pulling.store.db.transaction().execute((trx) => offerAgain(trx, resource.place.resourceId, older))
-    await log(
-      resource,
-      'compare',
-      'warning',
-      `${pulling.peer.name} shows ${older.length} records as they were before, such as ${older[0]}: they are offered to it again`,
-    )
   }
 
   async function finish(
@@ -246,77 +260,25 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     if (runId !== undefined && !quiet && reading.records === 0) {
       const durationMs = performance.now() - reading.began
       const { action, message } = UP_TO_DATE
-      await log(resource, action, 'success', message, { runId, durationMs, bytes: reading.bytes })
+      await notes.log(resource, action, 'success', message, { runId, durationMs, bytes: reading.bytes })
+    }
+    const { db } = pulling.store
+    if (reading.archived) {
+      reading.document.close()
+      await endEdenArchive(db, resource.place)
+      const message = `Data imported successfully (${reading.records} records), from archive`
+      await notes.log(resource, 'fetch archive', 'success', message, { ...(runId !== undefined && { runId }) })
     }
     if (quiet || !reading.full) return
-    const { db } = pulling.store
     const gone = await endEdenComparison(db, resource.place, reading.round, performance.now() - reading.began)
     if (gone.length === 0) return
     await db.transaction().execute((trx) => offerAgain(trx, resource.place.resourceId, gone))
-    await log(
+    await notes.log(
       resource,
       'compare',
       'warning',
       `${pulling.peer.name} no longer shows ${gone.length} records, such as ${gone[0]}, and does not say that they were deleted: they stay here, and are offered to it again`,
     )
-  }
-
-  /** Records of tables that nobody has here are kept as they came, and their tables named, once: nothing is left out without a word. */
-  const told = new Set<string>()
-  async function noteStrangers(elements: readonly EdenElement[], resource: EdenResource): Promise<void> {
-    const strangers = strangersOf(elements, resource)
-    if (strangers.length === 0) return
-    await keepStrangers(pulling.store.db, pulling.peer.id, strangers)
-    const names = [...new Set(strangers.map(({ element }) => element.table))].sort()
-    const fresh = names.filter((name) => !told.has(`${resource.name} ${name}`))
-    if (fresh.length === 0) return
-    for (const name of fresh) told.add(`${resource.name} ${name}`)
-    await log(
-      resource,
-      'pull',
-      'success',
-      `${pulling.peer.name} sends ${fresh.join(', ')} along with ${resource.shape.table}: there is no resource of that name here; the records are kept as they came, and not synchronized`,
-    )
-  }
-
-  async function noteFaults(resource: EdenResource, faults: readonly EdenFault[]): Promise<void> {
-    const [first] = faults
-    if (first === undefined) return
-    await log(
-      resource,
-      'pull',
-      'error',
-      `${faults.length} records cannot be read; first: ${first.uuid ?? 'one without a name'}: ${first.code}: ${first.reason}`,
-    )
-  }
-
-  async function noteMissing(resource: EdenResource, missing: readonly MissingUpload[]): Promise<void> {
-    const [first] = missing
-    if (first === undefined) return
-    await log(
-      resource,
-      'pull',
-      'warning',
-      `${missing.length} files did not come; first: ${first.column} of ${first.id}: ${first.reason}`,
-    )
-  }
-
-  async function log(
-    resource: EdenResource,
-    action: string,
-    result: 'success' | 'warning' | 'error',
-    message: string,
-    more: Partial<NewLogEntry> = {},
-  ): Promise<void> {
-    const entry = {
-      mode: 'pull',
-      direction: 'outgoing',
-      action,
-      result,
-      remote: result !== 'success',
-      message,
-    } as const
-    await appendLog(pulling.store.db, { ...entry, ...more, peer: pulling.peer, resource: resource.name })
   }
 
   function end(key: string): void {
@@ -328,7 +290,13 @@ export function createEdenPuller(pulling: EdenPulling): EdenPuller {
     pull,
     scan: async (name, signal) => {
       const resource = await pulling.resourceOf(name)
-      const reading = await begin(`${name} scan`, resource, { since: null, token: null, page: 0 }, false, signal)
+      const reading = await begin(
+        `${name} scan`,
+        resource,
+        { since: null, token: null, page: 0 },
+        { quiet: false, archives: false },
+        signal,
+      )
       try {
         const query = { resource: name, after: null }
         for (;;) {

@@ -1,16 +1,19 @@
+import type { Readable } from 'node:stream'
 import {
-  type EdenElement,
+  type EdenVariable,
+  type FollowedDataset,
   isJsonObject,
   type Json,
   parseJson,
   parseRetryAfter,
+  readDataset,
   repositoryOfSite,
   SynclineError,
-  s3xmlReader,
 } from '../../sync/index.ts'
 import type { ClientSettings } from '../peer-client.ts'
 import { PeerError, type refusal as siteRefusal } from '../peer-error.ts'
 import { type Connection, createTransport, type PeerAnswer } from '../transport.ts'
+import { allOf, type EdenDocument, openDocument } from './document.ts'
 
 /** What Eden is asked for. Times are seconds since 1970. */
 export type EdenQuery = {
@@ -19,18 +22,15 @@ export type EdenQuery = {
   readonly since?: number | undefined
   /** Only these records, by their names at Eden. */
   readonly uuids?: readonly string[] | undefined
+  /** Filters in Eden's words, as variables of an address. */
+  readonly filters?: readonly EdenVariable[] | undefined
 }
 
-/** A document of Eden as it comes. */
-export type EdenDocument = {
-  /** Eden's clock when it began to answer. */
-  readonly serverTime: number
-  /** At most so many more elements; none at the end. Memory is bounded by them and one piece of the answer. */
-  readonly next: (most: number) => Promise<readonly EdenElement[]>
-  /** Bytes that came so far. */
-  readonly bytes: () => number
-  /** Ends it before its end. */
-  readonly close: () => void
+/** An archive as it comes; what it comes by is closed by whoever read it. */
+export type ArchiveAnswer = {
+  readonly at: number
+  readonly body: Readable
+  readonly close: () => Promise<void>
 }
 
 /** What Eden said of a push: errors by the name of the record, of those records that it names. */
@@ -45,8 +45,8 @@ export type EdenRequests = ReturnType<typeof createEdenRequests>
 const msince = (seconds: number) => new Date(seconds * 1_000).toISOString().slice(0, 19)
 /** How much longer than other answers a whole table may take: Eden makes about a thousand records a second. */
 const WHOLE_WAIT_MS = 600_000
-const DOCUMENT_BYTES_MAX = 4_000_000_000
-const DOCUMENT_ELEMENTS_MAX = 100_000_000
+/** Entries about one data set that are read. */
+const DATASET_ENTRIES_MAX = 2_000
 
 /**
  * The requests that a Sahana Eden site understands, as `self`. One attempt each; nothing here is ever sent as DELETE, which Eden takes for
@@ -85,14 +85,23 @@ export function createEdenRequests(connection: Connection, settings: ClientSetti
       repository: named && query.since !== undefined ? repository : undefined,
       msince: query.since === undefined ? undefined : msince(query.since),
       include_deleted: 'True',
+      ...Object.fromEntries(query.filters ?? []),
       ...(query.uuids !== undefined && { '[~]~.uuid__belongs': query.uuids.join(',') }),
     }
     // Eden has all of its answer before it sends the first byte of it.
     const waitMs = query.since === undefined && query.uuids === undefined ? WHOLE_WAIT_MS : 0
-    const answer = await transport.stream({ method: 'GET', path, query: asked, waitMs, signal })
+    return documentAt(path, asked, waitMs, signal)
+  }
+
+  async function documentAt(
+    path: string,
+    query: Readonly<Record<string, string | undefined>>,
+    waitMs: number,
+    signal: AbortSignal | undefined,
+  ): Promise<EdenDocument> {
+    const answer = await transport.stream({ method: 'GET', path, query, waitMs, signal })
     // Whoever reads it hears of it; when nobody does any more, it is of no matter.
     answer.body.on('error', () => {})
-    const serverTime = clockOf(answer.headers)
     named = /web2py/i.test(String(answer.headers['x-powered-by'] ?? ''))
     const type = String(answer.headers['content-type'] ?? '')
     if (!/xml/i.test(type)) {
@@ -101,27 +110,66 @@ export function createEdenRequests(connection: Connection, settings: ClientSetti
       for await (const piece of answer.body) if (text.length < 2_000) text += String(piece)
       throw odd(path, wordsOf(text) ?? `it answered ${type || 'no document'}`)
     }
-    const limits = { recordBytesMax: settings.bodyBytesMax, depthMax: settings.depthMax }
-    const reader = s3xmlReader({ ...limits, bytesMax: DOCUMENT_BYTES_MAX, elementsMax: DOCUMENT_ELEMENTS_MAX })
-    const pieces = answer.body[Symbol.asyncIterator]() as AsyncIterator<Buffer>
-    let waiting: readonly EdenElement[] = []
-    let [ended, bytes] = [false, 0]
-    const next = async (most: number): Promise<readonly EdenElement[]> => {
-      while (waiting.length < most && !ended) {
-        const piece = await pieces.next().catch((error: unknown) => {
-          if (signal?.aborted) throw signal.reason
-          throw transport.broken({ method: 'GET', path }, error)
-        })
-        ended = piece.done === true
-        if (piece.done !== true) bytes += piece.value.length
-        const more = piece.done === true ? reader.end() : reader.write(piece.value)
-        waiting = waiting.length === 0 ? more : [...waiting, ...more]
-      }
-      const [some, rest] = [waiting.slice(0, most), waiting.slice(most)]
-      waiting = rest
-      return some
+    const pieces = bytesOf(answer.body, path, signal)
+    return openDocument(
+      { serverTime: clockOf(answer.headers), pieces, close: () => void answer.body.destroy() },
+      settings,
+    )
+  }
+
+  function bytesOf(body: Readable, path: string, signal: AbortSignal | undefined): AsyncIterator<Buffer> {
+    const pieces = body[Symbol.asyncIterator]() as AsyncIterator<Buffer>
+    const next = () =>
+      pieces.next().catch((error: unknown) => {
+        if (signal?.aborted) throw signal.reason
+        throw transport.broken({ method: 'GET', path }, error)
+      })
+    return { next }
+  }
+
+  /** A data set that this Eden publishes. Errors: SYNC_REQUEST_NOT_FOUND for one that it has not. */
+  async function dataset(code: string, signal?: AbortSignal): Promise<FollowedDataset> {
+    const look = async (noun: string, by: string) =>
+      allOf(await documentAt(`/sync/${noun}.xml`, { [by]: code, mcomponents: 'None' }, 0, signal), DATASET_ENTRIES_MAX)
+    const documents = {
+      dataset: await look('dataset', '~.code'),
+      task: await look('task', '~.dataset_id$code'),
+      resource_filter: await look('resource_filter', '~.task_id$dataset_id$code'),
     }
-    return { serverTime, next, bytes: () => bytes, close: () => void answer.body.destroy() }
+    const found = readDataset(code, documents)
+    if (found !== undefined) return found
+    throw new SynclineError('SYNC_REQUEST_NOT_FOUND', `the Eden at ${transport.host} publishes no data set "${code}"`)
+  }
+
+  /**
+   * An archive as it comes: below the address of this Eden with the account there, from anywhere else without. When it was made, in seconds since
+   * 1970, is what the answer says, or when it was given.
+   */
+  async function archive(url: URL, signal?: AbortSignal): Promise<ArchiveAnswer> {
+    const path = pathBelow(url)
+    const outside = path === null ? outsider(url) : undefined
+    const asked = { method: 'GET', path: path ?? url.pathname, query: Object.fromEntries(url.searchParams) } as const
+    try {
+      const { headers, body } = await (outside ?? transport).stream({ ...asked, waitMs: WHOLE_WAIT_MS, signal })
+      const made = Date.parse(String(headers['last-modified'] ?? ''))
+      const at = Math.min(clockOf(headers), Number.isNaN(made) ? Number.POSITIVE_INFINITY : Math.floor(made / 1_000))
+      return { at, body, close: async () => void (await outside?.close()) }
+    } catch (error) {
+      await outside?.close()
+      throw error
+    }
+  }
+
+  function outsider(url: URL): ReturnType<typeof createTransport> {
+    const { proxy, caPem } = connection
+    const bare: Connection = { url: url.origin, token: null, proxy, caPem, clientCertPem: null, clientKeyPem: null }
+    return createTransport(bare, settings, { prefix: '', headers: { 'user-agent': 'syncline' }, refusal })
+  }
+
+  /** What an address is below that of this Eden; null for any other place. */
+  function pathBelow(url: URL): string | null {
+    const root = base.pathname.replace(/\/+$/, '')
+    return url.origin === base.origin && url.pathname.startsWith(`${root}/`) ? url.pathname.slice(root.length) : null
   }
 
   /** Sends a document. That it was answered says little: what was taken shows when it is pulled back. */
@@ -155,10 +203,9 @@ export function createEdenRequests(connection: Connection, settings: ClientSetti
   /** A file that Eden has, from its own address alone. Errors: SYNC_PEER_REFUSED for any other place. */
   async function download(url: string, signal?: AbortSignal): Promise<Buffer> {
     const place = URL.canParse(url, base.href) ? new URL(url, base) : null
-    const root = base.pathname.replace(/\/+$/, '')
-    if (place === null || place.origin !== base.origin || !place.pathname.startsWith(`${root}/`))
+    const path = place && pathBelow(place)
+    if (place === null || path === null)
       throw odd('/', `a file at ${url.slice(0, 200)} is not fetched: it is not at the address of this peer`)
-    const path = place.pathname.slice(root.length)
     const { body } = await transport.exchange({
       method: 'GET',
       path,
@@ -185,7 +232,18 @@ export function createEdenRequests(connection: Connection, settings: ClientSetti
     return value
   }
 
-  return { host: transport.host, register, pull, push, fields, download, close: transport.close }
+  return {
+    host: transport.host,
+    url: connection.url,
+    register,
+    pull,
+    push,
+    fields,
+    dataset,
+    archive,
+    download,
+    close: transport.close,
+  }
 }
 
 /** Errors in the tree of records that Eden did not take: of the record, or of a field in it. */

@@ -9,6 +9,7 @@ import type { ServerDeps } from '../deps.ts'
 import { linkOf, needsPerson, type Routes } from '../exchange.ts'
 import { toSynclineError } from '../problem.ts'
 import { type EdenAsked, edenTables, grantedTable, ownRepository, readAsked } from './asked.ts'
+import { publicRoutes } from './public.ts'
 import { edenDocument } from './pull.ts'
 import { receiveEden } from './push.ts'
 import { register } from './register.ts'
@@ -39,6 +40,8 @@ export const edenRoutes =
     readAnything(app as unknown as FastifyInstance)
     app.setErrorHandler((error, request, reply) => answerFailure(error, request, reply))
     app.setNotFoundHandler((_request, reply) => failed(reply, 404, 'Not Found'))
+
+    publicRoutes(app as unknown as FastifyInstance, deps, (_id, summary, description) => schema(summary, description))
 
     app.route({
       method: [...METHODS],

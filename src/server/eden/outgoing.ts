@@ -1,12 +1,9 @@
 import {
   type EdenTold,
-  findGrant,
-  mastersWith,
   noteEdenSent,
   type ResourceInfo,
   readEdenTold,
   referringIds,
-  serveAllChosen,
   strangersWithin,
 } from '../../store/index.ts'
 import {
@@ -27,13 +24,12 @@ import {
 } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { type EdenTables, withoutFiles } from './asked.ts'
-
-type Link = Parameters<typeof serveAllChosen>[1]
+import type { EdenSource } from './source.ts'
 
 /** What records are made into elements with. */
 export type OutgoingContext = {
   readonly deps: ServerDeps
-  readonly link: Link
+  readonly source: EdenSource
   readonly tables: EdenTables
   /** Filters by table at Eden. */
   readonly filters: ReadonlyMap<string, string>
@@ -71,22 +67,11 @@ type How = {
   readonly unproved?: boolean
 }
 
-/** Turns records into elements, with their components inside. Remembers grants, so that one request asks for each once. */
+/** Turns records into elements, with their components inside. */
 export function outgoing(context: OutgoingContext) {
-  const { deps, link, tables, filters } = context
-  const { store, limits } = deps
-  const grants = new Map<string, ReturnType<typeof findGrant>>()
-
-  function grantOf(direction: 'pull' | 'push', resource: string): ReturnType<typeof findGrant> {
-    const key = `${direction} ${resource}`
-    const known = grants.get(key) ?? findGrant(store.db, link.peer.id, resource, direction)
-    grants.set(key, known)
-    return known
-  }
-
-  async function may(direction: 'pull' | 'push', resource: string): Promise<boolean> {
-    return (await grantOf(direction, resource)) !== null
-  }
+  const { deps, source, tables, filters } = context
+  const { store } = deps
+  const { may } = source
 
   /** The elements of a batch. */
   async function tell(batch: LineBatch, resource: ResourceInfo, shape: EdenShape, how: How = {}): Promise<Told> {
@@ -96,7 +81,7 @@ export function outgoing(context: OutgoingContext) {
     const all = matching.filter(
       (change) => change.kind === 'put' || (change.kind === 'delete' && context.includeDeleted),
     )
-    const place = { peerId: link.peer.id, resourceId: resource.id }
+    const place = { peerId: source.peerId, resourceId: resource.id }
     const kept = await readEdenTold(
       store.db,
       place,
@@ -105,8 +90,7 @@ export function outgoing(context: OutgoingContext) {
     const changes = how.unproved === true ? all.filter((change) => !isProved(change, kept.get(change.id))) : all
     const ids = changes.map(({ id }) => id)
     const components = await componentsOf(ids, shape, level)
-    // Who may see some columns only is not told what stands beside them.
-    const whole = (await grantOf('pull', resource.name))?.columns === null
+    const whole = await source.isWhole(resource.name)
     const strangers = ids.length === 0 || !whole ? new Map() : await strangersWithin(store.db, place, ids)
     const sent = new Map<string, EdenState>()
     const told = {
@@ -155,7 +139,7 @@ export function outgoing(context: OutgoingContext) {
       if (component === undefined || !(await may('pull', component.name)))
         throw new SynclineError('SYNC_FILTER_INVALID', `a filter looks at "${table}", which this peer may not pull`)
       const ids = left.flatMap(({ kind, id }) => (kind === 'put' ? [id] : []))
-      const found = await mastersWith(store, link, { resource: component, column, filter, masters: ids })
+      const found = await source.mastersWith({ resource: component, column, filter, masters: ids })
       left = left.filter(({ kind, id }) => kind !== 'put' || found.has(id))
     }
     return left
@@ -177,7 +161,7 @@ export function outgoing(context: OutgoingContext) {
       const refers = await referringIds(store.db, resource, column, masters)
       const masterOf = new Map([...refers].flatMap(([master, ids]) => ids.map((id) => [id, master] as const)))
       const request = { resource: resource.name, ids: [...masterOf.keys()], filter: filters.get(table) }
-      for (const batch of await serveAllChosen(store, link, request, limits)) {
+      for (const batch of await source.chosen(request)) {
         const told = await tell(batch, resource, own, { level: level + 1, omit: column })
         told.elements.forEach((element, n) => {
           const master = masterOf.get(told.ids[n] ?? '') ?? ''
@@ -205,7 +189,7 @@ export function outgoing(context: OutgoingContext) {
         const resource = tables.resources.get(name)
         if (shape === undefined || resource === undefined || !(await may('pull', name))) continue
         const request = { resource: name, ids: some.map(({ id }) => id), filter: filters.get(shape.table) }
-        for (const batch of await serveAllChosen(store, link, request, limits)) {
+        for (const batch of await source.chosen(request)) {
           const told = await tell(batch, resource, shape, { level: COMPONENT_LEVELS, unproved: context.remembered })
           elements.push(...told.elements)
           next.push(...told.references.flat())

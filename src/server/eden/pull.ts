@@ -5,7 +5,6 @@ import {
   isEdenRegistered,
   type ResourceInfo,
   readEdenTrail,
-  serveAllChosen,
   serveChanges,
   writeCheckpoint,
   writeEdenTrail,
@@ -29,6 +28,8 @@ import {
 import type { ServerDeps } from '../deps.ts'
 import { type EdenAsked, type EdenTables, filtersOf, grantedTable, ownRepository } from './asked.ts'
 import { outgoing } from './outgoing.ts'
+import { Seen } from './seen.ts'
+import { grantedSource } from './source.ts'
 
 type Link = Parameters<typeof serveChanges>[1]
 type Place = { readonly peerId: number; readonly resourceId: number }
@@ -71,8 +72,9 @@ export async function edenDocument(
   const followed = own && asked.way !== 'plain' && asked.includeDeleted && asked.start === 0 && asked.limit === null
   const { byTable: filters, inside } = filtersOf(asked, shape, tables)
   const course = await courseOf(deps, link, resource, followed ? asked.msince : undefined)
+  const source = grantedSource(deps, link)
   const context = {
-    ...{ deps, link, tables, filters, includeDeleted: asked.includeDeleted, remembered: own },
+    ...{ deps, source, tables, filters, includeDeleted: asked.includeDeleted, remembered: own },
     since: followed || asked.msince === null ? 0 : (readEdenTime(asked.msince) ?? 0),
   }
   const { tell, follow, may } = outgoing(context)
@@ -161,7 +163,7 @@ export async function edenDocument(
     const due = await dueAgain(store.db, course.place, MISSED_MAX)
     const ids = due.filter((id) => seen.add({ resource: resource.name, id }))
     const request = { resource: resource.name, ids, filter: filters.get(shape.table), deleted: true }
-    for (const batch of await serveAllChosen(store, link, request, limits)) {
+    for (const batch of await source.chosen(request)) {
       const told = await tell(batch, resource, shape, { inside, unproved: true })
       note(told.seconds)
       yield* told.elements
@@ -201,7 +203,7 @@ export async function edenDocument(
       if (master != null && seen.add({ resource: resource.name, id: master.id })) ids.add(master.id)
     }
     const filter = filters.get(shape.table)
-    const batches = await serveAllChosen(store, link, { resource: resource.name, ids: [...ids], filter }, limits)
+    const batches = await source.chosen({ resource: resource.name, ids: [...ids], filter })
     return Promise.all(batches.map((each) => tell(each, resource, shape, { inside })))
   }
 
@@ -339,30 +341,4 @@ function idsOf(batch: LineBatch): readonly string[] {
   return batch.text === ''
     ? []
     : batch.text.split('\n').map((line) => JSON.parse(line.slice(0, line.indexOf('\t'))) as string)
-}
-
-/** Records that were told already in this document, each by a number of 53 bits: two that share one end a document early, and no more. */
-class Seen {
-  readonly #known = new Set<number>()
-
-  /** False when it was there before. */
-  add(reference: Reference): boolean {
-    const size = this.#known.size
-    return this.#known.add(numberOf(reference)).size > size
-  }
-
-  has(reference: Reference): boolean {
-    return this.#known.has(numberOf(reference))
-  }
-}
-
-function numberOf({ resource, id }: Reference): number {
-  let [a, b] = [0x811c9dc5, 0x01000193]
-  for (const text of [resource, ' ', id]) {
-    for (let at = 0; at < text.length; at++) {
-      a = Math.imul(a ^ text.charCodeAt(at), 0x01000193)
-      b = Math.imul(b + text.charCodeAt(at), 0x85ebca6b) ^ (b >>> 13)
-    }
-  }
-  return (a >>> 0) * 0x200000 + (b >>> 11)
 }

@@ -8,6 +8,7 @@ import { brakeRoutes } from './brakes.ts'
 import { changesRoutes } from './changes.ts'
 import { checkpointRoutes } from './checkpoints.ts'
 import { conflictRoutes } from './conflicts.ts'
+import { datasetRoutes } from './datasets.ts'
 import { digestRoutes } from './digests.ts'
 import { edenPeerRoutes } from './eden-peers.ts'
 import { eventRoutes } from './events.ts'
@@ -69,7 +70,7 @@ export const administration =
     const nouns = [
       ...[siteRoutes, peerRoutes, grantRoutes, invitationRoutes, resourceRoutes, recordRoutes, taskRoutes, runRoutes],
       ...[agreementRoutes, conflictRoutes, quarantineRoutes, alarmRoutes, tokenRoutes, settingRoutes, transferRoutes],
-      edenPeerRoutes,
+      ...[edenPeerRoutes, datasetRoutes],
     ]
     for (const routes of [...nouns, jobRoutes, jobRunRoutes, explainRoutes, undoRoutes, brakeRoutes, previewRoutes])
       app.register(routes(deps))

@@ -1,5 +1,15 @@
 /** Sahana Eden's documents and what they mean here: pure, both for answering Eden and for calling it. */
 export { type EdenArrival, type EdenArriving, type EdenKnown, type EdenState, readArrival } from './arrival.ts'
+export {
+  chosenEntries,
+  DATASET_TABLES,
+  type DatasetEntry,
+  type DatasetNoun,
+  datasetElement,
+  type FollowedDataset,
+  filterVariables,
+  readDataset,
+} from './dataset.ts'
 export { type EdenKept, type EdenOutgoing, edenElement, mciIn, printsOf, sentTime } from './elements.ts'
 export { emptied, usesTuid } from './emptied.ts'
 export { type EdenFilters, type EdenVariable, edenFilters, type InsideFilter } from './filter.ts'
