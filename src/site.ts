@@ -18,6 +18,7 @@ import {
   verifyPeer,
 } from './client/index.ts'
 import { type Config, type DataDir, openDataDir } from './config/index.ts'
+import { folderActions } from './folders.ts'
 import { jobParts } from './job-parts.ts'
 import { checkSchedule, type Jobs, peersWithTasks, type RunPeer, startJobs } from './jobs/index.ts'
 import { createObserve, type Observe } from './observe/index.ts'
@@ -154,6 +155,7 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
     },
     addEdenPeer: async (request) => addEdenPeer({ ...eden, self: await current.read() }, request),
     followDataset: async ({ peer, ...wish }) => followDataset({ ...eden, self: await current.read() }, peer, wish),
+    ...folderActions({ store, key: dir.key, limits: config, self: current.read, connections }),
     createFromEden: async ({ peer, tables }) => createFromEden({ ...eden, self: await current.read() }, peer, tables),
     peerPolicy: async ({ peer, resource }) => {
       const found = await findPeer(store.db, peer)

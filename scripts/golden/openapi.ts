@@ -50,6 +50,8 @@ function nothing(): ServerDeps {
       syncNow: absent,
       joinPeer: absent,
       addEdenPeer: absent,
+      folders: { add: absent, change: absent, dump: absent },
+      testPeer: absent,
       createFromEden: absent,
       followDataset: absent,
       scheduleChanged: absent,

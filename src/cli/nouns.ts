@@ -25,6 +25,11 @@ export const NOUNS: readonly Noun[] = [
     load: async () => (await import('./resource.ts')).resource,
   },
   { name: 'peer', does: 'Other sites as registered here', load: async () => (await import('./peer.ts')).peer },
+  {
+    name: 'folder',
+    does: 'Peers that are folders: files instead of a site',
+    load: async () => (await import('./folder.ts')).folder,
+  },
   { name: 'task', does: 'What is synced with whom, how and when', load: async () => (await import('./task.ts')).task },
   { name: 'schedule', does: 'When tasks run', load: async () => (await import('./schedule.ts')).schedule },
   { name: 'sync', does: 'Syncs now', load: async () => (await import('./sync.ts')).sync },

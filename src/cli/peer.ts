@@ -5,6 +5,7 @@ import type { Grant, IssuedToken, Peer } from '../store/index.ts'
 import { SynclineError } from '../sync/index.ts'
 import { path } from './api.ts'
 import { type Context, noun, type Register, seconds, verb } from './command.ts'
+import { type FolderOptions, folderBody, folderOptions } from './folder.ts'
 import { registerGrant } from './peer-grant.ts'
 import { registerPairing } from './peer-pairing.ts'
 import { ago, cell, duration, fields, until } from './text.ts'
@@ -14,31 +15,46 @@ export const peer: Register = (program, session) => {
   const peer = noun(program, 'peer', 'Other sites as registered here')
   registerPairing(peer, session)
 
-  verb<Connection & Eden & { readonly uuid?: string }, [string]>(peer, session, {
+  verb<Connection & Eden & FolderOptions & { readonly uuid?: string }, [string]>(peer, session, {
     use: 'add <name>',
     does: 'Registers a peer by hand, where no pairing code can be passed on',
-    more: 'A program that only pushes with curl is a peer too: add it without more, grant it what it may push, and give it a token with `syncline peer rotate`. For a Sahana Eden site give the address of the application and an account there; without an address that Eden does the connecting.',
+    more: 'A program that only pushes with curl is a peer too: add it without more, grant it what it may push, and give it a token with `syncline peer rotate`. For a Sahana Eden site give the address of the application and an account there; without an address that Eden does the connecting. With a folder records are exchanged as files, docs/guides/folders.md.',
     examples: [
       'syncline peer add hub --uuid 0198c0de-0000-7000-8000-000000000001 --address https://hub.example.org --peer-token-file hub.token',
       'syncline peer add survey-script',
+      `syncline peer add ngo --type folder --path /srv/exchange/ngo --read 'in/*.xml' --write 'out/\${resource}-\${timestamp}.xml'`,
       'syncline peer add relief --type eden --address https://relief.example.org/eden --user sync@example.org --password-file relief.password',
     ],
     options: (command) =>
-      connectionOptions(
-        command
-          .option('--uuid <uuid>', 'UUID of that site, as its `syncline status` shows it; default a new one')
-          .option('--type <type>', 'syncline or eden', 'syncline')
-          .option('--user <name>', 'account at an Eden site')
-          .option('--password-file <file>', 'file with its password; - for standard input'),
+      folderOptions(
+        connectionOptions(
+          command
+            .option('--uuid <uuid>', 'UUID of that site, as its `syncline status` shows it; default a new one')
+            .option('--type <type>', 'syncline, eden or folder', 'syncline')
+            .option('--user <name>', 'account at an Eden site')
+            .option('--password-file <file>', 'file with its password; - for standard input'),
+        ),
       ),
     run: async (context, options, name) => {
       const { type, user, uuid } = options
-      if (!['syncline', 'eden'].includes(type))
-        throw new SynclineError('SYNC_REQUEST_INVALID', `--type is syncline or eden, not "${type}"`)
+      if (!['syncline', 'eden', 'folder'].includes(type))
+        throw new SynclineError('SYNC_REQUEST_INVALID', `--type is syncline, eden or folder, not "${type}"`)
       const eden = type === 'eden'
       if (!eden && (user !== undefined || options.passwordFile !== undefined))
         throw new SynclineError('SYNC_REQUEST_INVALID', '--user and --password-file go with --type eden')
+      const settings = folderBody(options)
       const { token, ...connection } = await connectionOf(context, options)
+      const given = (values: object) => Object.values(values).some((value) => value !== undefined)
+      if (given(settings) && type !== 'folder')
+        throw new SynclineError('SYNC_REQUEST_INVALID', 'the settings of a folder go with --type folder')
+      if (type === 'folder' && (given(connection) || token !== undefined || options.path === undefined))
+        throw new SynclineError('SYNC_REQUEST_INVALID', 'a folder is reached by --path, and by nothing else')
+      if (type === 'folder') {
+        const made = await (await context.site()).send<Peer>('POST', '/peers/folder', {
+          body: { name, uuid, ...settings },
+        })
+        return context.out.result(made, () => `Peer ${cell(made.name)} is registered.`).then(() => undefined)
+      }
       if (eden && token !== undefined)
         throw new SynclineError(
           'SYNC_REQUEST_INVALID',
@@ -112,6 +128,16 @@ export const peer: Register = (program, session) => {
     },
   })
 
+  verb<object, [string]>(peer, session, {
+    use: 'test <peer>',
+    does: 'Says hello to a peer, and looks into one that is a folder; exchanges nothing',
+    examples: ['syncline peer test hub'],
+    run: async ({ site, out }, _options, ref) => {
+      const found = await (await site()).send<Tested>('POST', path`/peers/${ref}/test`)
+      await out.result(found, () => describeTest(found))
+    },
+  })
+
   for (const [action, does, done] of [
     ['pause', 'Stops all exchange with a peer until it is resumed', 'is paused'],
     ['resume', 'Lets the exchange with a paused peer go on', 'goes on'],
@@ -138,6 +164,36 @@ export const peer: Register = (program, session) => {
   })
 
   registerGrant(peer, session)
+}
+
+type Tested = {
+  readonly peer: string
+  readonly kind: string
+  readonly clockOffsetMs: number
+  readonly resources: readonly { readonly name: string; readonly pull: boolean; readonly push: boolean }[]
+  readonly folder: {
+    readonly files: number
+    readonly some: readonly string[]
+    readonly reads: string | null
+    readonly writes: string | null
+  } | null
+}
+
+function describeTest({ peer, clockOffsetMs, resources, folder }: Tested): string {
+  const named = (way: 'pull' | 'push') => resources.flatMap((each) => (each[way] ? [each.name] : [])).join(', ')
+  return fields([
+    ['peer', `${peer} answers`],
+    [
+      'clock',
+      folder === null ? `${duration(Math.abs(clockOffsetMs))} ${clockOffsetMs < 0 ? 'behind' : 'ahead'}` : undefined,
+    ],
+    ['this site may pull', named('pull') || 'nothing'],
+    ['this site may push', named('push') || 'nothing'],
+    ['reads', folder === null ? undefined : (folder.reads ?? 'nothing')],
+    ['files that fit', folder === null ? undefined : folder.files],
+    ['the oldest', folder === null || folder.files === 0 ? undefined : cell(folder.some.join(', '))],
+    ['writes', folder === null ? undefined : (folder.writes ?? 'nothing')],
+  ])
 }
 
 type Connection = {

@@ -1,6 +1,7 @@
 import type { Observe } from '../observe/index.ts'
 import type { Peer, PeerSettings, PreviewedRecord, PreviewedWrites, ResourceInfo, Self, Store } from '../store/index.ts'
 import type { BatchReport, LinkPolicy, Mode, PeerAnswer, Verdict } from '../sync/index.ts'
+import type { FolderActions, TestedPeer } from './routes/folders.ts'
 
 /** Bounds that the server keeps, by the names of the settings they come from. */
 export type ServerLimits = {
@@ -49,6 +50,10 @@ export type ServerActions = {
   readonly joinPeer: (request: { readonly code: string; readonly name?: string | undefined }) => Promise<Peer>
   /** Introduces this site at a Sahana Eden site, and registers that one here. One without an address does the connecting. */
   readonly addEdenPeer: (request: EdenPeerRequest) => Promise<Peer>
+  /** Everything that is asked of peers that are folders. */
+  readonly folders: FolderActions
+  /** Says hello to a peer, and looks into one that is a folder. Exchanges nothing. */
+  readonly testPeer: (peer: Peer) => Promise<TestedPeer>
   /** Makes tables as a Sahana Eden site describes them. */
   readonly createFromEden: (request: {
     readonly peer: Peer

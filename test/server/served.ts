@@ -1,18 +1,22 @@
+import { randomUUID } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { createObserve } from '../../src/observe/index.ts'
 import { buildApp, type ServerActions, type ServerDeps } from '../../src/server/index.ts'
 import {
+  changeFolder,
+  createFolderPeer,
   createManaged,
   createPeer,
   issueToken,
   type NewPeer,
   type Peer,
   type Role,
+  readFolder,
   setGrant,
   trustHostKeys,
 } from '../../src/store/index.ts'
-import { SynclineError } from '../../src/sync/index.ts'
+import { folderSettings, SynclineError } from '../../src/sync/index.ts'
 import type { Site } from '../support/sites.ts'
 import { type Contract, contractOf } from './contract.ts'
 
@@ -132,6 +136,24 @@ export function basic(name: string, token: string): string {
 
 const SHOWN = { port: 22, type: 'ssh-ed25519', key: 'AAAA', fingerprint: `SHA256:${'x'.repeat(43)}` }
 
+function folderActionsOf(site: Site, note: (name: string, request?: unknown) => void): ServerActions['folders'] {
+  const { db } = site.store
+  return {
+    add: async ({ name, uuid = randomUUID(), settings }) => {
+      note('addFolderPeer', name)
+      return createFolderPeer(db, site.key, { name, uuid, settings: folderSettings(settings) })
+    },
+    change: async ({ peer, settings, revision }) => {
+      note('changeFolder', { peer: peer.name, settings })
+      return changeFolder(db, peer, folderSettings({ ...(await readFolder(db, peer)), ...settings }), revision)
+    },
+    dump: async ({ peer, resources }) => {
+      note('dumpFolder', { peer: peer.name, resources })
+      return { files: 2, records: 30 }
+    },
+  }
+}
+
 function actionsOf(site: Site, asked: string[]): ServerActions {
   const note = (name: string, request?: unknown) =>
     void asked.push(request === undefined ? name : `${name} ${JSON.stringify(request)}`)
@@ -179,6 +201,13 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
         uuid,
         url: 'http://joined.example.org',
       })
+    },
+    folders: folderActionsOf(site, note),
+    testPeer: async (peer) => {
+      note('testPeer', peer.name)
+      const folder =
+        peer.kind === 'folder' ? { files: 1, some: ['in/a.xml'], reads: 's3xml from in/*.xml', writes: null } : null
+      return { clockOffsetMs: 3, resources: [{ name: 'place', pull: true, push: false }], folder }
     },
     addEdenPeer: async (request) => {
       note('addEdenPeer', request)

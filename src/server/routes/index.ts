@@ -13,6 +13,7 @@ import { digestRoutes } from './digests.ts'
 import { edenPeerRoutes } from './eden-peers.ts'
 import { eventRoutes } from './events.ts'
 import { explainRoutes } from './explain.ts'
+import { folderRoutes } from './folders.ts'
 import { grantRoutes } from './grants.ts'
 import { healthRoutes } from './health.ts'
 import { invitationRoutes } from './invitations.ts'
@@ -70,7 +71,7 @@ export const administration =
     const nouns = [
       ...[siteRoutes, peerRoutes, grantRoutes, invitationRoutes, resourceRoutes, recordRoutes, taskRoutes, runRoutes],
       ...[agreementRoutes, conflictRoutes, quarantineRoutes, alarmRoutes, tokenRoutes, settingRoutes, transferRoutes],
-      ...[edenPeerRoutes, datasetRoutes],
+      ...[edenPeerRoutes, datasetRoutes, folderRoutes],
     ]
     for (const routes of [...nouns, jobRoutes, jobRunRoutes, explainRoutes, undoRoutes, brakeRoutes, previewRoutes])
       app.register(routes(deps))
