@@ -23,7 +23,7 @@ export type Behind = { readonly ids: readonly string[]; readonly edited: readonl
 /** Which side has to take up what. Values that differ in one version are those of the side whose row was written last; where none tells, ours. */
 export function behindTriggers(differences: readonly Difference[]): { readonly here: Behind; readonly there: Behind } {
   const ids = (kinds: readonly string[]) => differences.filter(({ what }) => kinds.includes(what)).map(({ id }) => id)
-  const content = differences.filter(({ what }) => what === 'content')
+  const content = differences.filter(({ what, left }) => what === 'content' && left !== true)
   const theirs = content.filter(({ touched }) => touched?.there === true && !touched.here)
   return {
     here: {

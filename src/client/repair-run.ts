@@ -150,7 +150,7 @@ async function repairing(deps: RunnerDeps, peer: Peer, found: readonly Verified[
   const resources = await loadResources(store.db)
   const tasks: Task[] = []
   const wanted = resources.filter(({ name }) =>
-    found.some(({ resource, differing }) => resource === name && differing.length > 0),
+    found.some(({ resource, differences }) => resource === name && differences.some(({ left }) => left !== true)),
   )
   for (const { name } of wanted) {
     const task = await findTaskFor(store.db, peer.id, name)

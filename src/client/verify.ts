@@ -11,6 +11,7 @@ import {
   listElsewhere,
   listExplained,
   loadResources,
+  lossOf,
   noteComparison,
   type Peer,
   type ResourceInfo,
@@ -110,7 +111,12 @@ async function verifyResource(
     if (left.length > 0) depth = 'part'
     if (left.length > 0) notes.push(`not compared, as the peer has them not or with another type: ${left.join(', ')}`)
   } else if (!sameTotal(here, there)) await walkVersions(walk, whole)
-  const outcome = await conclude(store, peer, { resource, task }, walk, notes)
+  const outcome = await withLoss(
+    store,
+    peer,
+    { resource, task },
+    await conclude(store, peer, { resource, task }, walk, notes),
+  )
   const tookMs = performance.now() - began
   const { verdict, differences, reason } = outcome
   const differing = new Set(differences.map(({ id }) => id)).size
@@ -197,6 +203,25 @@ async function conclude(
   const reason = parts.length > 0 ? parts.join('; ') : null
   if (ids.length === 0) return { verdict: 'equal', reason, differences }
   return { verdict: differences.length === 0 && !isFull(walk) ? 'waiting' : 'different', reason, differences }
+}
+
+/** Values that differ because a column is or was narrower are those of the side that has them whole; where nobody can say, a repair leaves them. */
+async function withLoss(store: Store, peer: Peer, { resource, task }: Link, found: Conclusion): Promise<Conclusion> {
+  const rounded = found.differences.filter(({ what }) => what === 'content').length
+  const loss = rounded === 0 ? null : await lossOf(store.db, peer, resource, task)
+  if (loss === null) return found
+  const { whole, why } = loss
+  const side =
+    whole === null ? { left: true as const } : { touched: { here: whole === 'here', there: whole === 'there' } }
+  const mend =
+    whole === null
+      ? 'a repair leaves them: alter the columns alike, then write these records anew where they are right'
+      : `a repair takes them from ${whole === 'here' ? 'this site' : peer.name}`
+  return {
+    ...found,
+    differences: found.differences.map((each) => (each.what === 'content' ? { ...each, ...side } : each)),
+    reason: `${found.reason ?? ''}; the values may have been rounded (${why}): ${mend}`,
+  }
 }
 
 /** Decisions told by name, at most. */

@@ -31,6 +31,8 @@ export type Difference = {
   readonly id: string
   readonly what: What
   readonly touched?: { readonly here: boolean; readonly there: boolean }
+  /** A repair leaves it: nobody can say which side has lost something. */
+  readonly left?: true
 }
 
 export type Walk = {

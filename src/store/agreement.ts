@@ -244,7 +244,7 @@ export async function noteComparison(
       reason = case when ${known} then case when ${differs} then 'values differ under equal versions, as verify --deep found' else a.doubt end else excluded.reason end,
       records = excluded.records, differing = case when ${known} then a.deep_differing else excluded.differing end, compared_at = clock_timestamp(),
       deep_differing = case when ${deep}::bool then excluded.deep_differing else a.deep_differing end,
-      doubt = case when ${doubted} then a.doubt end,
+      doubt = case when ${depth}::text = 'whole' and excluded.verdict = 'equal' then null else a.doubt end,
       agreed_at = case when ${known} then a.agreed_at else coalesce(excluded.agreed_at, a.agreed_at) end,
       agreed_records = case when ${known} then a.agreed_records else coalesce(excluded.agreed_records, a.agreed_records) end,
       head = excluded.head, scope = excluded.scope, took_ms = excluded.took_ms`.execute(db)

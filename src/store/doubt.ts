@@ -4,6 +4,11 @@ import type { Database } from './schema.ts'
 
 /** Longer than any list of columns that a person would read. */
 const WORDS_MAX = 1_000
+/** How a doubt begins, by the side that it is about. */
+export const LOST = {
+  here: 'values may have lost something here',
+  there: 'values may have lost something at the peer',
+} as const
 
 /**
  * A table that was altered may have lost something of what it held, here (`peerId` null) or at a peer: nobody is known to agree with it until the
@@ -17,13 +22,13 @@ export async function doubtNarrowed(
 ): Promise<void> {
   const narrowed = narrowedColumns(before, now)
   if (narrowed.length === 0) return
-  const where = peerId === null ? 'here' : 'at the peer'
-  const reason = `values may have lost something ${where}: ${narrowed.join('; ')}; verify --deep compares them`.slice(
-    0,
-    WORDS_MAX,
-  )
+  const reason =
+    `${LOST[peerId === null ? 'here' : 'there']}: ${narrowed.join('; ')}; verify --deep compares them`.slice(
+      0,
+      WORDS_MAX,
+    )
   await sql`
-    update syncline.agreement set doubt = ${reason}, verdict = case when verdict = 'equal' then 'different' else verdict end,
+    update syncline.agreement set doubt = case when doubt is null or doubt = ${reason} then ${reason} else left(doubt || '; ' || ${reason}, ${2 * WORDS_MAX}) end, verdict = case when verdict = 'equal' then 'different' else verdict end,
            reason = case when verdict = 'equal' then ${reason} else reason end
      where resource_id = (select id from syncline.resource where name = ${resource}) and (${peerId}::int4 is null or peer_id = ${peerId})`.execute(
     db,

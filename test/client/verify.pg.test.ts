@@ -552,6 +552,64 @@ t.test(
   },
 )
 
+t.test(
+  'I1: a repair pushes no values that a narrower column has rounded, and takes the whole ones where there are',
+  async (t) => {
+    const both = await pair(t)
+    const { here, there } = both
+    const alter = async (site: Site, change: string) => {
+      await site.sql(`alter table place ${change}`)
+      await refreshAltered(site.store)
+    }
+    const prices = async () => [here, there].map((site) => site.sql('select price::text from place order by id'))
+    const whole = [{ price: '1.2345' }, { price: '2.0000' }]
+    for (const site of [here, there]) await alter(site, 'add column price numeric(10,4)')
+    await here.sql(`insert into place (id, name, price) values ('a', 'Alp', 1.2345), ('b', 'Bach', 2)`)
+    await both.run()
+    for (const [narrow, detail] of [
+      [here, /rounded \(values may have lost something here: .*\): a repair takes them from there$/],
+      [there, /rounded \(values may have lost something at the peer: .*\): a repair takes them from this site$/],
+    ] as const) {
+      await alter(narrow, 'alter column price type numeric(6,2)')
+      await both.run()
+      const sides = narrow === here ? ['6,2', '10,4'] : ['10,4', '6,2']
+      t.match(await both.verify({ deep: true }), {
+        differing: ['a'],
+        detail: new RegExp(
+          `rounded \\(column price is numeric\\(${sides[0]}\\) here and numeric\\(${sides[1]}\\) at there\\): a repair leaves them`,
+        ),
+      })
+      t.match(await both.repairPeer({ deep: true }), {
+        runId: null,
+        applied: 0,
+        resources: [{ differing: ['a'] }],
+      })
+      const other = narrow === here ? there : here
+      t.same(await other.sql('select price::text from place order by id'), whole, 'nothing was rounded there')
+      await alter(narrow, 'alter column price type numeric(10,4)')
+      await both.run()
+      t.match(await both.verify({ deep: true }), { differing: ['a'], detail })
+      t.match(await both.repairPeer({ deep: true }), { resources: [{ equal: true }] })
+      t.same(await Promise.all(await prices()), [whole, whole])
+    }
+    await here.sql(`insert into place (id, name, price) values ('c', 'Cham', 5)`)
+    await both.run()
+    await behind(there, `update place set price = 3 where id = 'c'`)
+    t.match(
+      (await both.verify({ deep: true })).detail,
+      /^1 with other values in the same version$/,
+      'the doubt is over',
+    )
+    await both.repairPeer({ deep: true })
+    t.match(await here.sql(`select price::text from place where id = 'c'`), [{ price: '3.0000' }])
+    await here.sql(`insert into place (id, name, price) values ('d', 'Dorf', 4.5678)`)
+    await both.run()
+    for (const type of ['numeric(6,2)', 'numeric(10,4)']) await alter(there, `alter column price type ${type}`)
+    t.match(await both.repairPeer({ deep: true }), { resources: [{ equal: false }] }, 'what this site never heard of')
+    t.same(await here.sql(`select price::text from place where id = 'd'`), [{ price: '4.5678' }])
+  },
+)
+
 t.test('a repair tells what it would do, and is a run that can be taken back', async (t) => {
   const both = await pair(t)
   const { here, there } = both

@@ -13,6 +13,7 @@ import {
   type GrantedScope,
   grantedDigestScope,
   type KeyRange,
+  mayBeRounded,
   strayRows,
 } from '../../store/index.ts'
 import { SynclineError, VERDICTS } from '../../sync/index.ts'
@@ -257,6 +258,8 @@ export const digestRoutes =
         const detail = `peer "${peer.name}" may not have records of "${scope.resource.name}" made changes: it may not push them`
         throw new SynclineError('SYNC_AUTH_FORBIDDEN', detail)
       }
-      return adoptRecords(store, scope.resource, request.body.ids, request.body.edited)
+      // A column that was narrowed here rounded behind the triggers too: that is no edit for others.
+      const rounded = await mayBeRounded(store.db, peer.id, scope.resource.id)
+      return adoptRecords(store, scope.resource, request.body.ids, rounded ? [] : request.body.edited)
     })
   }
