@@ -151,7 +151,7 @@ async function writeArrived(
       select ${sql.join([sql`s.key`, ...values])} from ${arrived} s where s.kind = 'p'
       returning 1
     ), read as (
-      select bool_and(coalesce(s.kind in ('p', 'd') and s.clock between 1 and now.limit_us and s.origin >= 0
+      select bool_and(coalesce(s.kind in ('p', 'd') and s.clock between 1 and now.limit_us
                and (s.seen is null or not exists (select from jsonb_each_text(s.seen) e where e.value::int8 not between 1 and now.limit_us))
                ${isSound(resource, columns, purged)}, false)) as sound,
              count(*) filter (where s.kind = 'p') as puts

@@ -6,12 +6,24 @@ import type { Test } from 'tap'
  * replay it, SYNCLINE_TEST_RUNS searches longer.
  */
 export function holds<T>(t: Test, property: fc.IProperty<T>, numRuns = 500): void {
+  told(t, fc.check(property, parameters(numRuns)))
+}
+
+/** The same of a property that waits for something. */
+export async function holdsAsync<T>(t: Test, property: fc.IAsyncProperty<T>, numRuns: number): Promise<void> {
+  told(t, await fc.check(property, parameters(numRuns)))
+}
+
+function parameters<T>(numRuns: number): fc.Parameters<T> {
   const { SYNCLINE_TEST_SEED: seed, SYNCLINE_TEST_PATH: path, SYNCLINE_TEST_RUNS: runs } = process.env
-  const details = fc.check(property, {
+  return {
     includeErrorInReport: true,
     numRuns: runs === undefined ? numRuns : Number(runs),
     ...(seed === undefined ? {} : { seed: Number(seed) }),
     ...(path === undefined ? {} : { path }),
-  })
+  }
+}
+
+function told<T>(t: Test, details: fc.RunDetails<T>): void {
   t.notOk(details.failed, fc.defaultReportMessage(details) ?? `held ${details.numRuns} times`)
 }
