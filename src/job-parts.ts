@@ -15,7 +15,7 @@ export function jobParts(
   config: Config,
   site: {
     readonly sender: () => Promise<Sender>
-    readonly transfer: Pick<TransferParts, 'step' | 'lockFile'>
+    readonly transfer: Pick<TransferParts, 'step' | 'upload' | 'lockFile'>
     readonly leases: ReturnType<typeof createLeaseClient>
     readonly preview: (peer: string, resources: readonly string[] | undefined) => Promise<Previews>
   },
@@ -25,7 +25,7 @@ export function jobParts(
     environment: inputsFromProcess().env,
     notify: waysOut(config, site.sender),
     previewSync: async (peer, resources) => planOf(peer, await site.preview(peer, resources)),
-    steps: [site.transfer.step],
+    steps: [site.transfer.step, site.transfer.upload],
     leases: [site.transfer.lockFile, peerLease(site.leases)],
   }
 }

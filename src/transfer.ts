@@ -15,13 +15,16 @@ import {
   type Transfer,
   type TransferResult,
   transferFaults,
+  type Upload,
 } from './adapters/index.ts'
 import type { HostLease, StepHandler } from './jobs/index.ts'
 import { listHostKeys, type Store, trustHostKeys } from './store/index.ts'
+import { uploadStep } from './upload.ts'
 
 /** What the rest of the site needs for copying files between hosts: a kind of step, a kind of lease, and the trust in hosts. */
 export type TransferParts = {
   readonly step: StepHandler<Transfer>
+  readonly upload: StepHandler<Upload>
   readonly lockFile: HostLease<LockFile>
   readonly scanHost: (host: SshHost) => ReturnType<typeof scanHost>
   /** From now on the host is believed with the keys of these fingerprints, which it must show now, and with no other. */
@@ -35,6 +38,7 @@ export function transferParts({ store, dataDir }: { readonly store: Store; reado
   const scan = async (host: SshHost) => scanHost({ ssh, trusted: await trusted() }, host)
   return {
     step: transferStep({ ssh, now: Date.now }),
+    upload: uploadStep(ssh),
     lockFile: lockFileLease(ssh),
     scanHost: scan,
     trustHost: async (host, fingerprints, by) => {

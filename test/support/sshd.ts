@@ -101,6 +101,7 @@ async function startHost(home: string, name: string, address: string, account: A
     `PidFile ${join(home, 'sshd.pid')}`,
     `AuthorizedKeysFile ${authorized}`,
     'UsePAM no',
+    'Subsystem sftp internal-sftp',
     'StrictModes no',
     'PasswordAuthentication no',
     'MaxStartups 200:30:300',
