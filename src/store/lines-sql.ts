@@ -50,7 +50,8 @@ export function payloadSql(resource: ResourceInfo, columns: readonly Column[], c
   return `json_build_array(${values.join(', ')})::text`
 }
 
-function valueSql(column: Column, alias: string): string {
+/** The value of a column of live row `alias` as it travels. */
+export function valueSql(column: Column, alias: string): string {
   const value = `${alias}.${quoteIdent(column.name)}`
   // JSON readers know no negative zero.
   if (column.baseType === 'float4' || column.baseType === 'float8')

@@ -1,8 +1,9 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import type { LineBatch } from '../sync/index.ts'
 import { type ApplyContext, applyLines } from './apply.ts'
-import { payloadSql, referenceSql } from './lines-sql.ts'
-import { quoteIdent, quoteLiteral } from './quote.ts'
+import { isKept, keptValueSql, keptValuesSql } from './kept-values.ts'
+import { payloadSql } from './lines-sql.ts'
+import { quoteIdent } from './quote.ts'
 import { originsOf, type SelfEntry } from './registry/index.ts'
 import { type Column, liveTable, type ResourceInfo, sentColumns } from './resources.ts'
 import type { Database } from './schema.ts'
@@ -170,32 +171,20 @@ async function linesOf(
   }
 }
 
-/** References that history keeps as record ids come last. */
+/** What history keeps beside the row comes last. */
 function inPayloadOrder(resource: ResourceInfo, columns: readonly Column[]): readonly Column[] {
-  const kept = keptReferences(resource, columns).map(({ column }) => column)
+  const kept = columns.filter((column) => isKept(resource, column))
   return [...columns.filter((column) => !kept.includes(column)), ...kept]
-}
-
-function keptReferences(resource: ResourceInfo, columns: readonly Column[]) {
-  return resource.references.filter((each) => (!each.direct || each.cyclic) && columns.includes(each.column))
 }
 
 /** The payload of a line from what history kept of the row: through the row type, so that each value reads as it would have then. */
 function pastPayload(resource: ResourceInfo, columns: readonly Column[]): RawBuilder<unknown> {
-  const kept = keptReferences(resource, columns)
-  const plain = columns.filter((column) => !kept.some((each) => each.column === column))
-  const named = kept.map((each) => {
-    const name = quoteLiteral(each.column.name)
-    return `case when h.refs ? ${name} then h.refs ->> ${name} else ${referenceSql(resource, each)} end`
-  })
-  const references = `json_build_array(${named.join(', ')})::text`
+  const kept = columns.filter((column) => isKept(resource, column))
+  const plain = columns.filter((column) => !kept.includes(column))
+  const beside = `json_build_array(${kept.map((column) => keptValueSql(resource, column)).join(', ')})::text`
   const values = payloadSql(resource, plain)
   const both =
-    kept.length === 0
-      ? values
-      : plain.length === 0
-        ? references
-        : `left(${values}, -1) || ', ' || substr(${references}, 2)`
+    kept.length === 0 ? values : plain.length === 0 ? beside : `left(${values}, -1) || ', ' || substr(${beside}, 2)`
   return sql`(select ${sql.raw(both)} from syncline.history h cross join lateral json_populate_record(null::${sql.raw(liveTable(resource))}, h.data) t
     where h.id = d.first_id)`
 }
@@ -247,10 +236,9 @@ async function emptyReferences(
   const names = loose.map(({ column }) => quoteIdent(column.name))
   const going = sql`u.resource_id = ${resource.id} and u.state = 'due' and u.kind = 'd' and t.${sql.raw(key)} = u.record_id::${sql.raw(resource.keyType)}
     and (${sql.raw(names.map((name) => `t.${name} is not null`).join(' or '))})`
-  const pairs = loose.map((each) => `${quoteLiteral(each.column.name)}, ${referenceSql(resource, each)}`).join(', ')
   await sql`
     insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data, refs, xact, source, by_origin, by_clock)
-    select ${resource.id}, r.record_id, ${context.runId}::int8, 'replaced', r.origin, r.clock, r.seen, false, row_to_json(t.*), jsonb_build_object(${sql.raw(pairs)}),
+    select ${resource.id}, r.record_id, ${context.runId}::int8, 'replaced', r.origin, r.clock, r.seen, false, row_to_json(t.*), ${sql.raw(keptValuesSql(resource))},
            r.xact, r.source, r.origin, r.clock
       from pg_temp.syncline_undo u join syncline.record r on r.resource_id = u.resource_id and r.record_id = u.record_id, ${sql.raw(liveTable(resource))} t
      where ${going}`.execute(trx)

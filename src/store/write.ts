@@ -1,7 +1,8 @@
 import { type RawBuilder, sql, type Transaction } from 'kysely'
 import { COUNTED, countingInsert, notWhole } from './digest-sum.ts'
 import { exactPayload, type Inexact } from './exact.ts'
-import { jsonFromWireSql, referenceSql } from './lines-sql.ts'
+import { keptValuesSql } from './kept-values.ts'
+import { jsonFromWireSql } from './lines-sql.ts'
 import { quoteIdent, quoteLiteral } from './quote.ts'
 import { noteParked } from './relay.ts'
 import { type Column, liveTable, type ResourceInfo } from './resources.ts'
@@ -100,21 +101,13 @@ async function keepBeforeImages(trx: Transaction<Database>, context: WriteContex
   await sql`
     insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data, refs, xact, source, by_origin, by_clock, rule)
     select ${resource.id}, s.id, ${context.runId}::int8, case s.kind when 'd' then 'deleted' else 'replaced' end,
-           s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t.*), ${sql.raw(referencesSql(resource))}, r.xact, r.source,
+           s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t.*), ${sql.raw(keptValuesSql(resource))}, r.xact, r.source,
            s.origin, s.clock, case when s.announce then ${context.rule} end
       from pg_temp.syncline_stage s
       left join lateral (
         select r.xact, r.source from syncline.record r where r.resource_id = ${sql.lit(resource.id)} and r.record_id = s.id offset 0) r on true
       left join ${sql.raw(liveTable(resource))} t on t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}
      where s.class = 'f' and ${within(range)}`.execute(trx)
-}
-
-/** Record ids behind the references of live row `t` that its own values do not tell, or not for long: numbers of this database, and what is awaited. */
-function referencesSql(resource: ResourceInfo): string {
-  const translated = resource.references.filter((reference) => !reference.direct || reference.cyclic)
-  if (translated.length === 0) return 'null::jsonb'
-  const pairs = translated.map((each) => `${quoteLiteral(each.column.name)}, ${referenceSql(resource, each)}`)
-  return `jsonb_build_object(${pairs.join(', ')})`
 }
 
 async function deleteRows(trx: Transaction<Database>, resource: ResourceInfo, range: Range): Promise<void> {
@@ -135,7 +128,7 @@ async function removeRows(trx: Transaction<Database>, context: WriteContext, ran
   const removed = sql`s.class = 'r' and ${within(range)} and t.${sql.id(resource.keyColumn)} = s.id::${sql.raw(resource.keyType)}`
   await sql`
     insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data, refs)
-    select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, row_to_json(t.*), ${sql.raw(referencesSql(resource))}
+    select ${resource.id}, s.id, ${context.runId}::int8, 'left', s.l_origin, s.l_clock, s.l_seen, false, row_to_json(t.*), ${sql.raw(keptValuesSql(resource))}
       from pg_temp.syncline_stage s, ${table} t where ${removed}`.execute(trx)
   await sql`delete from ${table} t using pg_temp.syncline_stage s where ${removed}`.execute(trx)
   const { rows } = await sql`select from pg_temp.syncline_stage s, ${table} t where ${removed} limit 1`.execute(trx)

@@ -437,6 +437,31 @@ t.test(
   },
 )
 
+t.test('JSON null is told from no document in history, so that an undo brings back what was there', async (t) => {
+  const ddl = `create table paper (id text primary key, a jsonb, b json, list jsonb[], needed jsonb not null default 'null')`
+  const [a, b] = [await sites.make('null-a', ddl, ['paper']), await sites.make('null-b', ddl, ['paper'])]
+  await introduce(a, b)
+  const shown = () =>
+    a.sql(`select id, a::text, b::text, list::text, needed::text, a is null as none from paper order by id`)
+  await b.sql(`insert into paper values
+    ('json', 'null', ' null ', array['null', null, '1']::jsonb[]), ('none', null, null, null), ('odd', '{"$json": null}', '{"$json":null}', array['{}']::jsonb[]),
+    ('some', '{"x": null}', '[null]', '{}'), ('gone', 'null', 'null', null)`)
+  await syncOnce(a, b)
+  const before = await shown()
+  await b.sql(
+    `update paper set a = '1', b = '2', list = null, needed = '3' where id <> 'gone'; delete from paper where id = 'gone'`,
+  )
+  const run = await pullRun(a, b)
+  t.notSame(await shown(), before)
+  t.match(await undo(a, run), { counts: { replaced: 4, restored: 1 } })
+  t.same(await shown(), before)
+  await syncOnce(a, b)
+  t.same(
+    await b.sql(`select id, a::text, b::text, list::text, needed::text, a is null as none from paper order by id`),
+    before,
+  )
+})
+
 t.test('after a new log what a run brought cannot be told from the rest any more, and that is said', async (t) => {
   const [a, b] = (await pair()) as [Site, Site]
   await b.sql(`insert into country (id, name) values ('AT', 'old')`)
