@@ -1,6 +1,7 @@
 import { type RawBuilder, sql } from 'kysely'
 import {
   bindLiteral,
+  elementKind,
   type FilterLiteral,
   type FilterOperand,
   type FilterReference,
@@ -56,6 +57,8 @@ function termSql(term: FilterTerm, column: ResolvedColumn, alias: string): Sql {
       const test = term.negated ? sql`<> all` : sql`= any`
       return sql`(${comparedSql(column, alias)} ${test} (${texts}::${typeOf(column, texts)}[]))`
     }
+    case 'has':
+      return hasSql(term.value, column, alias, term.negated)
     case 'like': {
       const operator = sql.raw(`${term.negated ? 'not ' : ''}${term.ignoreCase ? 'ilike' : 'like'}`)
       const subject =
@@ -63,6 +66,21 @@ function termSql(term: FilterTerm, column: ResolvedColumn, alias: string): Sql {
       return sql`(${subject} ${operator} ${term.pattern}::text)`
     }
   }
+}
+
+/** What is null is unknown, what is no list has nothing; a null among its elements is none. */
+function hasSql(literal: FilterLiteral, column: ResolvedColumn, alias: string, negated: boolean): Sql {
+  const value = valueSql(column, alias)
+  const not = negated ? sql`not ` : sql``
+  if (column.kind === 'json') {
+    const list = JSON.stringify([literal.type === 'number' ? null : literal.value])
+    const text = literal.type === 'number' ? `[${literal.value}]` : list
+    const found = sql`(case jsonb_typeof(${value}::jsonb) when 'array' then ${value}::jsonb @> ${text}::text::jsonb else false end)`
+    return sql`(case when ${nullSql(column, alias, false)} then null else ${not}${found} end)`
+  }
+  const [text = ''] = boundTexts(elementKind(column.type) ?? 'text', [literal])
+  const found = sql`coalesce(${text}::text collate "C" = any (${value}::text[]), false)`
+  return sql`(case when ${value} is null then null else ${not}${found} end)`
 }
 
 /** A record's JSON cannot tell a null from a JSON null, and a composite value of nulls is a value: so these two are not tested by `is null` itself. */

@@ -1,3 +1,4 @@
+import { numberText } from './codec/index.ts'
 import { canonicalDecimal } from './filter-decimal.ts'
 import type { ResolvedColumns } from './filter-resolve.ts'
 import {
@@ -8,7 +9,15 @@ import {
   type FilterTree,
   formatOperand,
 } from './filter-tree.ts'
-import { bindLiteral, type Comparable, comparable, likePattern, orderValues, type ValueKind } from './filter-value.ts'
+import {
+  bindLiteral,
+  type Comparable,
+  comparable,
+  elementKind,
+  likePattern,
+  orderValues,
+  type ValueKind,
+} from './filter-value.ts'
 import type { Json, Reference } from './record.ts'
 
 /** A record as filters see it; a put change is one. A reference is found in `refs`, or in `data` as the id of its target. */
@@ -99,6 +108,13 @@ function prepareTerm(term: FilterTerm, columns: ResolvedColumns | undefined): Te
         return term.negated ? opposite(found) : found
       }
     }
+    case 'has': {
+      const contains = hasElement(term.value, columns?.get(formatOperand(term.operand))?.type)
+      return (record, lookup) => {
+        const found = contains(read(record, lookup))
+        return term.negated ? opposite(found) : found
+      }
+    }
     case 'like': {
       const matches = likePattern(term.pattern, term.ignoreCase)
       return (record, lookup) => {
@@ -150,6 +166,24 @@ function inSet(kind: ValueKind, literals: readonly FilterLiteral[]): (value: Jso
   return (value) => {
     const found = comparable(kind, value)
     return found === undefined ? null : constants.has(found)
+  }
+}
+
+/** Whether a list has an element; a null among its elements is none. Without metadata, and in JSON, an element is text or number as it stands. */
+function hasElement(literal: FilterLiteral, type: string | undefined): (value: Json | undefined) => Truth {
+  const kind = type === undefined ? undefined : elementKind(type)
+  const constant = kind === undefined ? undefined : constantOf(kind, literal)
+  const same = (element: Json) => {
+    if (kind !== undefined) return comparable(kind, element) === constant
+    if (typeof element === 'boolean') return literal.type === 'boolean' && literal.value === element
+    if (typeof element === 'string') return literal.type === 'string' && literal.value === element
+    const number = numberText(element)
+    return number !== undefined && literal.type === 'number' && canonicalDecimal(number) === literal.value
+  }
+  return (value) => {
+    if (value === undefined || value === null) return null
+    if (!Array.isArray(value)) return false
+    return (kind === undefined ? value : value.flat(Number.POSITIVE_INFINITY)).some((element) => same(element as Json))
   }
 }
 

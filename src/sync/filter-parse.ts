@@ -208,7 +208,7 @@ const OPERATORS: ReadonlyMap<string, FilterOperator> = new Map([
   ['>=', '>='],
 ])
 const NULL_TESTS: Partial<Record<FilterOperator, string>> = { '=': 'is null', '!=': 'is not null' }
-const EXPECTED_TEST = '=, !=, <, <=, >, >=, like, ilike, in, not or is'
+const EXPECTED_TEST = '=, !=, <, <=, >, >=, like, ilike, in, has, not or is'
 
 function readTerm(tokens: Tokens): FilterTerm {
   tokens.count('terms', tokens.current.start)
@@ -228,7 +228,9 @@ function readTerm(tokens: Tokens): FilterTerm {
   if (tokens.accept('like')) return { kind: 'like', operand, pattern: readPattern(tokens), ignoreCase: false, negated }
   if (tokens.accept('ilike')) return { kind: 'like', operand, pattern: readPattern(tokens), ignoreCase: true, negated }
   if (tokens.accept('in')) return { kind: 'in', operand, values: readList(tokens), negated }
-  if (negated) throw tokens.unexpected('like, ilike or in')
+  if (tokens.accept('has'))
+    return { kind: 'has', operand, value: readLiteral(tokens, 'no test finds a null in a list'), negated }
+  if (negated) throw tokens.unexpected('like, ilike, in or has')
   throw tokens.unexpected(EXPECTED_TEST, testHint(tokens.current))
 }
 

@@ -7,7 +7,7 @@ import {
   formatLiteral,
   formatOperand,
 } from './filter-tree.ts'
-import { bindLiteral, type ValueKind, valueKind } from './filter-value.ts'
+import { bindLiteral, elementKind, type ValueKind, valueKind } from './filter-value.ts'
 
 /** Where a reference column leads: `targetColumn` is what the foreign key points to, `keyColumn` the identity of the referenced records. */
 export type FilterReference = {
@@ -127,6 +127,16 @@ function referenceNames(scope: Scope): readonly string[] {
 function termFaults(term: FilterTerm, { kind, type }: ResolvedColumn): readonly string[] {
   if (term.kind === 'null') return []
   const column = `Column ${formatOperand(term.operand)} has type ${type === '' ? 'text' : type}`
+  if (term.kind === 'has') {
+    if (kind === 'json') return []
+    const element = elementKind(type)
+    if (element === undefined)
+      return [`${column}: has looks into lists of texts, whole numbers and UUIDs, and into JSON`]
+    const bound = bindLiteral(element, term.value)
+    return typeof bound === 'string' ? [`${column}, ${formatLiteral(term.value)} cannot be in it: ${bound}`] : []
+  }
+  if (kind === 'incomparable' && elementKind(type) !== undefined)
+    return [`${column}: it can only be tested with has, is null and is not null`]
   if (kind === 'json' || kind === 'incomparable')
     return [`${column}: it can only be tested with is null and is not null`]
   if (term.kind === 'like') {

@@ -30,6 +30,13 @@ export type FilterTerm =
       readonly values: readonly [FilterLiteral, ...FilterLiteral[]]
       readonly negated: boolean
     }
+  /** One value among those of a list. */
+  | {
+      readonly kind: 'has'
+      readonly operand: FilterOperand
+      readonly value: FilterLiteral
+      readonly negated: boolean
+    }
   | { readonly kind: 'null'; readonly operand: FilterOperand; readonly negated: boolean }
 
 /** A filter as it was understood. Every tree has a text, and every text one tree: see formatFilter and parseFilter. */
@@ -44,6 +51,7 @@ export const FILTER_WORDS: ReadonlySet<string> = new Set([
   'or',
   'not',
   'in',
+  'has',
   'is',
   'null',
   'like',
@@ -69,6 +77,8 @@ export function formatFilter(tree: FilterTree): string {
       return `${formatOperand(tree.operand)}${tree.negated ? ' not' : ''} ${tree.ignoreCase ? 'ilike' : 'like'} ${quoteText(tree.pattern)}`
     case 'in':
       return `${formatOperand(tree.operand)}${tree.negated ? ' not' : ''} in (${tree.values.map(formatLiteral).join(', ')})`
+    case 'has':
+      return `${formatOperand(tree.operand)}${tree.negated ? ' not' : ''} has ${formatLiteral(tree.value)}`
     case 'null':
       return `${formatOperand(tree.operand)} is${tree.negated ? ' not' : ''} null`
   }

@@ -53,6 +53,16 @@ export function valueKind(type: string): ValueKind {
   return KINDS.get(type) ?? (array ? 'incomparable' : 'opaque')
 }
 
+/** Types of elements that a list can be asked for: their texts are equal exactly when they are. */
+const LISTED: readonly ValueKind[] = ['text', 'uuid', 'integer', 'opaque']
+
+/** The kind of the elements of an array type, where a filter can look for one; undefined for anything else. */
+export function elementKind(type: string): ValueKind | undefined {
+  if (!type.startsWith('_')) return undefined
+  const kind = valueKind(type.slice(1))
+  return LISTED.includes(kind) ? kind : undefined
+}
+
 /** A value of a record, as it travels in JSON, made comparable; undefined when it is null or no value of this kind, so that every test of it is unknown. */
 export function comparable(kind: ValueKind, value: Json | undefined): Comparable | undefined {
   if (kind === 'boolean' && typeof value === 'boolean') return value

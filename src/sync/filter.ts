@@ -18,4 +18,4 @@ export {
   formatFilter,
   formatOperand,
 } from './filter-tree.ts'
-export { bindLiteral, type ValueKind } from './filter-value.ts'
+export { bindLiteral, elementKind, type ValueKind } from './filter-value.ts'

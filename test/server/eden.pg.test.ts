@@ -274,6 +274,66 @@ t.test('a change inside a record travels with it, and what this site has not goe
   t.match(again?.components[0]?.fields, [{ field: 'name', attributes: { value: '"moved"' } }])
 })
 
+t.test(
+  'references to places carry where they are, and filters look into lists, below records and into rectangles',
+  async (t) => {
+    const { hub, eden, asEden } = await edenSite(t, 'places')
+    const { sql } = hub.site
+    await sql(`insert into gis_location (uuid, name, lat, lon, parent) values ('urn:uuid:c', 'Country', null, null, null),
+    ('urn:uuid:t', 'Town', 18.53921, -72.335, 'urn:uuid:c'), ('urn:uuid:v', 'Village', 40, 10, 'urn:uuid:t'), ('urn:uuid:e', 'Elsewhere', -1, 2, null)`)
+    await sql(
+      `insert into org_office (uuid, name, location_id) select 'urn:uuid:f' || n, n, 'urn:uuid:' || n from unnest(array['c', 't', 'v', 'e']) n`,
+    )
+    await sql(
+      `insert into org_organisation (uuid, name, tags) values ('urn:uuid:o1', 'One', '{water,food}'), ('urn:uuid:o2', 'Two', '{food}'), ('urn:uuid:o3', 'Three', null)`,
+    )
+    const pull = async (path: string) => read((await ask(hub, asEden, `GET /eden/${path}`)).body).elements
+    const located = (elements: readonly EdenElement[]) =>
+      elements
+        .filter(({ table }) => table === 'org_office')
+        .map(({ attributes, fields }) => [
+          attributes.uuid,
+          fields.find(({ field }) => field === 'location_id')?.attributes.lat,
+        ])
+    t.same(located(await pull('org/office.xml')), [
+      ['urn:uuid:fc', undefined],
+      ['urn:uuid:fe', '-1.0000'],
+      ['urn:uuid:ft', '18.5392'],
+      ['urn:uuid:fv', '40.0000'],
+    ])
+    const offices = async (filter: string) => located(await pull(`org/office.xml?${filter}`)).map(([uuid]) => uuid)
+    t.same(await offices('~.location_id__typeof=urn:uuid:c'), ['urn:uuid:fc', 'urn:uuid:ft', 'urn:uuid:fv'])
+    const box = 'POLYGON((-80 10, 10 10, 10 40, -80 40, -80 10))'
+    t.same(await offices(`~.location_id$the_geom__intersects=${encodeURIComponent(box)}`), [
+      'urn:uuid:ft',
+      'urn:uuid:fv',
+    ])
+    t.same(uuids(await pull('org/organisation.xml?~.tags__contains=food,water')), ['urn:uuid:o1'])
+    t.same(uuids(await pull('org/organisation.xml?~.tags__anyof=water,food')), ['urn:uuid:o1', 'urn:uuid:o2'])
+    await sql(
+      `insert into gis_location (uuid, parent) select 'urn:uuid:many' || n, 'urn:uuid:e' from generate_series(1, 81) n`,
+    )
+    t.match(await ask(hub, asEden, 'GET /eden/org/office.xml?~.location_id__typeof=urn:uuid:e'), {
+      status: 400,
+      body: /more than 80 records/,
+    })
+
+    await setGrant(hub.site.store.db, {
+      peerId: eden.peer.id,
+      resource: 'gis_location',
+      direction: 'pull',
+      columns: ['name'],
+    })
+    t.same(
+      located(await pull('org/office.xml')).map(([, lat]) => lat),
+      [undefined, undefined, undefined, undefined],
+      'I10: not to whom the coordinates are not told',
+    )
+    const below = await ask(hub, asEden, 'GET /eden/org/office.xml?~.location_id__typeof=urn:uuid:c')
+    t.match(below, { status: 400, body: /may not pull/ }, 'I10: nor what stands below what')
+  },
+)
+
 t.test('a file is not taken from an address that a push names', async (t) => {
   const { hub, asEden } = await edenSite(t, 'files')
   await register(t, hub, asEden)

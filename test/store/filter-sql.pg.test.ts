@@ -136,15 +136,23 @@ const POOLS: Readonly<Record<string, Pool>> = {
     constants: texts(['00:00', '10:00:00.500000', '24:00', '23:59:59.999999']),
   },
   mood: { values: ['sad', 'ok', 'very happy'], constants: texts(['sad', 'ok', 'SAD', "it's"]) },
-  _text: { values: ['{}', '{a,b}', '{NULL}'], constants: [] },
-  jsonb: { values: ['null', '{"a": null}', '"null"', '[]'], constants: [] },
-  json: { values: [' null ', '{"a": null}', '0'], constants: [] },
+  _text: { values: ['{}', '{a,b}', '{NULL}', '{NULL,A}', '{{a,é},{b,b}}'], constants: texts(['a', 'b', 'A', 'é', '']) },
+  _int4: { values: ['{}', '{1,-2}', '{NULL,3}'], constants: [...numbers('1', '-2', '3', '1.5'), ...texts(['3'])] },
+  _uuid: {
+    values: ['{}', `{${COUNTRY_UUIDS.join(',')}}`],
+    constants: texts(COUNTRY_UUIDS.map((id) => id.toUpperCase())),
+  },
+  jsonb: {
+    values: ['null', '{"a": null}', '"null"', '[]', '["a", 1.0, null, true]', '[["a"], "1"]'],
+    constants: [...texts(['a', '1', 'null']), ...numbers('1', '1.5'), { type: 'boolean', value: true }],
+  },
+  json: { values: [' null ', '{"a": null}', '0', '["a", 1]'], constants: [...texts(['a']), ...numbers('1', '0')] },
   region: { values: ['1', '2'], constants: texts(REGION_UUIDS) },
   country: { values: ['1', '2', '3'], constants: texts(COUNTRY_UUIDS) },
 }
 const TEXTUAL = ['text', 'varchar', 'bpchar', 'uuid', 'mood', 'country', 'region']
 const ORDERLESS = ['mood']
-const NULL_ONLY = ['_text', 'json', 'jsonb']
+const LISTS = ['_text', '_int4', '_uuid', 'json', 'jsonb']
 const PATTERNS = [
   '',
   '%',
@@ -218,7 +226,7 @@ const ddl = (columns: readonly FilterColumn[]) =>
     .filter(({ name, ref }) => name !== 'uuid' && ref === undefined)
     .map(
       ({ name, type }) =>
-        `, "${name.replaceAll('"', '""')}" ${type === 'bpchar' ? 'char(4)' : type === '_text' ? 'text[]' : type}`,
+        `, "${name.replaceAll('"', '""')}" ${type === 'bpchar' ? 'char(4)' : type.startsWith('_') ? `${type.slice(1)}[]` : type}`,
     )
     .join('')
 
@@ -288,6 +296,8 @@ async function read(
     'json',
     'jsonb',
     '_text',
+    '_int4',
+    '_uuid',
   ]
   const values = columns.map(({ name, type, ref }) => {
     const value = sql.id('t', name)
@@ -317,7 +327,11 @@ const term: fc.Arbitrary<FilterTree> = fc
   .constantFrom(...operands)
   .chain(([operand, kind]): fc.Arbitrary<FilterTree> => {
     const isNull = fc.record({ kind: fc.constant('null'), operand: fc.constant(operand), negated: fc.boolean() })
-    if (NULL_ONLY.includes(kind)) return isNull
+    if (LISTS.includes(kind)) {
+      const value = fc.constantFrom(...(POOLS[kind]?.constants ?? []))
+      const has = { kind: fc.constant('has'), operand: fc.constant(operand), value, negated: fc.boolean() }
+      return fc.oneof(isNull, fc.record(has)) as fc.Arbitrary<FilterTree>
+    }
     const constant = fc.constantFrom(...(POOLS[kind]?.constants ?? []))
     const operator = ORDERLESS.includes(kind)
       ? fc.constantFrom('=', '!=')
@@ -406,6 +420,10 @@ function suite(name: string, open: (t: Test) => Promise<Store>) {
       const trees = operands.flatMap(([operand, kind]): FilterTree[] => {
         const operators = ORDERLESS.includes(kind) ? (['=', '!='] as const) : (['=', '<', '>='] as const)
         const constants = POOLS[kind]?.constants ?? []
+        if (LISTS.includes(kind))
+          return constants.flatMap((value) =>
+            [true, false].map((negated) => ({ kind: 'has', operand, value, negated }) as const),
+          )
         const compared = constants.flatMap((value) =>
           operators.map((operator) => ({ kind: 'compare', operand, operator, value }) as const),
         )

@@ -25,6 +25,7 @@ import {
   s3xmlWriter,
   siteOfRepository,
   tuidsOf,
+  typeofWishes,
   type Version,
   writeEdenTime,
 } from '../../src/sync/index.ts'
@@ -48,7 +49,11 @@ const source = (
 const number = { baseType: 'int4', form: 'native' } as const
 const SHAPES = edenShapes(
   [
-    source('gis_location', { name: {}, lat: { baseType: 'float8', form: 'native' } }),
+    source(
+      'gis_location',
+      { name: {}, lat: { baseType: 'float8', form: 'native' }, lon: { baseType: 'float8', form: 'native' } },
+      { parent: 'gis_location' },
+    ),
     source('org_sector', { name: {} }),
     source('org_organisation_type', { name: {} }),
     source(
@@ -465,9 +470,64 @@ t.test('filters in brackets become filters of this site', async (t) => {
   refusedFilter(t, own, '[~]person.name', 'x', /"person" is nothing that stands inside/)
   refusedFilter(t, own, '[~]~.nowhere', 'x', /no field "nowhere"/)
   refusedFilter(t, own, '[nowhere]~.name', 'x', /no table "nowhere"/)
-  refusedFilter(t, own, '[~]~.name__typeof', 'x', /no operator "typeof"/)
   refusedFilter(t, own, '[~]~.year', 'abc', /is no number/)
-  refusedFilter(t, own, '[~]~.tags__contains', 'x', /cannot look into lists/)
+  refusedFilter(t, own, '[~]~.year__contains', '1', /"year" is no text and no list/)
+  refusedFilter(t, own, '[~]~.name__sounds', 'x', /no operator "sounds"/)
+})
+
+t.test('filters look into lists, below records and into rectangles', async (t) => {
+  const shape = SHAPES.get('org_organisation')
+  const places = SHAPES.get('gis_location')
+  const offices = SHAPES.get('org_office')
+  if (shape === undefined || places === undefined || offices === undefined) return
+  const own = (key: string, value: string) => edenFilters([[key, value]], shape, SHAPES).byTable.get('org_organisation')
+  t.equal(own('[~]~.tags__contains', 'a,b'), "tags has 'a' and tags has 'b'")
+  t.equal(own('[~]~.tags__anyof', 'a,b'), "tags has 'a' or tags has 'b'")
+  t.equal(own('[~]~.tags', 'a,b'), "tags has 'a' or tags has 'b'", 'a list of values means any of them')
+  t.equal(own('[~]~.tags__anyof!', 'a,NONE'), "not (tags is null or tags has 'a')")
+  t.equal(own('[~]~.sector_ids__anyof', 'urn:uuid:s1'), "sector_ids has 'urn:uuid:s1'")
+  t.equal(own('[~]~.facts__contains', '7'), "facts has '7' or facts has 7")
+
+  const below = (resource: string, column: string, id: string) =>
+    resource === 'gis_location' && column === 'parent' && id === 'urn:uuid:country'
+      ? ['urn:uuid:town', 'urn:uuid:village']
+      : []
+  const inOffices = (key: string, value: string) =>
+    edenFilters([[key, value]], offices, SHAPES, below).byTable.get('org_office')
+  t.equal(
+    inOffices('~.location_id__typeof', 'urn:uuid:country'),
+    "location_id in ('urn:uuid:country', 'urn:uuid:town', 'urn:uuid:village')",
+  )
+  t.equal(
+    inOffices('~.organisation_id__typeof', 'urn:uuid:o1'),
+    "organisation_id = 'urn:uuid:o1'",
+    'where nothing stands below',
+  )
+  t.same(typeofWishes([['~.location_id__typeof', 'urn:uuid:a,urn:uuid:b']], offices, SHAPES), [
+    { resource: 'gis_location', column: 'parent', id: 'urn:uuid:a' },
+    { resource: 'gis_location', column: 'parent', id: 'urn:uuid:b' },
+  ])
+
+  const box = 'POLYGON((10 -5.5, 20 -5.5, 20 5, 10 5, 10 -5.5))'
+  const within = 'lon >= 10 and lon <= 20 and lat >= -5.5 and lat <= 5'
+  const inPlaces = (value: string) =>
+    edenFilters([['~.wkt__intersects', value]], places, SHAPES).byTable.get('gis_location')
+  t.equal(inPlaces(box), within)
+  t.equal(inPlaces(`"SRID=4326;${box}"`), within)
+  t.equal(inPlaces('POINT(1.50 2)'), 'lon = 1.5 and lat = 2')
+  t.equal(inOffices('~.location_id$the_geom__intersects', box), within.replaceAll(/\b(lon|lat)\b/g, 'location_id.$1'))
+  for (const shape of [
+    'POLYGON((10 -5, 20 -5, 15 5, 10 -5))',
+    'POLYGON((10 -5, 20 5, 20 -5, 10 5, 10 -5))',
+    'POLYGON((10 -5, 20 -5, 20 5, 10 5, 10 -4))',
+    'POLYGON((10 -5, 20 -5, 20 5, 10 5, 10 -5), (11 0, 12 0, 12 1, 11 1, 11 0))',
+    'LINESTRING(1 2, 3 4)',
+    'POINT(a b)',
+    '',
+  ])
+    t.throws(() => inPlaces(shape), { code: 'SYNC_FILTER_INVALID', message: /point or a rectangle/ }, shape)
+  t.throws(() => own('~.wkt__intersects', box), { code: 'SYNC_FILTER_INVALID', message: /no field "lat"/ })
+  t.throws(() => own('~.name__intersects', box), { code: 'SYNC_FILTER_INVALID', message: /no shape on a map/ })
 })
 
 function refusedFilter(

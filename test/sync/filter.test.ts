@@ -65,6 +65,7 @@ const term: fc.Arbitrary<FilterTree> = fc.oneof(
   }),
   shape({ kind: fc.constant('in'), operand, values: atLeastOne(literal), negated: fc.boolean() }),
   shape({ kind: fc.constant('null'), operand, negated: fc.boolean() }),
+  shape({ kind: fc.constant('has'), operand, value: literal, negated: fc.boolean() }),
 )
 const { tree: anyTree } = fc.letrec<{ tree: FilterTree }>((tie) => ({
   tree: fc.oneof(
@@ -175,7 +176,7 @@ t.test('the text of a filter', async (t) => {
       }),
       { numRuns: 1000 },
     )
-    t.strictSame([...seen].sort(), ['and', 'compare', 'in', 'like', 'not', 'null', 'or'])
+    t.strictSame([...seen].sort(), ['and', 'compare', 'has', 'in', 'like', 'not', 'null', 'or'])
   })
 
   t.test('is refused or understood, never anything else, whatever it is', async (t) => {
@@ -240,7 +241,7 @@ t.test('the text of a filter', async (t) => {
       ['', 'At character 1: expected a column, found the end of the filter.'],
       [
         'beds',
-        'At character 5: expected =, !=, <, <=, >, >=, like, ilike, in, not or is, found the end of the filter;',
+        'At character 5: expected =, !=, <, <=, >, >=, like, ilike, in, has, not or is, found the end of the filter;',
       ],
       [
         'beds = null',
@@ -278,7 +279,7 @@ t.test('the text of a filter', async (t) => {
       ['a = 1)', 'At character 6: expected and, or, or the end of the filter, found ).'],
       ["a like 'x\\'", 'At character 8: the pattern ends in a backslash;'],
       ['a like 5', 'At character 8: expected a pattern in single quotes, found 5.'],
-      ['a not 5', 'At character 7: expected like, ilike or in, found 5.'],
+      ['a not 5', 'At character 7: expected like, ilike, in or has, found 5.'],
       ['a is 5', 'At character 6: expected null or not null, found 5.'],
       ['a is not 5', 'At character 10: expected null, found 5.'],
       ['a = 1e401', 'At character 5: the exponent of a number can be 400 at most.'],
@@ -406,7 +407,9 @@ t.test('a filter on the columns of a resource', async (t) => {
       ["changed_at > '0000-01-01'", "write it like '2024-12-31T23:59:59.5Z'"],
       ['changed_at > 2024', "write it in single quotes: '2024'."],
       ["mood > 'sad'", 'Syncline knows no order of it, so it can be tested with =, !=, in, like and is null.'],
-      ["tags = 'x'", 'it can only be tested with is null and is not null.'],
+      ["tags = 'x'", 'it can only be tested with has, is null and is not null.'],
+      ["name has 'x'", 'has looks into lists of texts, whole numbers and UUIDs, and into JSON.'],
+      ['tags has 5', "write it in single quotes: '5'."],
       ["extra in ('x')", 'it can only be tested with is null and is not null.'],
       ["id = 'r1'", "Column id has type uuid, which 'r1' is no value of: write a whole UUID."],
       ["country = 'x'", 'There is no column country; near it: country_id.'],

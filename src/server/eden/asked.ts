@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { ResourceInfo, Store } from '../../store/index.ts'
-import { findGrant, loadResources } from '../../store/index.ts'
+import { findGrant, loadResources, recordsBelow } from '../../store/index.ts'
 import {
   type Change,
   type EdenFilters,
@@ -12,8 +12,10 @@ import {
   readEdenTime,
   SynclineError,
   siteOfRepository,
+  typeofWishes,
 } from '../../sync/index.ts'
 import { notGranted } from '../exchange.ts'
+import type { EdenSource } from './source.ts'
 
 /** How a table was asked for: by the synchronization (which takes no paging), by the table's own address, or as a plain export. */
 export type EdenWay = 'sync' | 'direct' | 'plain'
@@ -136,8 +138,25 @@ export function withoutFiles(change: Change, { columns }: EdenShape): Change {
 }
 
 /** The filters of a request. Errors: SYNC_FILTER_INVALID by name. */
-export function filtersOf(asked: EdenAsked, shape: EdenShape, { shapes }: EdenTables): EdenFilters {
-  return edenFilters(asked.filters, shape, shapes)
+export async function filtersOf(
+  store: Store,
+  source: Pick<EdenSource, 'isWhole'>,
+  asked: EdenAsked,
+  shape: EdenShape,
+  { shapes, resources }: EdenTables,
+): Promise<EdenFilters> {
+  const below = new Map<string, readonly string[]>()
+  for (const { resource: name, column, id } of typeofWishes(asked.filters, shape, shapes)) {
+    const resource = resources.get(name)
+    // What stands below what is told by the records themselves.
+    if (resource === undefined || !(await source.isWhole(name)))
+      throw new SynclineError(
+        'SYNC_FILTER_INVALID',
+        `a filter with typeof looks at "${name}", which this peer may not pull`,
+      )
+    below.set(`${name} ${id}`, await recordsBelow(store.db, resource, column, id))
+  }
+  return edenFilters(asked.filters, shape, shapes, (resource, _column, id) => below.get(`${resource} ${id}`) ?? [])
 }
 
 function isFilter(key: string, way: EdenWay): boolean {

@@ -1,4 +1,5 @@
 import {
+  coordinatesOf,
   type EdenTold,
   noteEdenSent,
   type ResourceInfo,
@@ -10,11 +11,13 @@ import {
   type Change,
   changesOfLines,
   type EdenElement,
+  type EdenPlaceHint,
   type EdenShape,
   type EdenState,
   edenElement,
   type InsideFilter,
   type LineBatch,
+  PLACES_TABLE,
   printsOf,
   type Reference,
   SynclineError,
@@ -92,6 +95,7 @@ export function outgoing(context: OutgoingContext) {
     const components = await componentsOf(ids, shape, level)
     const whole = await source.isWhole(resource.name)
     const strangers = ids.length === 0 || !whole ? new Map() : await strangersWithin(store.db, place, ids)
+    const places = await placesOf(changes, shape)
     const sent = new Map<string, EdenState>()
     const told = {
       elements: [] as EdenElement[],
@@ -112,6 +116,7 @@ export function outgoing(context: OutgoingContext) {
           kept: whole ? known?.kept : known && { attributes: {}, mci: known.kept.mci },
           notBefore: known?.notBefore,
           filled: known?.filled ?? NOTHING,
+          places,
           components: [...(inside?.elements ?? []), ...(strangers.get(change.id) ?? [])],
         },
         shape,
@@ -126,6 +131,22 @@ export function outgoing(context: OutgoingContext) {
     // Only who sends records back can be known again by what it was told.
     if (context.remembered && (await may('push', resource.name))) await noteEdenSent(store.db, place, sent)
     return told
+  }
+
+  /** Where the places are that records refer to, as far as all places may be told. */
+  async function placesOf(
+    changes: readonly Change[],
+    shape: EdenShape,
+  ): Promise<ReadonlyMap<string, EdenPlaceHint> | undefined> {
+    const place = tables.shapes.get(PLACES_TABLE)
+    const resource = place && tables.resources.get(place.resource)
+    if (resource === undefined || !shape.columns.some((column) => column.resource === resource.name)) return undefined
+    const known = (field: string) => place?.columns.find((column) => column.field === field && column.kind === 'number')
+    const [lat, lon] = [known('lat'), known('lon')]
+    if (lat === undefined || lon === undefined || !(await source.isOpen(resource.name))) return undefined
+    const ids = changes.flatMap((change) => (change.kind === 'put' ? Object.values(change.refs ?? {}) : []))
+    const wanted = new Set(ids.flatMap((to) => (to?.resource === resource.name ? [to.id] : [])))
+    return coordinatesOf(store.db, resource, [...wanted], { lat: lat.column, lon: lon.column })
   }
 
   /** Deletions have nothing inside, and are told. */

@@ -70,9 +70,9 @@ export async function edenDocument(
   const own = ownRepository(asked, link.peer, await isEdenRegistered(store.db, link.peer.id))
   // Who leaves something out would seem to have taken it.
   const followed = own && asked.way !== 'plain' && asked.includeDeleted && asked.start === 0 && asked.limit === null
-  const { byTable: filters, inside } = filtersOf(asked, shape, tables)
-  const course = await courseOf(deps, link, resource, followed ? asked.msince : undefined)
   const source = grantedSource(deps, link)
+  const { byTable: filters, inside } = await filtersOf(store, source, asked, shape, tables)
+  const course = await courseOf(deps, link, resource, followed ? asked.msince : undefined)
   const context = {
     ...{ deps, source, tables, filters, includeDeleted: asked.includeDeleted, remembered: own },
     since: followed || asked.msince === null ? 0 : (readEdenTime(asked.msince) ?? 0),

@@ -19,6 +19,8 @@ export type EdenSource = {
   readonly may: (direction: Direction, resource: string) => Promise<boolean>
   /** Whether all of a record may be told, with what is kept beside it. */
   readonly isWhole: (resource: string) => Promise<boolean>
+  /** Whether every record of a resource may be told, and all of each. */
+  readonly isOpen: (resource: string) => Promise<boolean>
   /** Some records as they are now, of those that may be told. */
   readonly chosen: (request: {
     readonly resource: string
@@ -49,6 +51,10 @@ export function grantedSource({ store, limits }: ServerDeps, link: Link): EdenSo
     may: async (direction, resource) => (await grantOf(direction, resource)) !== null,
     // Who may see some columns only is not told what stands beside them.
     isWhole: async (resource) => (await grantOf('pull', resource))?.columns === null,
+    isOpen: async (resource) => {
+      const grant = await grantOf('pull', resource)
+      return grant !== null && grant.columns === null && grant.filter === null
+    },
     chosen: (request) => serveAllChosen(store, link, request, limits),
     mastersWith: (request) => mastersWith(store, link, request),
   }
@@ -63,6 +69,7 @@ export function publishedSource(
     peerId: 0,
     may: async (direction, resource) => direction === 'pull' && published.has(resource),
     isWhole: async () => false,
+    isOpen: async (resource) => published.has(resource) && published.get(resource) === undefined,
     chosen: ({ resource, ids }) => choosePublished(store, { resource, ids, filter: published.get(resource) }, limits),
     mastersWith: async () => new Set(),
   }

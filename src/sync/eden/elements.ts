@@ -14,6 +14,12 @@ export type EdenKept = {
   readonly mci: number
 }
 
+/** Table of Eden whose records are places. */
+export const PLACES_TABLE = 'gis_location'
+
+/** Where a place is, in degrees. */
+export type EdenPlaceHint = { readonly lat: number; readonly lon: number }
+
 /** A record on its way out. */
 export type EdenOutgoing = {
   readonly change: Change
@@ -26,6 +32,8 @@ export type EdenOutgoing = {
    * out. Absent: every empty field is told.
    */
   readonly filled?: ReadonlySet<string> | undefined
+  /** Where places are that it refers to, in degrees, by record id: a hint for Eden, beside their names. */
+  readonly places?: ReadonlyMap<string, EdenPlaceHint> | undefined
   /** What stands inside it. */
   readonly components?: readonly EdenElement[]
   /** The record that it was merged into. */
@@ -69,7 +77,7 @@ export function edenElement(outgoing: EdenOutgoing, shape: EdenShape, shapes: Ed
     modified_on: modified,
     ...Object.fromEntries(passed.filter(([name]) => name !== 'created_on')),
   }
-  return { table: shape.table, attributes, fields: fieldsOf(change, shape, shapes, outgoing.filled), components }
+  return { table: shape.table, attributes, fields: fieldsOf(change, shape, shapes, outgoing), components }
 }
 
 /** The second that Eden is told for a record. */
@@ -100,7 +108,7 @@ function fieldsOf(
   change: PutChange,
   shape: EdenShape,
   shapes: EdenShapes,
-  filled: ReadonlySet<string> | undefined,
+  { filled, places }: Pick<EdenOutgoing, 'filled' | 'places'>,
 ): EdenField[] {
   const columns = columnsOfShape(shape).byColumn
   const data: EdenField[] = []
@@ -116,7 +124,8 @@ function fieldsOf(
   }
   for (const [name, reference] of Object.entries(change.refs ?? {})) {
     const field = columns.get(name)?.field ?? name
-    if (reference !== null || filled?.has(field) !== false) references.push(referenceOut(field, reference, shapes))
+    if (reference !== null || filled?.has(field) !== false)
+      references.push(referenceOut(field, reference, shapes, places))
   }
   return [...data, ...references]
 }
@@ -128,14 +137,21 @@ function attributesOf(value: Json, column: EdenColumn | undefined): EdenAttribut
   return writeEdenValue(value, column)
 }
 
-function referenceOut(field: string, reference: Reference | null, shapes: EdenShapes): EdenField {
+function referenceOut(
+  field: string,
+  reference: Reference | null,
+  shapes: EdenShapes,
+  places: EdenOutgoing['places'],
+): EdenField {
   if (reference === null) return { kind: 'reference', field, attributes: { null: 'true' }, text: '' }
   const target = shapeOfResource(shapes, reference.resource)
   const attributes = {
     resource: target?.table ?? reference.resource,
     uuid: edenUuid(reference.id, target?.uuidKey === true),
   }
-  return { kind: 'reference', field, attributes, text: '' }
+  const place = target?.table === PLACES_TABLE ? places?.get(reference.id) : undefined
+  const hint = place === undefined ? {} : { lat: place.lat.toFixed(4), lon: place.lon.toFixed(4) }
+  return { kind: 'reference', field, attributes: { ...attributes, ...hint }, text: '' }
 }
 
 function listOut(column: EdenColumn, value: Json, shapes: EdenShapes): EdenField {

@@ -10,9 +10,26 @@ export {
   filterVariables,
   readDataset,
 } from './dataset.ts'
-export { type EdenKept, type EdenOutgoing, edenElement, mciIn, printsOf, sentTime } from './elements.ts'
+export {
+  type EdenKept,
+  type EdenOutgoing,
+  type EdenPlaceHint,
+  edenElement,
+  mciIn,
+  PLACES_TABLE,
+  printsOf,
+  sentTime,
+} from './elements.ts'
 export { emptied, usesTuid } from './emptied.ts'
-export { type EdenFilters, type EdenVariable, edenFilters, type InsideFilter } from './filter.ts'
+export {
+  type Below,
+  type EdenFilters,
+  type EdenVariable,
+  edenFilters,
+  type InsideFilter,
+  type TypeofWish,
+  typeofWishes,
+} from './filter.ts'
 export { edenUuid, idOfEdenUuid, repositoryOfSite, siteOfRepository } from './identity.ts'
 export {
   type EdenFault,
