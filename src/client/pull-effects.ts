@@ -176,7 +176,8 @@ function announce(run: RunSession, resource: string, task: Task, report: BatchRe
 /** Age of the first change of the run: batches come in the order in which the peer committed them. */
 function noteLag(run: RunSession, pulled: Pulled): void {
   if (run.lagMs !== undefined) return
-  const text = pulled.batches.find(({ count }) => count > 0)?.text
-  const clock = Number(text?.slice(0, 2_000).split('\t', 2)[1])
+  const lines = pulled.batches.find(({ count }) => count > 0)?.text.slice(0, 2_000)
+  const first = pulled.rows === undefined ? lines : Buffer.from(pulled.rows.rows.subarray(0, 2_000)).toString()
+  const clock = Number(first?.split('\t', 2)[1])
   if (clock > 0) run.lagMs = Math.max(0, Math.round(Date.now() - clock / 1000))
 }

@@ -14,9 +14,10 @@ import {
   type Self,
   type Store,
   serveChanges,
+  serveRows,
   writeCheckpoint,
 } from '../../src/store/index.ts'
-import { decodeLines, linesBody, SynclineError } from '../../src/sync/index.ts'
+import { asksForRows, decodeLines, linesBody, rowsBody, SynclineError } from '../../src/sync/index.ts'
 
 export const LIMITS = {
   batchRowsMax: 1000,
@@ -33,7 +34,7 @@ export type Misbehave = (request: IncomingMessage, response: ServerResponse) => 
 
 export type PeerSite = {
   readonly url: string
-  /** Requests as `GET /changes`, in order. */
+  /** Requests as `GET /changes`, in order, and after one that is answered in rows `rows 5`, by their number. */
   readonly seen: string[]
   misbehave: Misbehave
   readonly close: () => Promise<void>
@@ -59,6 +60,11 @@ export async function servePeer(t: Test, store: Store, self: () => Self, caller:
     if (noun === 'changes' && request.method === 'GET') {
       const { resource = '', after, limit, filter, columns } = query
       const asked = { resource, after, limit: Number(limit), filter, columns: columns?.split(',') }
+      const rows = asksForRows(request.headers.accept) ? await serveRows(store, link(), asked, LIMITS) : null
+      if (rows !== null) {
+        seen.push(`rows ${rows.count}`)
+        return response.setHeader('content-type', 'application/vnd.syncline.rows').end(rowsBody(rows))
+      }
       const batch = await serveChanges(store, link(), asked, LIMITS)
       response.setHeader('content-type', 'application/vnd.syncline.lines')
       return response.end(linesBody(batch).toString())

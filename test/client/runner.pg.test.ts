@@ -111,6 +111,57 @@ async function equal(t: Test, { here, there }: Pair): Promise<void> {
 const addCities = (side: Side, count: number, name: string) =>
   side.query(`insert into city (name, size) select '${name} ' || n, n from generate_series(1, ${count}) n`)
 
+t.test('a first copy comes in rows, and goes on in lines from where they are not all new', async (t) => {
+  const sites = await pair(t)
+  const { here, there, site, run, task } = sites
+  const rows = () => site.seen.filter((each) => each.startsWith('rows'))
+  await task('city', 'pull')
+  await task('country', 'pull')
+  await there.query(`insert into country (name) values ('north')`)
+  // Known here by an earlier write of its own: the third batch is more than new records.
+  const known = (name: string) => `insert into city (id, name) values ('00000000-0000-4000-8000-000000000001', '${name}')`
+  await here.query(known('earlier'))
+  await addCities(there, 2_500, 'there')
+  await there.query(known('later'))
+  await addCities(there, 999, 'there too')
+  const report = await run()
+  t.match(report, { result: 'success', counts: { pulled: 3_501, quarantined: 0 } })
+  t.same(rows().slice(0, 4), ['rows 1', 'rows 1000', 'rows 1000', 'rows 1000'])
+  t.ok(rows().length <= 5, 'after the third no more are asked for, but for the one on its way')
+  await equal(t, sites)
+  const { items: log } = await listLog(here.store.db, { resource: 'city' })
+  const pulls = log.filter(({ action }) => action === 'apply').map(({ changes }) => changes)
+  t.equal(
+    pulls.reduce((sum: number, changes) => sum + Number(changes), 0),
+    3_500,
+    'each change is in the log once',
+  )
+  site.seen.length = 0
+  await there.query(`update city set size = 0 where size < 10`)
+  t.match(await run(), { result: 'success', counts: { pulled: 18, applied: 18 } })
+  t.same(rows(), [], 'what follows a first copy comes in lines')
+  await equal(t, sites)
+})
+
+t.test('I5: a run that is cut off in a first copy goes on behind the rows that it committed', async (t) => {
+  const sites = await pair(t)
+  const { there, site, run, task } = sites
+  await task('city', 'pull')
+  await task('country', 'pull')
+  await addCities(there, 2_500, 'there')
+  let answers = 0
+  site.misbehave = (request, response) => {
+    if (request.method !== 'GET' || !request.url?.includes('/changes?resource=city') || ++answers !== 2) return false
+    // Rows that end in the middle count for nothing.
+    response
+      .setHeader('content-type', 'application/vnd.syncline.rows')
+      .end('{"syncline":1,"resource":"city","keyType":"uuid"')
+    return true
+  }
+  t.match(await run(), { result: 'success', counts: { pulled: 2_500, applied: 2_500 } }, 'asked for again')
+  await equal(t, sites)
+})
+
 t.test('a run moves everything both ways, parents first, and says what it did', async (t) => {
   const sites = await pair(t)
   const { here, there, site, told, run, task } = sites

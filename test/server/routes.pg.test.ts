@@ -659,6 +659,15 @@ t.test('a peer pushes in every format and pulls back what others wrote; both are
   t.equal(JSON.parse((await pull('', 'application/json')).text).changes.length, 2)
   t.match((await pull('', 'application/xml')).text, /<resource name="city"/)
   t.match((await pull('', 'application/vnd.syncline.lines')).text, /^\{"syncline":1,"resource":"city"/)
+  const asRows = (query: string, accept: string) =>
+    hub.ask(t, `GET /sync/v1/changes?resource=country${query}`, { token: ngo.token, headers: { accept } })
+  const both = 'application/vnd.syncline.rows, application/vnd.syncline.lines'
+  const rows = await asRows('&limit=1', both)
+  t.equal(rows.headers['content-type'], 'application/vnd.syncline.rows')
+  t.match(rows.text, /^\{"syncline":1,"resource":"country","keyType":"text","columns":\["name"\],"types":\["text"\]/)
+  const filtered = await asRows(`&filter=${encodeURIComponent("name = 'Good'")}`, both)
+  t.equal(filtered.headers['content-type'], 'application/vnd.syncline.lines')
+  t.match(await asRows('', 'application/vnd.syncline.rows'), { status: 406, json: { code: 'SYNC_FORMAT_UNSUPPORTED' } })
   t.match(await pull('', 'text/csv'), { status: 406, json: { code: 'SYNC_FORMAT_UNSUPPORTED' } })
   const after = await pull(`&after=${plain.headers['syncline-checkpoint']}`)
   t.match(JSON.parse(after.text), { count: 0, more: false })
@@ -1442,7 +1451,8 @@ t.test('a folder is added, changed and looked into, and its files are listed', a
     headers: { etag: '"1"' },
     json: { path: '/srv/exchange', format: 's3xml', read: 'in/*.xml', write: null, after: 'keep', settleSeconds: 2 },
   })
-  const change = (json: object, match: string) => admin(t, 'PATCH /api/v1/peers/drop/folder', json, { 'if-match': match })
+  const change = (json: object, match: string) =>
+    admin(t, 'PATCH /api/v1/peers/drop/folder', json, { 'if-match': match })
   t.match(await change({ after: 'move', path: '/srv/other' }, '"1"'), { json: { after: 'move', read: 'in/*.xml' } })
   t.match(await change({ after: 'delete' }, '"1"'), { status: 412, json: { code: 'SYNC_REQUEST_CHANGED' } })
   t.match(await admin(t, 'PATCH /api/v1/peers/drop', { url: 'http://x.example.org' }, anyRevision), {
