@@ -328,7 +328,9 @@ function limitTime(run: TakenRun, job: Job, live: Live): () => void {
 
 /** What others may wait for. */
 function happenedBy({ job, dryRun }: TakenRun, { result }: JobRunEnd): readonly string[] {
-  if (dryRun || result === 'skipped') return []
+  if (dryRun) return []
+  // Left out because something was not free in time: whoever comes after it has waited long enough.
+  if (result === 'skipped') return [`job ${job}`]
   const word = { success: 'success', warning: 'success', error: 'failure', stopped: null }[result]
   return [`job ${job}`, ...(word === null ? [] : [`job ${job} ${word}`])]
 }

@@ -125,10 +125,34 @@ t.test('the example of RsyncDirector is taken over whole, and every difference i
     /^\/jobs\/1\/lock_files are made so that one alone can have them/m,
     /^\/jobs\/0\/actions\/0\/opts --delete: taken over without a limit/m,
     /^\/jobs\/1\/actions\/0 the key of backup_a\.example\.com must be trusted first/m,
-    /^\/jobs\/1\/actions\/1\/command gets a plain environment/m,
+    /^\/jobs\/1\/actions\/1\/command gets a plain environment, and the home of the user as its working folder/m,
+    /^\/metrics .*job_id that of the job here, such as my_rsyncdirector_instance\.JOB/m,
+    /^\/jobs\/0\/actions\/0 files that vanish .*24 of rsync.* are a warning/m,
+    /^\/jobs ran one .*left out as its blocks_on were not free in time/m,
   ])
     t.match(told, pattern)
 })
+
+t.test(
+  'a job that only tells what it would do breaks no chain: the next one goes by the schedule, or by the one before',
+  async (t) => {
+    const job = (id: string, opts: string[]) => ({
+      ...{ id, type: 'local' },
+      actions: [{ action: 'sync', id: 's', source: '/a', dest: '/b', opts }],
+    })
+    const schedules = (...jobs: object[]) => {
+      const { jobs: made } = takeOverRsyncDirector({ rsync_id: 'x', cron_schedule: '0 2 * * *', jobs }, 'UTC')
+      return (made as unknown as { schedule: object[] }[]).map(({ schedule }) => schedule)
+    }
+    const clock = [{ cron: '0 2 * * *', timeZone: 'UTC' }, { signal: true }]
+    t.same(schedules(job('a', ['-an']), job('b', ['-a']), job('c', ['-a'])), [clock, clock, [{ event: 'job x.b' }]])
+    t.same(schedules(job('a', ['-a']), job('b', ['-an']), job('c', ['-a'])), [
+      clock,
+      [{ event: 'job x.a' }],
+      [{ event: 'job x.a' }],
+    ])
+  },
+)
 
 t.test('both spellings of the key are read, and the one that the program knew counts', async (t) => {
   const job = (keys: object) => {

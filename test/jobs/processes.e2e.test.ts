@@ -171,6 +171,8 @@ t.test('what waits says why, and after its time is left out or fails', async (t)
     { name: 'holder', leases: [{ lease: 'door' }], steps: [{ wait: 60 }] },
     { name: 'patient', gates: [{ lease: 'door', every: '100ms' }], steps: [{ wait: 0 }] },
     { name: 'brief', gates: [{ lease: 'door', every: '100ms', timeLimit: '300ms' }], steps: [{ wait: 0 }] },
+    { name: 'next', schedule: { event: 'job brief' }, steps: [{ wait: 0 }] },
+    { name: 'happy', schedule: { event: 'job brief success' }, steps: [{ wait: 0 }] },
     { name: 'strict', gates: [{ job: 'holder', timeLimit: 0, onTimeout: 'fail' }], steps: [{ wait: 0 }] },
   )
   const holder = await run('holder')
@@ -186,6 +188,9 @@ t.test('what waits says why, and after its time is left out or fails', async (t)
     code: 'SYNC_JOB_BLOCKED',
     message: /not free within 0.3 s/,
   })
+  const next = await until(async () => (await runsOf('next'))[0])
+  t.match(await over(next.id), { result: 'success', cause: 'event' }, 'what comes after it is not left out too')
+  t.same(await runsOf('happy'), [])
   t.match(await over((await run('strict')).runId), { result: 'error', code: 'SYNC_JOB_BLOCKED', dead: true })
   const metrics = (await Promise.all(processes.map(async ({ url }) => (await fetch(`${url}/metrics`)).text()))).join(
     '\n',

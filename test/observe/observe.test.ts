@@ -351,3 +351,82 @@ t.test('two sites in one process keep their numbers apart, and both show the pro
     t.match(metrics.contentType, /^text\/plain; version=0\.0\.4/)
   }
 })
+
+t.test(
+  'dashboards made for RsyncDirector go on: its names, labels and buckets, and what each means here',
+  async (t) => {
+    const { events, metrics } = observe()
+    const old = async () => (await metrics.text()).split('\n').filter((line) => line.startsWith('rsyncdirector_'))
+    const job = { job: 'copy', runId: '7' }
+    const step = { ...job, kind: 'transfer', attempt: 1, message: '', durationMs: 20, counts: {}, threw: false }
+    const failed = { ...step, result: 'error' }
+    const over = { ...job, dryRun: false, durationMs: 700, blockedMs: 0, leases: 0 }
+    const value = async (name: string) =>
+      (await old())
+        .find((line) => line.startsWith(`rsyncdirector_${name} `))
+        ?.split(' ')
+        .at(-1)
+
+    events.siteStarted({ uuid: 'u', name: 'farm', version: '1', database: 'server', roles: ['work'], durationMs: 5 })
+    events.jobBlocked({ ...job, reason: 'lease door is held' })
+    events.jobBlocked({ ...job, reason: 'lease door is held' })
+    t.equal(await value('blocked_total{job_id="copy"}'), '2')
+    events.jobStarted({ ...job, cause: 'schedule', resumed: false, leases: 2, lateMs: 5 })
+    t.equal(await value('lock_files{job_id="copy"}'), '2')
+    events.jobStepEnded({ ...failed, step: 'tried-again', retryMs: 1_000 })
+    events.jobStepEnded({ ...failed, step: 'dump', code: 'SYNC_JOB_FAILED' })
+    events.jobStepEnded({ ...failed, step: 'lost', code: 'SYNC_JOB_INTERRUPTED' })
+    events.jobStepEnded({ ...failed, step: 'odd', threw: true })
+    events.jobStepEnded({ ...step, step: 'fine', result: 'success' })
+    t.same(
+      (await old()).filter((line) => line.includes('aborted')),
+      [
+        'rsyncdirector_job_aborted_for_failed_process_err_total{job_id="copy",action_id="lost"} 1',
+        'rsyncdirector_job_aborted_for_failed_action_err_total{job_id="copy",action_id="dump"} 1',
+        'rsyncdirector_job_aborted_for_exception_err_total{job_id="copy",action_id="odd"} 1',
+      ],
+      'what failed for good, by the way in which it did',
+    )
+    events.jobFinished({ ...over, result: 'error', blockedMs: 45_000, leases: 2 })
+    t.equal(await value('lock_files{job_id="copy"}'), '0')
+    t.equal(await value('job_duration_seconds_count{job_id="copy"}'), '1')
+    t.equal(await value('job_duration_seconds_bucket{le="0.5",job_id="copy"}'), '0')
+    t.equal(await value('job_duration_seconds_bucket{le="1",job_id="copy"}'), '1')
+    t.equal(await value('blocked_seconds_bucket{le="60",job_id="copy"}'), '1')
+    t.match(
+      (await old()).filter((line) => line.includes('runs_completed')),
+      ['rsyncdirector_runs_completed_total{rsync_id="farm"} 1'],
+    )
+    events.jobFinished({ ...over, result: 'skipped', code: 'SYNC_JOB_BLOCKED', blockedMs: 1_000 })
+    t.equal(await value('job_skipped_for_block_timeout_total{job_id="copy"}'), '1')
+    t.equal(await value('job_duration_seconds_count{job_id="copy"}'), '1', 'a run that was left out took no time')
+    events.jobFinished({ ...over, result: 'success', dryRun: true })
+    t.equal(await value('job_duration_seconds_count{job_id="copy"}'), '1', 'nor does one that only tells')
+    const les = [...(await metrics.text()).matchAll(/^rsyncdirector_job_duration_seconds_bucket\{le="([^"]+)"/gm)]
+    t.same(
+      les.map(([, le]) => le),
+      [
+        '0.01',
+        '0.1',
+        '0.5',
+        '1',
+        '10',
+        '30',
+        '60',
+        '300',
+        '600',
+        '1800',
+        '3600',
+        '7200',
+        '14400',
+        '28800',
+        '86400',
+        '172800',
+        '604800',
+        '1209600',
+        '+Inf',
+      ],
+      'its own buckets',
+    )
+  },
+)

@@ -50,7 +50,7 @@ export function takeOverRsyncDirector(given: unknown, timeZone: string): TakenOv
   if (given['metrics'] !== undefined)
     notes.differ(
       '/metrics',
-      'the metrics are at /metrics of the site, for this machine or with a token, not on a port of their own',
+      `the metrics are at /metrics of the site, for this machine or with a token, not on a port of their own; rsync_id is the name of the site there, and job_id that of the job here, such as ${instance}.JOB`,
     )
   const cron = takeCron(String(given['cron_schedule'] ?? ''))
   if ('fault' in cron) notes.fail('/cron_schedule', cron.fault)
@@ -67,7 +67,7 @@ export function takeOverRsyncDirector(given: unknown, timeZone: string): TakenOv
   if (list.length > 1)
     notes.differ(
       '/jobs',
-      'ran one after the other: here each is set off by the end of the one before, whether that went well or not, and can also be run alone',
+      'ran one after the other: here each is set off by the end of the one before, whether that went well, failed, or was left out as its blocks_on were not free in time, and can also be run alone',
     )
   notes.differ(
     '',
@@ -82,8 +82,10 @@ export function takeOverRsyncDirector(given: unknown, timeZone: string): TakenOv
     }
     const name = `${instance}.${nameOf(job['id'], `${path}/id`, notes)}`.slice(0, NAME_MAX)
     const schedule = before === undefined ? [{ cron: rule, timeZone }, { signal: true }] : [{ event: `job ${before}` }]
-    before = name
-    return [{ name, ...takeJob(job, path, { instance, schedule }, notes) }]
+    const taken = takeJob(job, path, { instance, schedule }, notes)
+    // What only tells what it would do sets nothing off.
+    if (taken['dryRun'] !== true) before = name
+    return [{ name, ...taken }]
   })
   const names = jobs.map(({ name }) => name)
   for (const [index, name] of names.entries())
@@ -147,7 +149,10 @@ function takeCommand(action: Given, path: string, notes: Notes): Given {
   const args = listOf(action['args'], `${path}/args`, notes).map(([arg]) => String(arg))
   const line = [String(action['command'] ?? ''), ...args].join(' ')
   const { words, needsShell } = shellWords(line)
-  notes.differ(`${path}/command`, 'gets a plain environment: variables that it needs are named in `pass` or `set`')
+  notes.differ(
+    `${path}/command`,
+    'gets a plain environment, and the home of the user as its working folder: variables that it needs are named in `pass` or `set`, another folder in `folder`',
+  )
   if (words.length === 0) notes.fail(`${path}/command`, 'is empty')
   if (needsShell === undefined) return { argv: words }
   notes.differ(`${path}/command`, `is a line for a shell, because of ${needsShell}: it is given to /bin/bash as it is`)
@@ -159,6 +164,10 @@ function takeSync(action: Given, path: string, host: SshHost | undefined, notes:
   const words = listOf(action['opts'], `${path}/opts`, notes).flatMap(([option, at]) => wordsOf(option, at, notes))
   const { transfer, dryRun, ssh, told, faults } = takeOptions(words)
   for (const each of told) notes.differ(`${path}/opts`, each)
+  notes.differ(
+    path,
+    'files that vanish at the source under way (24 of rsync) are a warning; the original gave up the job',
+  )
   for (const each of faults) notes.fail(`${path}/opts`, each)
   const sources = wordsOf(action['source'], `${path}/source`, notes).map((word) =>
     placeOf(word, `${path}/source`, ssh, notes),
