@@ -39,7 +39,7 @@ export function registerGrant(peer: Command, session: Session): void {
         .option('--columns <columns>', 'only these columns, separated by commas', list)
         .option(
           '--on-conflict <policy>',
-          'what wins when both sites changed a record: newer, mine, theirs, master, merge, ask',
+          'what wins when both sites changed a record: newer, mine, theirs, master, merge, ask; or in the words of Sahana Eden: NEWER, THIS, OTHER, MASTER',
         )
         .option(
           '--master <uuid>',

@@ -142,7 +142,7 @@ function settingOptions(command: Command): Command {
     .option('--columns <columns>', 'only these columns, separated by commas', list)
     .option(
       '--on-conflict <policy>',
-      'what wins when both sites changed a record: newer, mine, theirs, master, merge, ask',
+      'what wins when both sites changed a record: newer, mine, theirs, master, merge, ask; or in the words of Sahana Eden: NEWER, THIS, OTHER, MASTER',
     )
     .option(
       '--field <name=rule>',

@@ -1,5 +1,5 @@
 import { type Static, type TSchema, Type } from 'typebox'
-import { FIELD_RULES, MODES, POLICIES, USUAL_LIMITS } from '../sync/index.ts'
+import { EDEN_POLICIES, type EdenPolicy, FIELD_RULES, MODES, POLICIES, USUAL_LIMITS } from '../sync/index.ts'
 
 /** Pieces that several routes describe their requests and answers with. */
 
@@ -103,6 +103,17 @@ export const linkRules = {
   onConflict: Type.Optional(words(POLICIES, { description: 'How concurrent changes of one record are settled.' })),
   master: Type.Optional(nullable(uuid('Site whose word counts; for the policy master and the rule site.'))),
   fields: Type.Optional(fieldRules),
+}
+
+/** The same, as whoever knows Sahana Eden may write them: policyInOurWords makes them ours. */
+export const linkRulesGiven = {
+  ...linkRules,
+  onConflict: Type.Optional(
+    words([...POLICIES, ...(Object.keys(EDEN_POLICIES) as EdenPolicy[])], {
+      description:
+        'How concurrent changes of one record are settled. Eden’s words are taken too: THIS is mine, OTHER theirs, NEWER newer, MASTER master with the peer as the site whose word counts.',
+    }),
+  ),
 }
 
 export const linkRulesRead = {

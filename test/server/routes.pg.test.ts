@@ -1432,6 +1432,28 @@ t.test('a Sahana Eden site is added with an account, and resources are made as i
   })
   t.match(passive, { status: 201, json: { url: null, hasToken: false } })
 
+  for (const [given, onConflict] of [
+    ['THIS', 'mine'],
+    ['OTHER', 'theirs'],
+    ['NEWER', 'newer'],
+    ['MASTER', 'master'],
+  ] as const) {
+    const master = onConflict === 'master' ? made.json.uuid : null
+    const task = await admin(t, 'POST /api/v1/tasks', {
+      peer: 'relief',
+      resource: 'city',
+      mode: 'pull',
+      onConflict: given,
+    })
+    t.match(task, { status: 201, json: { onConflict, master } }, given)
+    const changed = await admin(t, `PATCH /api/v1/tasks/${task.json.id}`, { onConflict: given }, anyRevision)
+    t.match(changed, { status: 200, json: { onConflict, master } })
+    await admin(t, `DELETE /api/v1/tasks/${task.json.id}`, undefined, anyRevision)
+    const grant = await admin(t, 'PUT /api/v1/peers/relief/grants/push/city', { onConflict: given }, anyRevision)
+    t.match(grant, { status: 200, json: { onConflict, master } })
+  }
+  await admin(t, 'DELETE /api/v1/peers/relief/grants/push/city', undefined, anyRevision)
+
   const created = await admin(t, 'POST /api/v1/resources/eden', { peer: 'relief', tables: ['org_sector'] })
   t.match(created, {
     status: 201,

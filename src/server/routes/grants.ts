@@ -9,7 +9,7 @@ import {
   readSelf,
   redrive,
 } from '../../store/index.ts'
-import { SynclineError } from '../../sync/index.ts'
+import { policyInOurWords, SynclineError } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { matchedRevision, revisionTag } from '../etag.ts'
 import type { Routes } from '../exchange.ts'
@@ -20,7 +20,7 @@ import {
   brakeLimitsRead,
   closed,
   ifMatch,
-  linkRules,
+  linkRulesGiven,
   linkRulesRead,
   pageOf,
   peerRef,
@@ -59,7 +59,7 @@ export const grantRoutes =
       description: 'Makes or replaces a grant as a whole. If-Match is the ETag of the peer.',
       params,
       headers: ifMatch,
-      body: closed({ ...linkRules, ...brakeLimits }),
+      body: closed({ ...linkRulesGiven, ...brakeLimits }),
       response: { 200: answer(grant) },
     }
     app.put(
@@ -67,10 +67,11 @@ export const grantRoutes =
       { schema: set, config: { access: 'administrator' } },
       async (request, reply) => {
         const { direction, resource } = request.params
-        const { id: peerId } = await findPeer(store.db, request.params.peer)
-        await checkRules(store, resource, request.body, 'here')
+        const { id: peerId, uuid } = await findPeer(store.db, request.params.peer)
+        const rules = policyInOurWords(request.body, uuid)
+        await checkRules(store, resource, rules, 'here')
         const ifMatch = matchedRevision(request.headers['if-match'])
-        const peer = await changeGrant(store.db, key, { peerId, resource, direction, ifMatch }, request.body)
+        const peer = await changeGrant(store.db, key, { peerId, resource, direction, ifMatch }, rules)
         reply.header('etag', revisionTag(peer))
         // What waited for the permission.
         await redrive(store, await readSelf(store.db), null, limits)

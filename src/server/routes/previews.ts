@@ -1,5 +1,6 @@
 import { Type } from 'typebox'
 import { findPeer, findResource, findTask } from '../../store/index.ts'
+import { policyInOurWords } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import type { Routes } from '../exchange.ts'
 import { checkRules } from '../link-check.ts'
@@ -10,7 +11,7 @@ import {
   closed,
   count,
   flag,
-  linkRules,
+  linkRulesGiven,
   mode,
   nullable,
   peerRef,
@@ -139,7 +140,7 @@ export const previewRoutes =
       params: closed({ task: rowId('Id of the task.') }),
       body: closed({
         mode: Type.Optional(mode),
-        ...linkRules,
+        ...linkRulesGiven,
         onLeft: Type.Optional(
           words(['keep', 'remove'], { description: 'What becomes of a record here that left the filter of the peer.' }),
         ),
@@ -151,7 +152,8 @@ export const previewRoutes =
       { schema: task, config: { access: 'operator', endless: true } },
       async (request) => {
         const { peer, resource, ...found } = await findTask(store.db, request.params.task)
-        const settings = Object.fromEntries(Object.entries(request.body).filter(([, value]) => value !== undefined))
+        const given = policyInOurWords(request.body, (await findPeer(store.db, peer)).uuid)
+        const settings = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
         const { mode: direction, filter, columns } = { ...found, ...settings }
         await checkRules(store, resource, { filter, columns }, direction === 'pull' ? 'there' : 'here')
         const [tried] = await actions.previewSync({ peer, resources: [resource], change: { resource, settings } })

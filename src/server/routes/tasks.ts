@@ -13,7 +13,7 @@ import {
   type TaskSettings,
   updateTask,
 } from '../../store/index.ts'
-import type { Json } from '../../sync/index.ts'
+import { type Json, policyInOurWords } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { matchedRevision, revisionTag } from '../etag.ts'
 import type { Routes } from '../exchange.ts'
@@ -26,7 +26,7 @@ import {
   closed,
   flag,
   ifMatch,
-  linkRules,
+  linkRulesGiven,
   linkRulesRead,
   mode,
   nullable,
@@ -108,7 +108,7 @@ const task = closed(
 )
 
 const settings = {
-  ...linkRules,
+  ...linkRulesGiven,
   onLeft: Type.Optional(onLeft),
   ...brakeLimits,
   emptyGuard: Type.Optional(emptyGuard),
@@ -161,9 +161,10 @@ export const taskRoutes =
     app.post('/tasks', { schema: add, config: { access: 'administrator' } }, async (request, reply) => {
       const { peer, resource, mode, force, ...rest } = request.body
       const { id: peerId, ...known } = await findPeer(store.db, peer)
-      await checkTask(resource, mode, rest)
-      const warnings = await warningsOf(actions, { ...known, resource, mode, force }, checkLink(rest))
-      const made = await createTask(store.db, { ...scheduled(rest), peerId, resource, mode })
+      const rules = policyInOurWords(rest, known.uuid)
+      await checkTask(resource, mode, rules)
+      const warnings = await warningsOf(actions, { ...known, resource, mode, force }, checkLink(rules))
+      const made = await createTask(store.db, { ...scheduled(rules), peerId, resource, mode })
       actions.scheduleChanged()
       reply.code(201).headers({ etag: revisionTag(made), location: `/api/v1/tasks/${made.id}` })
       return { ...view(made), warnings }
@@ -194,14 +195,15 @@ export const taskRoutes =
     }
     app.patch('/tasks/:task', { schema: change, config: { access: 'administrator' } }, async (request, reply) => {
       const before = await findTask(store.db, request.params.task)
-      const { force, ...changes } = request.body
+      const { url, uuid } = await findPeer(store.db, before.peer)
+      const { force, ...given } = request.body
+      const changes = policyInOurWords(given, uuid)
       const { mode = before.mode, filter = before.filter, columns = before.columns, fields = {} } = changes
       await checkTask(before.resource, mode, { filter, columns, fields })
       const revision = matchedRevision(request.headers['if-match'])
       const settles = [changes.onConflict, changes.master, changes.fields, changes.mode].some(
         (each) => each !== undefined,
       )
-      const { url } = await findPeer(store.db, before.peer)
       const planned = { name: before.peer, url, resource: before.resource, mode, force }
       const warnings = settles ? await warningsOf(actions, planned, checkLink(changes, before)) : []
       const changed = await updateTask(store.db, before.id, scheduled(changes), revision)

@@ -31,6 +31,7 @@ export {
   typeofWishes,
 } from './filter.ts'
 export { edenUuid, idOfEdenUuid, repositoryOfSite, siteOfRepository } from './identity.ts'
+export { EDEN_POLICIES, type EdenPolicy, policyInOurWords } from './policy.ts'
 export {
   type EdenFault,
   type EdenPrints,
