@@ -89,7 +89,7 @@ t.test('the definitions of the guide are sound', async (t) => {
   const jobs = blocks.flatMap((block) => (Array.isArray(block) ? block : (block.jobs ?? [block])))
   t.same(await any().api('POST', '/jobs/compare', { jobs }), {
     faults: [],
-    changes: ['nightly-copy', 'publish', 'with-mail'].map((name) => ({ name, does: 'add' })),
+    changes: ['nightly-copy', 'publish', 'with-mail', 'thumbnails'].map((name) => ({ name, does: 'add' })),
   })
 })
 

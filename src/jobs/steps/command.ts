@@ -4,10 +4,11 @@ import { StringDecoder } from 'node:string_decoder'
 import { runProcess } from '../../adapters/index.ts'
 import { durationSchema, secondsOf } from '../definition.ts'
 import type { Fault, StepHandler } from '../step.ts'
+import { type Confinement, confined, confinementSchema } from './confine.ts'
 
 /** `command`: a program with its arguments, never a shell. */
 
-type Command = {
+type Command = Confinement & {
   readonly argv: readonly [string, ...string[]]
   readonly folder?: string
   readonly set?: Readonly<Record<string, string>>
@@ -70,6 +71,7 @@ const schema = {
       default: false,
       description: 'It may be begun again after it was cut off by the end of its process.',
     },
+    ...confinementSchema,
   },
   additionalProperties: false,
 }
@@ -90,7 +92,7 @@ export function commandStep(environment: Readonly<Record<string, string | undefi
     repeatable: ({ repeatable }) => repeatable === true,
     plan: async (command) => ({
       summary: `would run ${command.argv[0]} in ${command.folder ?? homedir()}`,
-      argv: [command.argv],
+      argv: [confined(command, command.argv)],
       files: null,
       bytes: null,
       notes: [
@@ -102,7 +104,7 @@ export function commandStep(environment: Readonly<Record<string, string | undefi
       const { success = [0], warning = [], grace } = command
       const lines = { stdout: lineReader(context.say), stderr: lineReader(context.say) }
       const { code, signal, aborted } = await runProcess({
-        argv: command.argv,
+        argv: confined(command, command.argv),
         cwd: command.folder ?? homedir(),
         env: {
           ...environmentOf(command),
