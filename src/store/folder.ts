@@ -107,15 +107,35 @@ function addressOf({ path }: FolderSettings): string {
   return pathToFileURL(path).href
 }
 
-/** Files that are in a folder, as far as they were looked at, in the order of reading. */
-export async function filesInFolder(db: Kysely<Database>, peerId: number): Promise<readonly FolderFile[]> {
+/** Files that are in a folder, as far as they were looked at, in the order of reading; of these states, where some are named. */
+export async function filesInFolder(
+  db: Kysely<Database>,
+  peerId: number,
+  states?: readonly FolderFile['state'][],
+): Promise<readonly FolderFile[]> {
+  let select = db.selectFrom('syncline.folder_file').selectAll().where('peer_id', '=', peerId).where('gone', '=', false)
+  if (states !== undefined) select = select.where('state', 'in', [...states])
+  return (await select.orderBy('place').orderBy('id').execute()).map(toFile)
+}
+
+/** The next files with records of a resource behind a place, at most so many. */
+export async function nextFolderFiles(
+  db: Kysely<Database>,
+  peerId: number,
+  resource: string,
+  after: number,
+  limit: number,
+): Promise<readonly FolderFile[]> {
   const rows = await db
     .selectFrom('syncline.folder_file')
     .selectAll()
     .where('peer_id', '=', peerId)
+    .where('state', '=', 'waiting')
     .where('gone', '=', false)
+    .where('place', '>', String(after))
+    .where(sql<boolean>`resources ? ${resource}`)
     .orderBy('place')
-    .orderBy('id')
+    .limit(limit)
     .execute()
   return rows.map(toFile)
 }

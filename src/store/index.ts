@@ -188,6 +188,7 @@ export {
   filesInFolder,
   folderOutputs,
   listFolderFiles,
+  nextFolderFiles,
   noteFolderFile,
   pruneFolderFiles,
   queueFolderFile,

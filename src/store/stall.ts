@@ -84,6 +84,7 @@ async function taskStates(
 ): Promise<readonly TaskState[]> {
   const { rows } = await sql<{
     peer: string
+    kind: string
     resource: string
     resource_id: number
     mode: string
@@ -93,7 +94,7 @@ async function taskStates(
     succeeded: number | null
     agreed: number | null
   }>`
-    select p.name as peer, r.name as resource, r.id as resource_id, t.mode, t.schedule, ${millis('t.created_at')} as created, c.value as push,
+    select p.name as peer, p.kind, r.name as resource, r.id as resource_id, t.mode, t.schedule, ${millis('t.created_at')} as created, c.value as push,
            ${millis(`coalesce((t.last_run ->> 'succeededAt')::timestamptz, case when t.last_run is null then (${SUCCEEDED}) end)`)} as succeeded,
            ${millis('a.agreed_at')} as agreed
       from syncline.task t join syncline.peer p on p.id = t.peer_id join syncline.resource r on r.id = t.resource_id
@@ -108,6 +109,7 @@ async function taskStates(
     pendingSince: row.mode === 'pull' ? null : standing(`push ${row.peer} ${row.resource}`, row.resource_id, row.push),
     succeededAt: Math.max(row.succeeded ?? 0, floor),
     agreedAt: row.agreed,
+    ...(row.kind === 'folder' && { proves: false as const }),
   }))
 }
 

@@ -79,6 +79,8 @@ export type TaskState = {
   readonly succeededAt: number | null
   /** When both sites were last found equal. */
   readonly agreedAt: number | null
+  /** False of a peer that cannot prove anything, as a folder cannot. */
+  readonly proves?: false
 }
 
 export type PullerState = {
@@ -161,7 +163,7 @@ function taskVerdicts(task: TaskState, at: number, limits: StallThresholds): rea
       mend: `See the last runs with \`syncline log --peer ${peer}\`, then \`syncline sync ${peer} ${resource}\`.`,
     })
   const unproved = at - Math.max(agreedAt ?? 0, createdAt)
-  if (unproved > limits.verifyHours * HOUR)
+  if (task.proves !== false && unproved > limits.verifyHours * HOUR)
     found.push({
       ...verdict('verify-old', 'warning', peer, resource),
       text:

@@ -283,6 +283,8 @@ t.test('a task without a schedule is not late, and a new one is not yet', async 
     [],
   )
   t.match(judge({ ...WELL, tasks: [{ ...TASK, agreedAt: null }] }, LIMITS), [{ text: /never proved equal/ }])
+  const folder = { ...TASK, agreedAt: null, proves: false as const }
+  t.same(judge({ ...WELL, tasks: [folder] }, LIMITS), [], 'what can prove nothing is not asked for a proof')
 })
 
 t.test('durations are told in their two largest units', async (t) => {

@@ -54,20 +54,26 @@ export async function lookAtFolder(
   const names = new Set(found.map(({ name }) => name))
   for (const file of known) if (!names.has(file.name)) await noteGone(folder, file)
   const before = new Map(known.map((file) => [file.name, file]))
-  for (const file of found.slice(0, FILES_MAX)) await noteSeen(folder, file, before.get(file.name))
-  const fresh = (await filesInFolder(db, folder.peer.id)).filter(({ state }) => state === 'new')
-  const ready = await settled(folder, fresh, resources, signal)
+  let fresh = 0
+  for (const file of found) {
+    if (fresh === FILES_MAX) break
+    signal?.throwIfAborted()
+    if (await noteSeen(folder, file, before.get(file.name))) fresh++
+  }
+  const seen = await filesInFolder(db, folder.peer.id, ['new'])
+  const ready = await settled(folder, seen, resources, signal)
   const refused: string[] = []
   for (const file of ready) {
     signal?.throwIfAborted()
-    const told = await takeUp(folder, file, fresh.find(({ name }) => name === file.name) as FolderFile)
+    const told = await takeUp(folder, file, seen.find(({ name }) => name === file.name) as FolderFile)
     if (told !== undefined) refused.push(told)
   }
   await pruneFolderFiles(db, folder.peer.id)
   return refused
 }
 
-async function noteGone(folder: Folder, file: FolderFile): Promise<void> {
+/** Says of a file that it is no longer there, and that it was not taken where that is so. */
+export async function noteGone(folder: Folder, file: FolderFile): Promise<void> {
   await updateFolderFile(folder.store.db, file, { gone: true })
   if (file.state !== 'waiting') return
   await appendLog(folder.store.db, {
@@ -76,17 +82,23 @@ async function noteGone(folder: Folder, file: FolderFile): Promise<void> {
   })
 }
 
-async function noteSeen(folder: Folder, file: ListedFile, before: FolderFile | undefined): Promise<void> {
+/** True for a file that is new, or has another content. */
+async function noteSeen(folder: Folder, file: ListedFile, before: FolderFile | undefined): Promise<boolean> {
   const { db } = folder.store
   const facts = { bytes: file.bytes, modified: String(file.modified) }
-  if (before === undefined || before.state === 'changed')
-    return noteFolderFile(db, folder.peer.id, { name: file.name, ...facts })
-  if (before.bytes === facts.bytes && before.modified === facts.modified) return
-  if (before.state === 'new') return updateFolderFile(db, before, facts)
-  // A touched file is the same file.
-  const sum = before.bytes === facts.bytes ? await sumOfFile(folder, file) : undefined
-  if (sum !== undefined && sum === before.sha256) await updateFolderFile(db, before, { modified: facts.modified })
-  else await noteFolderFile(db, folder.peer.id, { name: file.name, ...facts })
+  const isSame = before?.bytes === facts.bytes && before.modified === facts.modified
+  if (before !== undefined && before.state !== 'changed') {
+    if (isSame) return before.state === 'new'
+    // A touched file is the same file.
+    const isTouched =
+      before.bytes === facts.bytes && before.sha256 !== null && (await sumOfFile(folder, file)) === before.sha256
+    if (before.state === 'new' || isTouched) {
+      await updateFolderFile(db, before, before.state === 'new' ? facts : { modified: facts.modified })
+      return before.state === 'new'
+    }
+  }
+  await noteFolderFile(db, folder.peer.id, { name: file.name, ...facts })
+  return true
 }
 
 /** Of new files those that are not written to: two looks, far enough apart, saw the same. */
@@ -188,13 +200,13 @@ async function keepAll({ store, peer, resources }: Folder, strangers: readonly E
 }
 
 /** Puts a file aside that cannot be read, with the reason in a file beside it and in the log. Gives that in words. */
-export async function refuseFile(folder: Folder, row: FolderFile, reason: string): Promise<string> {
+export async function refuseFile(folder: Folder, row: FolderFile, reason: string, begun = false): Promise<string> {
   const { store, peer, settings } = folder
   const where = await putAside(folder, row.name, settings.quarantine, `${reason}\n`)
   await updateFolderFile(store.db, row, { state: 'refused', reason, ...(where.moved && { gone: true }) })
   await appendLog(store.db, {
     ...{ peer, mode: 'pull', direction: 'outgoing', action: `import ${row.name}`, result: 'error', remote: true },
-    message: `the file cannot be read, and nothing of it was taken: ${reason}; ${where.words}`,
+    message: `${begun ? 'the rest of the file cannot be read, and was not taken' : 'the file cannot be read, and nothing of it was taken'}: ${reason}; ${where.words}`,
   })
   return `${row.name} cannot be read: ${reason}`
 }

@@ -71,7 +71,9 @@ export function createFolderWriter(folder: Folder, now: () => number = Date.now)
 
   async function grow(resource: string, records: readonly FileRecord[]): Promise<number> {
     if (records.length === 0) return 0
-    const spool = layout === 'all' ? 'all.part' : `${(await folder.resourceOf(resource)).place.resourceId}.part`
+    // Other sites, and other peers of this one, may write to the same folder.
+    const own = layout === 'all' ? 'all' : String((await folder.resourceOf(resource)).place.resourceId)
+    const spool = `${self.uuid}-${peer.id}-${own}.part`
     let file = await openFile(spool, resource)
     let written = 0
     try {

@@ -1,10 +1,17 @@
 import type { FileHandle } from 'node:fs/promises'
-import { appendLog, checkpointsOf, type FolderFile, filesInFolder, updateFolderFile } from '../../store/index.ts'
+import {
+  appendLog,
+  checkpointsOf,
+  type FolderFile,
+  filesInFolder,
+  nextFolderFiles,
+  updateFolderFile,
+} from '../../store/index.ts'
 import { type LineBatch, SynclineError } from '../../sync/index.ts'
 import type { EdenResource } from '../eden/resources.ts'
 import type { Pulled, PullQuery } from '../peer-client.ts'
 import { type Folder, pulledNames } from './folder.ts'
-import { fittingFiles, isSameFile, lookAtFolder, putAside, reasonOf, refuseFile } from './look.ts'
+import { fittingFiles, isSameFile, lookAtFolder, noteGone, putAside, reasonOf, refuseFile } from './look.ts'
 import { wordsOf } from './place.ts'
 import { type FoundRecord, readFile } from './reader.ts'
 import { takeRecords } from './take.ts'
@@ -89,13 +96,10 @@ export function createFolderPuller(folder: Folder): FolderPuller {
   }
 
   async function dueFiles(name: string, at: Place, quiet: boolean): Promise<readonly Due[]> {
+    const next = await nextFolderFiles(store.db, peer.id, name, at.file, 2)
+    const due = next.map((row): Due => ({ place: row.place ?? 0, name: row.name, row }))
+    if (!quiet || looking !== undefined || due.length > 1) return due
     const rows = await filesInFolder(store.db, peer.id)
-    const due = rows.flatMap((row): Due[] =>
-      row.state === 'waiting' && row.place !== null && row.place > at.file && Object.hasOwn(row.resources, name)
-        ? [{ place: row.place, name: row.name, row }]
-        : [],
-    )
-    if (!quiet || looking !== undefined) return due
     const known = new Set(rows.filter(({ state }) => state !== 'new' && state !== 'changed').map((row) => row.name))
     const fresh = (await fittingFiles(folder, pulledNames(await folder.tasks()))).filter(
       (file) => !known.has(file.name),
@@ -137,7 +141,7 @@ export function createFolderPuller(folder: Folder): FolderPuller {
       await end(key)
       const reason = reasonOf(error)
       if (reason === undefined) throw error
-      if (due.row !== undefined && !query.quiet) refused.push(await refuseFile(folder, due.row, reason))
+      if (due.row !== undefined && !query.quiet) refused.push(await refuseFile(folder, due.row, reason, true))
       return undefined
     }
   }
@@ -151,7 +155,10 @@ export function createFolderPuller(folder: Folder): FolderPuller {
 
   async function begin(key: string, due: Due, skip: number, resource: string): Promise<Reading | undefined> {
     const opened = await (await folder.place()).open(due.name)
-    if (opened === undefined) return undefined
+    if (opened === undefined) {
+      if (due.row !== undefined) await noteGone(folder, due.row)
+      return undefined
+    }
     const { handle, file } = opened
     if (due.row !== undefined && !isSameFile(file, due.row)) {
       await handle.close()
@@ -184,7 +191,11 @@ export function createFolderPuller(folder: Folder): FolderPuller {
   }
 
   async function clear(runId: string): Promise<number> {
-    const [rows, checkpoints] = await Promise.all([filesInFolder(store.db, peer.id), checkpointsOf(store.db, peer.id)])
+    const { after } = folder.settings
+    const [rows, checkpoints] = await Promise.all([
+      filesInFolder(store.db, peer.id, after === 'keep' ? ['waiting'] : ['waiting', 'taken']),
+      checkpointsOf(store.db, peer.id),
+    ])
     const pulled = new Set(pulledNames(await folder.tasks()))
     let cleared = 0
     for (const row of rows) {
@@ -193,7 +204,7 @@ export function createFolderPuller(folder: Folder): FolderPuller {
       if (row.state === 'waiting' && Object.keys(row.resources).every(passed)) {
         await letGo(row, runId)
         cleared++
-      } else if (row.state === 'taken' && row.reason === null && folder.settings.after !== 'keep') await tidy(row)
+      } else if (row.state === 'taken') await tidy(row)
     }
     return cleared
   }
@@ -237,7 +248,10 @@ export function createFolderPuller(folder: Folder): FolderPuller {
     if (after === 'keep') return 'it is kept'
     try {
       const place = await folder.place()
-      const where = await place.move(row.name, after === 'move' ? `${done}/${row.name}` : `.syncline/taken-${row.id}`)
+      const where = await place.move(
+        row.name,
+        after === 'move' ? `${done}/${row.name}` : `.syncline/${folder.self.uuid}-${row.id}.taken`,
+      )
       const moved = await place.open(where)
       await moved?.handle.close()
       if (moved === undefined || !isSameFile(moved.file, row)) {
