@@ -1,15 +1,16 @@
+import type { Command } from 'commander'
 import { inputsFromProcess, readConfig, redact } from '../config/index.ts'
 import { SynclineError } from '../sync/index.ts'
 import { noun, type Register, verb } from './command.ts'
 import { EXIT } from './exit.ts'
-import { applyFile, planFile } from './job-apply.ts'
+import { applySetupFile, exportSetup, planSetupFile } from './setup-command.ts'
 import { cell } from './text.ts'
 
 type Options = { readonly config?: string }
 
 /** `config …`: what this machine is set to, without asking any site; and a site's set-up as one file. */
 export const config: Register = (program, session) => {
-  const config = noun(program, 'config', 'The settings of this machine')
+  const config = noun(program, 'config', 'The settings of this machine, and the set-up of a site')
 
   verb<Options>(config, session, {
     use: 'check',
@@ -49,20 +50,35 @@ export const config: Register = (program, session) => {
     },
   })
 
-  verb<object, [string]>(config, session, {
-    use: 'plan <file>',
-    does: 'Tells what `config apply` would change',
-    more: 'The file holds the jobs of the site under jobs:, all of them.',
-    examples: ['syncline config plan site.yaml'],
-    run: async ({ site, out, streams }, _options, file) => planFile(await site(), out, streams.stdin, file, true),
+  verb<object, [string | undefined]>(config, session, {
+    use: 'export [file]',
+    does: 'Writes the set-up of a site as one YAML file: resources, peers with their grants, tasks and jobs',
+    more: 'Secrets are not in it. A file that is there already is not written over.',
+    examples: ['syncline config export', 'syncline config export site.yaml'],
+    run: async ({ site, out }, _options, file) => exportSetup(await site(), out, file),
   })
 
-  verb<object, [string]>(config, session, {
+  const pruned = (command: Command) =>
+    command.option('--prune', 'also remove peers and resources that are not in the file, with all that belongs to them')
+
+  verb<{ readonly prune?: boolean }, [string]>(config, session, {
+    use: 'plan <file>',
+    does: 'Tells what `config apply` would change',
+    more: 'The file holds resources:, peers:, tasks: and jobs:, or some of them; what it does not hold stays as it is.',
+    examples: ['syncline config plan site.yaml'],
+    options: pruned,
+    run: async ({ site, out, streams }, { prune }, file) =>
+      planSetupFile(await site(), out, streams.stdin, file, prune === true),
+  })
+
+  verb<{ readonly prune?: boolean }, [string]>(config, session, {
     use: 'apply <file>',
-    does: 'Makes the jobs of the site what a YAML file says, and removes those that are not in it',
-    more: 'All of it or, with faults, nothing; every fault is told with its line.',
-    examples: ['syncline config apply site.yaml'],
-    run: async ({ site, out, streams }, _options, file) => applyFile(await site(), out, streams.stdin, file, true),
+    does: 'Makes the set-up of a site what a YAML file says; tasks, grants and jobs that are not in it are removed',
+    more: 'With faults nothing is changed; every one is told with its line.',
+    examples: ['syncline config apply site.yaml', 'syncline config apply site.yaml --prune'],
+    options: pruned,
+    run: async ({ site, out, streams }, { prune }, file) =>
+      applySetupFile(await site(), out, streams.stdin, file, prune === true),
   })
 }
 

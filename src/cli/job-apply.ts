@@ -4,7 +4,7 @@ import { type Fault, readJobFile, refuseFaults } from './job-file.ts'
 import type { Output } from './output.ts'
 import { cell } from './text.ts'
 
-type Applied = {
+export type AppliedJobs = {
   readonly faults: readonly Fault[]
   readonly changes: readonly { readonly name: string; readonly does: 'add' | 'change' | 'remove' | 'keep' }[]
 }
@@ -34,7 +34,7 @@ export async function applyFile(
   prune: boolean,
 ): Promise<ExitCode> {
   const { jobs } = await compared(api, stdin, file, prune)
-  const { changes } = await api.send<Applied>('POST', '/jobs/apply', { body: { jobs, prune } })
+  const changes = await applyJobs(api, jobs, prune)
   await out.result({ changes }, () =>
     changes.length === 0
       ? 'There is nothing in it.'
@@ -45,12 +45,21 @@ export async function applyFile(
 
 async function compared(api: Api, stdin: AsyncIterable<Uint8Array | string>, file: string, prune: boolean) {
   const read = await readJobFile(file, stdin)
-  const found = await api.send<Applied>('POST', '/jobs/compare', { body: { jobs: read.jobs, prune } })
+  const found = await compareJobs(api, read.jobs, prune)
   refuseFaults(file, read, found.faults)
   return { ...found, jobs: read.jobs }
 }
 
-function changesText(out: Output, changes: Applied['changes'], nothing: string): string {
+/** What applying some jobs would do; with faults nothing. */
+export async function compareJobs(api: Api, jobs: readonly unknown[], prune: boolean): Promise<AppliedJobs> {
+  return api.send<AppliedJobs>('POST', '/jobs/compare', { body: { jobs, prune } })
+}
+
+export async function applyJobs(api: Api, jobs: readonly unknown[], prune: boolean): Promise<AppliedJobs['changes']> {
+  return (await api.send<AppliedJobs>('POST', '/jobs/apply', { body: { jobs, prune } })).changes
+}
+
+function changesText(out: Output, changes: AppliedJobs['changes'], nothing: string): string {
   if (changes.every(({ does }) => does === 'keep')) return nothing
   const color = { add: 'green', change: 'yellow', remove: 'red', keep: 'dim' } as const
   return changes.map(({ name, does }) => out.paint(color[does], `${SIGNS[does]} job ${cell(name)}`)).join('\n')

@@ -15,16 +15,29 @@ const BYTES_MAX = 16 * 1024 * 1024
 
 /** Reads one job, a list of jobs, or `jobs:` with a list, in YAML or JSON. Errors: SYNC_REQUEST_INVALID with every fault and its line. */
 export async function readJobFile(file: string, stdin: AsyncIterable<Uint8Array | string>): Promise<JobFile> {
+  return jobsOf(file, await readYaml(file, stdin))
+}
+
+/** What a file holds, and where in it what a JSON Pointer names stands. */
+export type YamlFile = { readonly content: unknown; readonly lineOf: (pointer: string) => number }
+
+/** Errors: SYNC_REQUEST_INVALID with every fault and its line. */
+export async function readYaml(file: string, stdin: AsyncIterable<Uint8Array | string>): Promise<YamlFile> {
   const text = await textOf(file, stdin)
   const lines = new LineCounter()
   const document = parseDocument(text, { prettyErrors: false, lineCounter: lines, stringKeys: true, logLevel: 'error' })
   const problems = [...document.errors, ...document.warnings]
   if (problems.length > 0)
     throw invalid(problems.map(({ pos, message }) => `${file}:${lines.linePos(pos[0]).line}: ${message}`))
-  const content: unknown = contentOf(document, file)
+  return { content: contentOf(document, file), lineOf: (pointer) => lineOf(document, lines, pointer) }
+}
+
+/** The jobs of a file. Errors: SYNC_REQUEST_INVALID. */
+export function jobsOf(file: string, { content, lineOf }: YamlFile): JobFile {
   const [jobs, prefix] = jobsIn(content)
   if (jobs === undefined) throw invalid([`${file}:1: must be one job, a list of jobs, or jobs: with a list`])
-  return { jobs, lineOf: (pointer) => lineOf(document, lines, prefix, pointer) }
+  // A single job has no place in a list.
+  return { jobs, lineOf: (pointer) => lineOf(prefix === null ? pointer.replace(/^\/\d+/, '') : `${prefix}${pointer}`) }
 }
 
 /** Every fault with file and line. Throws SYNC_REQUEST_INVALID when there are any. */
@@ -44,20 +57,19 @@ function contentOf(document: Document, file: string): unknown {
   }
 }
 
-/** Where the list of jobs begins: the keys before the place in the list. A single job has no place of its own. */
-function jobsIn(content: unknown): readonly [readonly unknown[] | undefined, readonly string[] | null] {
-  if (Array.isArray(content)) return [content, []]
-  if (typeof content !== 'object' || content === null) return [undefined, []]
-  if ('jobs' in content) return [Array.isArray(content.jobs) ? content.jobs : undefined, ['jobs']]
+/** Where the list of jobs begins: the pointer before the place in the list. A single job has no place of its own. */
+function jobsIn(content: unknown): readonly [readonly unknown[] | undefined, string | null] {
+  if (Array.isArray(content)) return [content, '']
+  if (typeof content !== 'object' || content === null) return [undefined, '']
+  if ('jobs' in content) return [Array.isArray(content.jobs) ? content.jobs : undefined, '/jobs']
   return [[content], null]
 }
 
-function lineOf(document: Document, lines: LineCounter, prefix: readonly string[] | null, pointer: string): number {
-  const parts = pointer
+function lineOf(document: Document, lines: LineCounter, pointer: string): number {
+  const keys = pointer
     .split('/')
     .slice(1)
     .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'))
-  const keys = prefix === null ? parts.slice(1) : [...prefix, ...parts]
   // What is missing is told at the place where it should be.
   for (let length = keys.length; length >= 0; length--) {
     const node = (length === 0 ? document.contents : document.getIn(keys.slice(0, length).map(asKey), true)) as
@@ -87,6 +99,6 @@ async function textOf(file: string, stdin: AsyncIterable<Uint8Array | string>): 
   return Buffer.concat(chunks).toString('utf8')
 }
 
-function invalid(lines: readonly string[]): SynclineError {
+export function invalid(lines: readonly string[]): SynclineError {
   return new SynclineError('SYNC_REQUEST_INVALID', lines.join('\n'))
 }
