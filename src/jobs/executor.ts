@@ -5,7 +5,7 @@ import type { Job } from './definition.ts'
 import { type HoldingDeps, keepOutside, releaseOutside, tryBegin } from './holding.ts'
 import type { JobEvents } from './job-events.ts'
 import { persist } from './persist.ts'
-import { decideWait, type Ending, FRESH, nextOf, type RunAction, type RunState, stepOf } from './plan.ts'
+import { decideWait, type Ending, FRESH, nextOf, type RunAction, type RunEvent, type RunState, stepOf } from './plan.ts'
 import type { StepEnd, StepProgress } from './step.ts'
 import { runStep, type StepOutcome, type StepRunDeps, type StepTry } from './step-run.ts'
 
@@ -173,11 +173,12 @@ async function goOn(
     for (const [key, value] of Object.entries(counts)) totals[key] = (totals[key] ?? 0) + value
   }
   const resumed = run.standing !== 'fresh'
-  for (const { name, ...end } of resumed ? await endedSteps(db, run.id) : []) note(name, end)
+  const ended = resumed ? await endedSteps(db, run.id) : []
+  for (const { name, ...end } of ended) note(name, end)
   let { state, action } = nextOf(
     job,
     first,
-    resumed ? { event: 'cutOff', asked: run.standing === 'handedBack' } : { event: 'begun' },
+    resumed ? resumedBy(first, ended, run.standing === 'handedBack') : { event: 'begun' },
   )
   while (action.does !== 'finish') {
     live.state = state
@@ -222,6 +223,15 @@ async function goOn(
   const { result, code, message } = action
   const dead = result === 'error' && job.deadLetter && !run.dryRun
   return { result, code, message: message === '' ? lastWord(before) : message, counts: totals, dead }
+}
+
+/** What became of the step that a run was at. One that had come to a good end was not cut off, though its process died before the run went on. */
+function resumedBy(state: RunState, ended: Awaited<ReturnType<typeof endedSteps>>, asked: boolean): RunEvent {
+  const done = ended.findLast(
+    ({ stage, place, attempt }) => stage === state.stage && place === state.at && attempt === state.attempt,
+  )
+  if (!state.started || done === undefined || done.result === 'error') return { event: 'cutOff', asked }
+  return { event: 'stepEnded', result: done.result, message: done.message, random: 0 }
 }
 
 /** Between two steps there is nothing to abort: past the step that was about to begin. What is always done is done all the same. */

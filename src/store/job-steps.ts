@@ -73,6 +73,9 @@ export async function endedSteps(
   runId: string,
 ): Promise<
   readonly {
+    readonly stage: 'steps' | 'always'
+    readonly place: number
+    readonly attempt: number
     readonly name: string
     readonly result: 'success' | 'warning' | 'error'
     readonly message: string
@@ -81,17 +84,12 @@ export async function endedSteps(
 > {
   const rows = await db
     .selectFrom('syncline.job_step')
-    .select(['name', 'result', 'message', 'counts'])
+    .select(['stage', 'place', 'attempt', 'name', 'result', 'message', 'counts'])
     .where('run_id', '=', runId)
     .where('finished_at', 'is not', null)
     .orderBy('id')
     .execute()
-  return rows.map(({ name, result, message, counts }) => ({
-    name,
-    result: result ?? 'error',
-    message: message ?? '',
-    counts,
-  }))
+  return rows.map(({ result, message, ...row }) => ({ ...row, result: result ?? 'error', message: message ?? '' }))
 }
 
 const TEXT_MAX = 8_388_608

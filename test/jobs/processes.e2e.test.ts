@@ -379,7 +379,7 @@ t.test(
       const { items } = await any().api<{ items: { name: string; pid: number }[] }>('GET', '/leases')
       return items.find((lease) => lease.name === name)?.pid
     }
-    await apply(job('gentle', true), job('again', true), job('never', false))
+    await apply(job('gentle', true), job('again', true), job('never', false), job('ended', false))
     const gentle = await run('gentle')
     await until(async () => (await textOf('gentle')) !== '')
     const asked = await holderOf('gentle')
@@ -411,10 +411,10 @@ t.test(
       ['work 1', 'work 2', 'last 1'],
     )
 
-    const [again, never] = [await run('again'), await run('never')]
-    await until(async () => (await textOf('again')) !== '' && (await textOf('never')) !== '')
+    const [again, never, ended] = [await run('again'), await run('never'), await run('ended')]
+    await until(async () => (await Promise.all(['again', 'never', 'ended'].map(textOf))).every((text) => text !== ''))
     const pids = [Number((await textOf('again')).trim()), Number((await textOf('never')).trim())]
-    const killed = new Set([await holderOf('again'), await holderOf('never')])
+    const killed = new Set([await holderOf('again'), await holderOf('never'), await holderOf('ended')])
     processes.push(await another())
     for (const pid of killed) process.kill(pid ?? 0, 'SIGKILL')
     await until(async () => (await Promise.all(pids.map(groupIsGone))).every(Boolean))
@@ -422,10 +422,16 @@ t.test(
     const last = processes.at(-1) as SiteProcess
     processes.splice(0, processes.length, last)
     t.match([await readRun(again.runId), await readRun(never.runId)], [{ phase: 'running' }, { phase: 'running' }])
+    // As when the process dies between the end of a step and what comes next.
+    await pool.query(
+      `update syncline.job_step set finished_at = clock_timestamp(), result = 'success', message = 'ended with 0' where run_id = ${ended.runId} and finished_at is null`,
+    )
     // The seconds of silence pass at once, to keep the test short.
     await pool.query(`update syncline.job_run set alive_until = clock_timestamp() where phase = 'running'`)
     t.match(await over(again.runId), { result: 'success' })
     t.match(await over(never.runId), { result: 'error', code: 'SYNC_JOB_INTERRUPTED' })
+    t.match(await over(ended.runId), { result: 'success' })
+    t.equal((await textOf('ended')).trim().split('\n').length, 1, 'what had ended is not done again')
     t.match(await stepsOf(again.runId), [
       { attempt: 1, result: 'error' },
       { attempt: 2, result: 'success' },
