@@ -518,6 +518,19 @@ t.test('what a crash left of a file in the making is cut off, and the rest gets 
   )
 })
 
+t.test('a large table of CSV is read piece by piece, and what is wrong in it is told by its line', async (t) => {
+  const { site, folder, area } = await reader(t, {})
+  const rows = Array.from({ length: 30_000 }, (_, n) => `r${n},"name ""${n}"",\n${'é'.repeat(30)}"`)
+  await folder.put('in/large.csv', ['\ufeffid,name', ...rows, ''].join('\r\n'), 20)
+  t.match(await site.run('ngo'), { result: 'success', counts: { applied: 30_000 } })
+  const found = await area()
+  t.equal(found.r0, `name "0",\n${'é'.repeat(30)}`)
+  t.equal(found.r29999, `name "29999",\n${'é'.repeat(30)}`)
+  rows[25_000] = 'r,too,many'
+  await folder.put('in/wrong.csv', ['id,name', ...rows, ''].join('\n'))
+  t.match(await site.run('ngo'), { message: /record 25001 \(line 50002\): it has 3 cells/ })
+})
+
 t.test('a large push becomes several files, each of them whole', async (t) => {
   const { left, right, hub } = await pair(t, 'csv', {}, { bodyBytesMax: 40_000, recordBytesMax: 10_000 })
   await left.query(`insert into area (id, name) select 'k' || n, repeat('x', 100) from generate_series(1, 500) n`)

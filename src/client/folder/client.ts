@@ -74,7 +74,12 @@ export function createFolderClient(
     },
 
     push: async (batch, _signal, options = {}): Promise<Pushed> => {
-      if (options.preview !== undefined) return { report: reportOf(0), bytes: 0, preview: previewOfFile(batch) }
+      if (options.preview !== undefined)
+        return {
+          report: reportOf(0),
+          bytes: 0,
+          preview: await previewOfFile(store, await folder.resourceOf(batch.resource), batch),
+        }
       // Deletions of long ago, of which only a hash is left, have no name that a file could tell.
       if (batch.purged === true) return { report: reportOf(0), bytes: 0 }
       return { report: reportOf(batch.count), bytes: await writeBatch(batch) }

@@ -1,4 +1,4 @@
-import { noteEdenSent, readEdenTold, type Store } from '../../store/index.ts'
+import { livingCount, noteEdenSent, readEdenMemory, readEdenTold, type Store } from '../../store/index.ts'
 import {
   type Change,
   changesOfLines,
@@ -73,13 +73,25 @@ function inOrder(records: readonly FileRecord[]): readonly FileRecord[] {
   return [...[...Map.groupBy(puts, columns).values()].flat(), ...deletes]
 }
 
-/** What a push would write. What the other side has of it nobody knows. */
-export function previewOfFile(batch: LineBatch): PushPreview {
+/**
+ * What a push would write. What the other side has of it nobody knows: what was written before, as far as that is remembered, is changed, and what is
+ * here is taken for what is there.
+ */
+export async function previewOfFile(store: Store, resource: EdenResource, batch: LineBatch): Promise<PushPreview> {
   const changes: readonly Change[] = batch.purged === true ? [] : splitSets(batch).flatMap(changesOfLines)
-  const deletes = changes.filter(({ kind }) => kind === 'delete')
-  const puts = changes.filter(({ kind }) => kind === 'put').length
+  const [deletes, puts] = [
+    changes.filter(({ kind }) => kind === 'delete'),
+    changes.filter(({ kind }) => kind === 'put'),
+  ]
+  const known = await readEdenMemory(
+    store.db,
+    resource.place,
+    puts.map(({ id }) => id),
+  )
+  const updates = puts.filter(({ id }) => known.get(id)?.sent !== undefined || known.get(id)?.have !== undefined).length
   return {
-    ...{ inserts: 0, updates: puts, deletes: deletes.length, living: puts + deletes.length },
-    ...{ samples: deletes.slice(0, 10).map(({ id }) => id), braked: null },
+    ...{ inserts: puts.length - updates, updates, deletes: deletes.length, braked: null },
+    ...{ living: (await livingCount(store.db, resource.info)) + deletes.length },
+    samples: deletes.slice(0, 10).map(({ id }) => id),
   }
 }

@@ -72,7 +72,7 @@ export async function* readFile(handle: FileHandle, context: FileContext): Async
     throw new SynclineError('SYNC_REQUEST_TOO_LARGE', `it has ${size} bytes; at most ${context.bytesMax} are read here`)
   switch (context.format) {
     case 'csv':
-      yield csvPortion(await whole(handle, size), context)
+      yield* csvPortions(handle, context)
       return
     case 'json':
       yield jsonPortion(await whole(handle, size), context)
@@ -103,7 +103,8 @@ async function whole(handle: FileHandle, size: number): Promise<Buffer> {
   return bytes.subarray(0, length)
 }
 
-function csvPortion(bytes: Buffer, context: FileContext): Portion {
+/** CSV is read piece by piece: a large table needs no more memory than a small one. */
+async function* csvPortions(handle: FileHandle, context: FileContext): AsyncGenerator<Portion> {
   const { named, resources } = context
   const info = named === undefined ? undefined : resources.get(named)
   if (named === undefined || info === undefined)
@@ -111,8 +112,71 @@ function csvPortion(bytes: Buffer, context: FileContext): Portion {
       'SYNC_FORMAT_INVALID',
       `nothing says which resource it is of: put \${resource} into the pattern of the files that are read`,
     )
-  const [batch] = decode('text/csv', bytes, context, named, { idColumn: info.keyColumn })
-  return portionOf(named, batch?.changes ?? [], context)
+  const before = { rows: 0, lines: 0 }
+  for await (const { head, rows, lines } of csvPieces(handle)) {
+    try {
+      const [batch] = decode('text/csv', Buffer.concat([head, rows]), context, named, { idColumn: info.keyColumn })
+      yield portionOf(named, batch?.changes ?? [], context)
+      before.rows += batch?.changes.length ?? 0
+      before.lines += lines
+    } catch (error) {
+      throw placedBehind(error, before)
+    }
+  }
+}
+
+type CsvPiece = {
+  /** The line with the names of the columns, and the line break behind it; empty for the first piece, which begins with it. */
+  readonly head: Buffer
+  readonly rows: Buffer
+  /** Lines of the rows. */
+  readonly lines: number
+}
+
+/** Whole rows of a file, about so many bytes at a time. A line break in quotes ends no row. */
+async function* csvPieces(handle: FileHandle): AsyncGenerator<CsvPiece> {
+  let [head, rest] = [Buffer.alloc(0), Buffer.alloc(0)]
+  let [quoted, first] = [false, true]
+  let [at, end, headEnd, lines, sure] = [0, 0, 0, 0, 0]
+  for await (const chunk of handle.createReadStream({
+    start: 0,
+    autoClose: false,
+    highWaterMark: CSV_BYTES,
+  }) as AsyncIterable<Buffer>) {
+    rest = Buffer.concat([rest, chunk])
+    for (; at < rest.length; at++) {
+      const byte = rest[at]
+      if (byte === QUOTE) quoted = !quoted
+      else if (byte === LINE_FEED) {
+        lines++
+        if (quoted) continue
+        end = at + 1
+        sure = lines
+        if (first && headEnd === 0) headEnd = end
+      }
+    }
+    if (end < CSV_BYTES) continue
+    yield { head: first ? NOTHING : head, rows: rest.subarray(0, end), lines: sure }
+    // A copy: what was cut off is let go of.
+    if (first) head = Buffer.from(rest.subarray(0, headEnd))
+    rest = Buffer.from(rest.subarray(end))
+    ;[first, at, end, lines, sure] = [false, rest.length, 0, lines - sure, 0]
+  }
+  if (rest.length > 0 || first) yield { head: first ? NOTHING : head, rows: rest, lines }
+}
+
+const CSV_BYTES = 1 << 20
+const QUOTE = 0x22
+const LINE_FEED = 0x0a
+const NOTHING = Buffer.alloc(0)
+
+/** The place in the whole file of what is wrong in a piece of it. */
+function placedBehind(error: unknown, before: { readonly rows: number; readonly lines: number }): unknown {
+  if (!(error instanceof SynclineError) || before.rows === 0) return error
+  const message = error.message
+    .replace(/^record (\d+)/, (_, number: string) => `record ${Number(number) + before.rows}`)
+    .replace(/\bline (\d+)/, (_, number: string) => `line ${Number(number) + before.lines - 1}`)
+  return new SynclineError(error.code, message, { cause: error })
 }
 
 function ownPortion(bytes: Buffer, context: FileContext): Portion {
