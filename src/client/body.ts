@@ -21,16 +21,26 @@ export type Body = { readonly bytes: Buffer; readonly travelled: number }
  * Errors: SYNC_REQUEST_TOO_LARGE, SYNC_BATCH_INCOMPLETE for a body that was cut or altered on its way, SYNC_FORMAT_UNSUPPORTED.
  */
 export async function readBody(stream: Readable, headers: Headers, bytesMax: number): Promise<Body> {
-  const chunks: Buffer[] = []
+  const told = Number(single(headers['content-length']) ?? 0)
+  if (told > bytesMax) throw tooLarge(bytesMax)
+  // Where the length is told, the pieces can go as they come.
+  let raw: Buffer = Buffer.allocUnsafe(told)
   let travelled = 0
   for await (const chunk of stream as AsyncIterable<Buffer>) {
+    if (travelled + chunk.length > bytesMax) throw tooLarge(bytesMax)
+    if (travelled + chunk.length > raw.length) raw = larger(raw, travelled + chunk.length, bytesMax)
+    chunk.copy(raw, travelled)
     travelled += chunk.length
-    if (travelled > bytesMax) throw tooLarge(bytesMax)
-    chunks.push(chunk)
   }
-  const raw = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
+  raw = raw.subarray(0, travelled)
   checkDigest(raw, single(headers['content-digest']))
   return { bytes: await decompress(raw, single(headers['content-encoding']) ?? 'identity', bytesMax), travelled }
+}
+
+function larger(bytes: Buffer, needed: number, bytesMax: number): Buffer {
+  const grown = Buffer.allocUnsafe(Math.max(needed, Math.min(bytesMax, bytes.length * 2)))
+  bytes.copy(grown)
+  return grown
 }
 
 /** The Content-Digest of a body as it travels (RFC 9530): it shows an alteration on the way, which a length does not. */

@@ -5,7 +5,7 @@ import {
   type LineBatch,
   type Position,
   RECORD_ID_BYTES_MAX,
-  type RowBatch,
+  type RowText,
   SynclineError,
 } from '../sync/index.ts'
 import { canTellPlain, linesForm, plainQuery } from './collect-plain.ts'
@@ -107,7 +107,7 @@ async function besideText(
  * The same batch as rows for a database with equal columns. Null where they cannot be: a filter, large values, types that are more than their name
  * (domains …), versions with writes behind single fields, fields that are kept for others, or nothing to send.
  */
-export async function collectRows(db: Kysely<Database>, request: CollectRequest): Promise<RowBatch | null> {
+export async function collectRows(db: Kysely<Database>, request: CollectRequest): Promise<RowText | null> {
   const { resource } = request
   const after = request.after ?? START
   const columns = sentColumns(resource, request.columns)
@@ -117,8 +117,7 @@ export async function collectRows(db: Kysely<Database>, request: CollectRequest)
   const types = row.types.filter((type) => type !== null)
   if (!row.usable || row.parked || row.lines === 0 || types.length <= columns.length) return null
   const [keyType = '', ...rest] = types
-  const rows = Buffer.from(row.text ?? '')
-  return { ...(await besideText(db, request, columns, after, row)), keyType, types: rest, rows }
+  return { ...(await besideText(db, request, columns, after, row)), keyType, types: rest, text: row.text ?? '' }
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { Writable } from 'node:stream'
 import pg from 'pg'
 
 /** What pg needs to know of a query that speaks the protocol itself. */
@@ -5,6 +6,7 @@ type Protocol = {
   query: (text: string) => void
   sendCopyFromChunk: (chunk: Uint8Array) => void
   endCopyFrom: () => void
+  readonly stream: Writable
 }
 
 /**
@@ -25,7 +27,7 @@ export class CopyingClient extends pg.Client {
 
 type Copied = { readonly command: string; readonly rowCount: number; readonly rows: readonly never[] }
 
-/** pg copies what it sends: bounded pieces bound its buffers. */
+/** pg copies what it sends: small pieces keep its buffers small. */
 const CHUNK_BYTES = 256 * 1024
 
 /** One `copy … from stdin`, as pg's queue of queries drives it. */
@@ -35,6 +37,7 @@ class CopyIn {
   readonly #done: (copied: Copied) => void
   readonly #failed: (error: Error) => void
   #copied = 0
+  #over = false
 
   constructor(text: string, rows: Uint8Array, done: (copied: Copied) => void, failed: (error: Error) => void) {
     this.#text = text
@@ -48,9 +51,21 @@ class CopyIn {
   }
 
   handleCopyInResponse(connection: Protocol): void {
-    for (let start = 0; start < this.#rows.length; start += CHUNK_BYTES)
-      connection.sendCopyFromChunk(this.#rows.subarray(start, start + CHUNK_BYTES))
-    connection.endCopyFrom()
+    this.#send(connection, 0)
+  }
+
+  /** Goes on when what was sent is on its way, so that the rows are not held a second time. */
+  #send(connection: Protocol, from: number): void {
+    for (let start = from; start < this.#rows.length && !this.#over; ) {
+      const end = start + CHUNK_BYTES
+      connection.sendCopyFromChunk(this.#rows.subarray(start, end))
+      if (connection.stream.writableNeedDrain) {
+        connection.stream.once('drain', () => this.#send(connection, end))
+        return
+      }
+      start = end
+    }
+    if (!this.#over) connection.endCopyFrom()
   }
 
   handleCommandComplete({ text }: { readonly text: string }): void {
@@ -58,6 +73,7 @@ class CopyIn {
   }
 
   handleError(error: Error): void {
+    this.#over = true
     this.#failed(error)
   }
 

@@ -1,4 +1,4 @@
-import type { BatchReport, RowBatch } from '../sync/index.ts'
+import type { BatchReport, RowBatch, RowText } from '../sync/index.ts'
 import { writeNewRows } from './all-new-rows.ts'
 import { oneBatchAtATime } from './apply.ts'
 import { writeCheckpoint } from './checkpoints.ts'
@@ -31,7 +31,7 @@ export async function serveRows(
   link: Link,
   request: PullRequest,
   limits: ExchangeLimits,
-): Promise<RowBatch | null> {
+): Promise<RowText | null> {
   const resource = await readyResource(store, request.resource)
   const { columns, filters } = await grantedScope(store, link, resource, request)
   if (joinFilters(filters) !== null || !store.server) return null

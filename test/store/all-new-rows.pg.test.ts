@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { applyRows, readCheckpoint, refreshAltered, serveRows } from '../../src/store/index.ts'
-import type { BatchReport, RowBatch } from '../../src/sync/index.ts'
+import { type BatchReport, decodeRows, type RowBatch, rowsBody } from '../../src/sync/index.ts'
 import {
   introduce,
   LIMITS,
@@ -32,7 +32,15 @@ async function pair(ddl: string, tables: readonly string[], other = ddl): Promis
 async function rowsOf(here: Site, there: Site, resource: string): Promise<RowBatch | null> {
   const { rows } = await here.store.pool.query('select id from syncline.resource where name = $1', [resource])
   const after = (await readCheckpoint(here.store.db, peerOf(here, there).id, rows[0].id, 'pull')) ?? undefined
-  return serveRows(there.store, linkOf(there, here), { resource, after }, LIMITS)
+  const served = await serveRows(there.store, linkOf(there, here), { resource, after }, LIMITS)
+  return (
+    served &&
+    decodeRows(rowsBody(served), {
+      recordsMax: LIMITS.batchRowsMax,
+      recordBytesMax: LIMITS.recordBytesMax,
+      depthMax: 8,
+    })
+  )
 }
 
 function write(here: Site, there: Site, batch: RowBatch): Promise<BatchReport | null> {

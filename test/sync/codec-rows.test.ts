@@ -1,31 +1,31 @@
 import t from 'tap'
-import { asksForRows, decodeRows, type RowBatch, rowsBody } from '../../src/sync/index.ts'
+import { asksForRows, decodeRows, type RowText, rowsBody } from '../../src/sync/index.ts'
 import { refusal } from '../conformance/codec.ts'
 
 const LIMITS = { recordsMax: 3, recordBytesMax: 40, depthMax: 8 }
-const BATCH: RowBatch = {
+const BATCH: RowText = {
   resource: 'city',
   keyType: 'uuid',
   columns: ['name', 'region'],
   types: ['text', 'text'],
   refs: { region: 'region' },
   origins: ['o'],
-  rows: Buffer.from('a\t1\t0\t\\N\tp\tx\t\\N\nb\t2\t0\t\\N\td\t\\N\t\\N'),
+  text: 'a\t1\t0\t\\N\tp\tx\t\\N\nb\t2\t0\t\\N\td\t\\N\t\\N',
   count: 2,
   next: { checkpoint: 'c', more: true },
   purges: 3,
 }
 const read = (text: string) => decodeRows(Buffer.from(text), LIMITS)
 const header = (more: object) => {
-  const { rows: _rows, count: _count, next: _next, purges: _purges, ...rest } = BATCH
+  const { text: _text, count: _count, next: _next, purges: _purges, ...rest } = BATCH
   return `${JSON.stringify({ syncline: 1, ...rest, ...more })}\n`
 }
 const END = '{"count":0,"checkpoint":"c","more":false}'
 
 t.test('rows come back as they were sent', async (t) => {
-  for (const batch of [BATCH, { ...BATCH, rows: Buffer.alloc(0), count: 0 }]) {
-    const back = decodeRows(rowsBody(batch), LIMITS)
-    t.same({ ...back, rows: Buffer.from(back.rows).toString() }, { ...batch, rows: Buffer.from(batch.rows).toString() })
+  for (const batch of [BATCH, { ...BATCH, text: '', count: 0 }]) {
+    const { rows, ...back } = decodeRows(rowsBody(batch), LIMITS)
+    t.same({ ...back, text: Buffer.from(rows).toString() }, batch)
   }
 })
 
@@ -50,7 +50,7 @@ t.test('a body that is no batch of rows is refused with its place and reason', a
       /more than 3 records/,
     ],
     'a row that is too large': [
-      rowsBody({ ...BATCH, rows: Buffer.from(`a\t${'x'.repeat(50)}`), count: 1 }).toString(),
+      rowsBody({ ...BATCH, text: `a\t${'x'.repeat(50)}`, count: 1 }).toString(),
       'SYNC_RECORD_TOO_LARGE',
       /record 1 \(line 2\) has 52 bytes; at most 40/,
     ],

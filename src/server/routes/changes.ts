@@ -23,7 +23,7 @@ import {
   type LineBatch,
   linesBody,
   ROWS_MEDIA_TYPE,
-  type RowBatch,
+  type RowText,
   rowsBody,
   SynclineError,
 } from '../../sync/index.ts'
@@ -139,8 +139,8 @@ function idsOf(text: string): readonly string[] {
 }
 
 /** The body of a batch in the format that was agreed on. Rows go as they are. */
-function written(batch: LineBatch | RowBatch, format: ReturnType<typeof codecForAccept>) {
-  if ('rows' in batch) return { mediaType: ROWS_MEDIA_TYPE, plain: rowsBody(batch) }
+function written(batch: LineBatch | RowText, format: ReturnType<typeof codecForAccept>) {
+  if ('types' in batch) return { mediaType: ROWS_MEDIA_TYPE, plain: rowsBody(batch) }
   const { mediaType } = format
   if (format.name === 'lines') return { mediaType, plain: linesBody(batch) }
   return { mediaType, plain: Buffer.from([...format.encode({ ...batch, changes: changesOfLines(batch) })].join('')) }
@@ -189,7 +189,7 @@ export const changesRoutes =
       }
       const asRows = asksForRows(request.headers.accept) && format.name === 'lines' && wait === 0
       const plainly = ids === undefined && !rest.purged && !rest.heads && !quiet
-      const serving: Promise<LineBatch | RowBatch> = loggingFailure(deps, request, exchanged, async () => {
+      const serving: Promise<LineBatch | RowText> = loggingFailure(deps, request, exchanged, async () => {
         if (ids !== undefined) return chosen()
         if (asRows && plainly) {
           const scope = { ...rest, resource, columns: columnsOf(columns) }

@@ -14,7 +14,7 @@ export {
   splitSets,
   unsoundLines,
 } from './lines.ts'
-export { decodeRows, ROWS_MEDIA_TYPE, type RowBatch, rowsBody } from './rows.ts'
+export { decodeRows, ROWS_MEDIA_TYPE, type RowBatch, type RowText, rowsBody } from './rows.ts'
 export { s3jsonReader, s3jsonWriter } from './s3json.ts'
 export { type S3xmlBatch, s3xml } from './s3xml.ts'
 export { emptyS3xml, s3xmlWriter } from './s3xml-elements.ts'

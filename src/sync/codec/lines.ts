@@ -16,7 +16,7 @@ import {
   refuseUnknown,
   trailerOf,
 } from './format.ts'
-import { readNames, readShape } from './shape.ts'
+import { enclosed, readNames, readShape } from './shape.ts'
 
 /** The fast wire between two sites that both know it; the public formats stand beside it. */
 export const LINES_MEDIA_TYPE = 'application/vnd.syncline.lines'
@@ -68,16 +68,9 @@ export function linesTrailer(batch: LineBatch): string {
   return JSON.stringify({ count: batch.count, ...batch.next, purges: batch.purges })
 }
 
-/** The body of a batch. It is made without gluing the lines to a larger text first: they are most of what a site sends. */
+/** The body of a batch. */
 export function linesBody(batch: LineBatch): Buffer {
-  const [first, last] = [Buffer.from(`${linesHeader(batch)}\n`), Buffer.from(linesTrailer(batch))]
-  const lines = batch.text === '' ? 0 : Buffer.byteLength(batch.text) + 1
-  const body = Buffer.allocUnsafe(first.length + lines + last.length)
-  first.copy(body)
-  if (lines > 0) body.write(batch.text, first.length)
-  if (lines > 0) body[first.length + lines - 1] = 0x0a
-  last.copy(body, first.length + lines)
-  return body
+  return enclosed(linesHeader(batch), batch.text, linesTrailer(batch))
 }
 
 /**

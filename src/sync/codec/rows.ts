@@ -12,7 +12,7 @@ import {
   refuseUnknown,
   trailerOf,
 } from './format.ts'
-import { readShape, type Shape } from './shape.ts'
+import { enclosed, readShape, type Shape } from './shape.ts'
 
 /** Records on their way between two PostgreSQL databases with equal columns; who asks for them reads lines as well. */
 export const ROWS_MEDIA_TYPE = 'application/vnd.syncline.rows'
@@ -36,18 +36,15 @@ export type RowBatch = Shape & {
   readonly purges?: number
 }
 
+/** A batch as the database of the sender made it. */
+export type RowText = Omit<RowBatch, 'rows'> & { readonly text: string }
+
 /** The body of a batch: header line, rows, trailer line. */
-export function rowsBody(batch: RowBatch): Buffer {
-  const { resource, keyType, columns, types, refs, origins, rows, count, next, purges } = batch
+export function rowsBody(batch: RowText): Buffer {
+  const { resource, keyType, columns, types, refs, origins, text, count, next, purges } = batch
   const header = JSON.stringify({ syncline: ROWS_VERSION, resource, keyType, columns, types, refs, origins })
   const trailer = JSON.stringify({ count, ...next, purges })
-  const newline = Buffer.from('\n')
-  return Buffer.concat([
-    Buffer.from(header),
-    newline,
-    ...(rows.length > 0 ? [rows, newline] : []),
-    Buffer.from(trailer),
-  ])
+  return enclosed(header, text, trailer)
 }
 
 /**

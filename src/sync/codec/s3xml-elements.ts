@@ -31,30 +31,51 @@ export function emptyS3xml(root: EdenAttributes): string {
   return `<?xml version='1.0' encoding='utf-8'?>\n<s3xml${attributesText(root)}/>`
 }
 
-function elementText({ table, attributes, fields, components }: EdenElement): string {
-  let text = `<resource name="${escaped(table)}"${attributesText(attributes)}`
-  if (fields.length === 0 && components.length === 0) return `${text}/>`
-  text += '>'
-  for (const field of fields) text += fieldText(field)
-  for (const component of components) text += elementText(component)
-  return `${text}</resource>`
+/** One flat text: pieces that are joined one by one would be kept apart for as long as it lives. */
+function elementText(element: EdenElement): string {
+  const parts: string[] = []
+  putElement(parts, element)
+  return parts.join('')
 }
 
-function fieldText({ kind, field, attributes, text, inline }: EdenField): string {
-  const start = `<${kind} field="${escaped(field)}"${attributesText(attributes)}`
-  if (text === '' && inline === undefined) return `${start}/>`
-  return `${start}>${escaped(text)}${inline === undefined ? '' : elementText(inline)}</${kind}>`
+function putElement(parts: string[], { table, attributes, fields, components }: EdenElement): void {
+  parts.push('<resource name="', escaped(table), '"')
+  putAttributes(parts, attributes)
+  if (fields.length === 0 && components.length === 0) {
+    parts.push('/>')
+    return
+  }
+  parts.push('>')
+  for (const field of fields) putField(parts, field)
+  for (const component of components) putElement(parts, component)
+  parts.push('</resource>')
+}
+
+function putField(parts: string[], { kind, field, attributes, text, inline }: EdenField): void {
+  parts.push('<', kind, ' field="', escaped(field), '"')
+  putAttributes(parts, attributes)
+  if (text === '' && inline === undefined) {
+    parts.push('/>')
+    return
+  }
+  parts.push('>', escaped(text))
+  if (inline !== undefined) putElement(parts, inline)
+  parts.push('</', kind, '>')
 }
 
 function attributesText(attributes: EdenAttributes): string {
-  let text = ''
+  const parts: string[] = []
+  putAttributes(parts, attributes)
+  return parts.join('')
+}
+
+function putAttributes(parts: string[], attributes: EdenAttributes): void {
   for (const name in attributes) {
     const value = attributes[name]
     if (value === undefined || !Object.hasOwn(attributes, name)) continue
     if (!/^[A-Za-z_][\w.-]*$/.test(name)) fault(`${quoted(name)} is no name of an attribute`)
-    text += ` ${name}="${escaped(value)}"`
+    parts.push(' ', name, '="', escaped(value), '"')
   }
-  return text
 }
 
 function escaped(text: string): string {

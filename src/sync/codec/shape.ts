@@ -33,3 +33,15 @@ export function readNames(value: unknown, what: string): readonly string[] {
   if (new Set(value).size < value.length) fault(`${what} names something twice`)
   return value as string[]
 }
+
+/** Header line, records and trailer line as one body, made without gluing the records to a larger text first: they are most of what a site sends. */
+export function enclosed(header: string, records: string, trailer: string): Buffer {
+  const [first, last] = [Buffer.from(`${header}\n`), Buffer.from(trailer)]
+  const bytes = records === '' ? 0 : Buffer.byteLength(records) + 1
+  const body = Buffer.allocUnsafe(first.length + bytes + last.length)
+  first.copy(body)
+  if (bytes > 0) body.write(records, first.length)
+  if (bytes > 0) body[first.length + bytes - 1] = 0x0a
+  last.copy(body, first.length + bytes)
+  return body
+}
