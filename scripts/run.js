@@ -1,6 +1,7 @@
 // `node scripts/run.js TASK [argument …]`: sets up what the task needs, then does its steps with Node 24. Every npm script is one task.
 import { cpSync, existsSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { tellFailures } from './failures.js'
 import { environmentFor, fail, findNode, installDependencies, installParts, PARTS, ROOT, run, say } from './setup.js'
 
 const check = [
@@ -14,7 +15,11 @@ const check = [
 const TASKS = {
   test: {
     parts: Object.keys(PARTS),
-    steps: [...check, step('Preparing tap', 'tap', 'build'), step('Running the tests', 'tap')],
+    steps: [
+      ...check,
+      step('Preparing tap', 'tap', 'build'),
+      { ...step('Running the tests', 'tap'), failed: () => tellFailures(join(ROOT, '.tap/test-results')) },
+    ],
   },
   demo: { steps: [program('demo/main.ts')] },
   bench: { parts: ['postgresql', 'rsync', 'openssh'], steps: [program('bench/main.ts')] },
@@ -67,5 +72,7 @@ for (const step of steps) {
   }
   if (step.file && !existsSync(join(ROOT, step.file))) fail(`This checkout has no ${step.file}.`)
   const status = await run(step.name, step === steps.at(-1) ? [...step.args, ...rest] : step.args, { env })
-  if (status !== 0) process.exit(status)
+  if (status === 0) continue
+  if (step.failed) say(step.failed())
+  process.exit(status)
 }
