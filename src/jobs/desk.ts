@@ -1,4 +1,5 @@
 import {
+  allJobs,
   applyJobs,
   type CheckedJob,
   compareJobs,
@@ -69,9 +70,10 @@ export function createDesk(deps: {
   const handlers = new Map(parts.steps.map((handler) => [handler.kind, handler as StepHandler<unknown>]))
   const keepers: Keepers = new Map(parts.leases.map((keeper) => [keeper.kind, keeper as never]))
 
-  const checked = (definitions: readonly unknown[]) => {
+  const checked = async (definitions: readonly unknown[], prune: boolean) => {
     const faults: Fault[] = []
     const jobs: CheckedJob[] = []
+    const places = new Map<string, number>()
     for (const [n, definition] of definitions.entries()) {
       const { job, faults: found } = check.check(definition)
       for (const { path, message } of found) faults.push({ path: `/${n}${path}`, message })
@@ -80,10 +82,16 @@ export function createDesk(deps: {
         faults.push({ path: `/${n}/name`, message: `there are two jobs "${job.name}"` })
       const dueMs = engine.nextDueOf(job, Date.now())
       const events = job.triggers.flatMap((trigger) => (trigger.kind === 'event' ? [trigger.event] : []))
-      if (events.some((event) => event.startsWith(`job ${job.name} `) || event === `job ${job.name}`))
-        faults.push({ path: `/${n}/schedule`, message: 'a job must not set itself off' })
+      places.set(job.name, n)
       const nextDue = dueMs === null ? null : new Date(dueMs)
       jobs.push({ name: job.name, definition: definition as Json, enabled: job.enabled, events, nextDue })
+    }
+    const others = prune ? [] : (await allJobs(store.db)).filter(({ name }) => !places.has(name))
+    const known = new Map([...others, ...jobs].map(({ name, events }) => [name, events]))
+    for (const [name, n] of places) {
+      const circle = circleOf(name, known)
+      if (circle !== null)
+        faults.push({ path: `/${n}/schedule`, message: `a job must not set itself off: ${circle.join(' → ')}` })
     }
     return { faults, jobs }
   }
@@ -118,11 +126,11 @@ export function createDesk(deps: {
   return {
     schema: () => check.schema,
     compare: async (definitions, prune) => {
-      const { faults, jobs } = checked(definitions)
+      const { faults, jobs } = await checked(definitions, prune)
       return { faults, changes: faults.length > 0 ? [] : await compareJobs(store.db, jobs, prune) }
     },
     apply: async (definitions, prune) => {
-      const { faults, jobs } = checked(definitions)
+      const { faults, jobs } = await checked(definitions, prune)
       if (faults.length > 0) return { faults, changes: [] }
       const changes = await applyJobs(store.db, jobs, prune)
       engine.wake()
@@ -165,4 +173,24 @@ export function createDesk(deps: {
       return { job: job.name, dryRun: job.dryRun, gates, leases, steps }
     },
   }
+}
+
+/** The jobs by whose ends a job sets itself off, from it back to it; null when it does not. */
+function circleOf(name: string, events: ReadonlyMap<string, readonly string[]>): readonly string[] | null {
+  const cameFrom = new Map<string, string | null>([[name, null]])
+  for (const [at] of cameFrom) {
+    for (const event of events.get(at) ?? []) {
+      const before = /^job (\S+)/.exec(event)?.[1]
+      if (before === undefined) continue
+      if (before === name) return [name, ...pathTo(at, cameFrom)]
+      if (!cameFrom.has(before)) cameFrom.set(before, at)
+    }
+  }
+  return null
+}
+
+function pathTo(at: string, cameFrom: ReadonlyMap<string, string | null>): readonly string[] {
+  const path: string[] = []
+  for (let each: string | null = at; each !== null; each = cameFrom.get(each) ?? null) path.push(each)
+  return path
 }

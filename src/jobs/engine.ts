@@ -285,7 +285,7 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
       if (run === undefined) continue
       if (mine === undefined) {
         // It may just have ended.
-        if (await stillActive(id)) run.control.abandon(new Error('another process has the run'))
+        if (await stillActive(id)) run.control.abandon('another process has the run')
         continue
       }
       if (mine.stop !== null && mine.stop.at !== run.toldAt) {
@@ -303,7 +303,7 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
   const fence = () => {
     // Another process may begin with these runs now.
     if (performance.now() - heardAt < FENCE_MS) return
-    for (const { control } of active.values()) control.abandon(new Error('the database has not answered for too long'))
+    for (const { control } of active.values()) control.abandon('the database has not answered for too long')
   }
   let beating: Promise<void> | null = null
   const beats = setInterval(() => {

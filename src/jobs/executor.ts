@@ -1,9 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { endedSteps, finishJobRun, type JobRunEnd, type Store, saveJobRun, type TakenRun } from '../store/index.ts'
 import type { Json } from '../sync/index.ts'
+import { Abandoned } from './abandoned.ts'
 import type { Job } from './definition.ts'
 import { type HoldingDeps, keepOutside, releaseOutside, tryBegin } from './holding.ts'
 import type { JobEvents } from './job-events.ts'
+import { after, longSleep } from './long-timer.ts'
 import { persist } from './persist.ts'
 import { decideWait, type Ending, FRESH, nextOf, type RunAction, type RunEvent, type RunState, stepOf } from './plan.ts'
 import type { StepEnd, StepProgress } from './step.ts'
@@ -25,11 +26,13 @@ export type RunControl = {
   /** How many leases it must hold in the database. */
   readonly holding: () => number
   /** It is no longer this process's: nothing of it is written any more. */
-  readonly abandon: (reason: Error) => void
+  readonly abandon: (message: string) => void
 }
 
 type Live = {
   ending: Ending | null
+  /** Nothing more is begun, not even what is always done. */
+  cut: boolean
   closing: boolean
   abandoned: Error | null
   holding: number
@@ -48,6 +51,7 @@ export type PerformedRun = { readonly control: RunControl; readonly done: Promis
 export function performRun(deps: ExecutorDeps, run: TakenRun): PerformedRun {
   const live: Live = {
     ending: null,
+    cut: false,
     closing: false,
     abandoned: null,
     holding: 0,
@@ -57,7 +61,8 @@ export function performRun(deps: ExecutorDeps, run: TakenRun): PerformedRun {
   const job = run.definition as unknown as Job
   const control: RunControl = {
     end: (ending) => {
-      // A second wish to end also ends what is always done.
+      // A second wish to end also ends what is always done, all of it.
+      if (live.ending !== null && live.state.stage === 'always') live.cut = true
       live.ending ??= ending
       live.step.abort(new Error(ending.message))
     },
@@ -69,7 +74,8 @@ export function performRun(deps: ExecutorDeps, run: TakenRun): PerformedRun {
       else abort()
     },
     holding: () => live.holding,
-    abandon: (reason) => {
+    abandon: (message) => {
+      const reason = new Abandoned(message)
       live.abandoned = reason
       live.step.abort(reason)
     },
@@ -184,6 +190,10 @@ async function goOn(
     live.state = state
     if (live.abandoned !== null) return null
     if (live.closing) return handBack(deps, run, state)
+    if (live.cut) {
+      ;({ state, action } = cutShort(job, state))
+      continue
+    }
     if (live.ending !== null && state.ending === null) {
       ;({ state, action } = endBetween(job, state, action, live.ending))
       continue
@@ -205,14 +215,9 @@ async function goOn(
     note(step.name, outcome)
     if (live.ending !== null && state.ending === null) state = { ...state, ending: live.ending }
     const { result, message, code, again } = outcome
-    ;({ state, action } = nextOf(job, state, {
-      event: 'stepEnded',
-      result,
-      message,
-      code,
-      again,
-      random: Math.random(),
-    }))
+    const end = { event: 'stepEnded', result, message, code, again, random: Math.random() } as const
+    // What was cut off by a second wish to end did not fail by itself.
+    ;({ state, action } = live.cut ? cutShort(job, state) : nextOf(job, state, end))
     const retry = action.does === 'step' && action.attempt > 1 ? { retryMs: action.delayMs } : {}
     const { durationMs, threw, counts } = outcome
     deps.events.jobStepEnded({
@@ -232,6 +237,11 @@ function resumedBy(state: RunState, ended: Awaited<ReturnType<typeof endedSteps>
   )
   if (!state.started || done === undefined || done.result === 'error') return { event: 'cutOff', asked }
   return { event: 'stepEnded', result: done.result, message: done.message, random: 0 }
+}
+
+/** To the end, past all that would still be done. */
+function cutShort(job: Job, state: RunState) {
+  return nextOf(job, { ...state, stage: 'over' }, { event: 'begun' })
 }
 
 /** Between two steps there is nothing to abort: past the step that was about to begin. What is always done is done all the same. */
@@ -259,7 +269,7 @@ async function pause(
     return false
   }
   try {
-    await sleep(delayMs, undefined, { signal: live.step.signal })
+    await longSleep(delayMs, live.step.signal)
     return true
   } catch {
     return false
@@ -332,8 +342,7 @@ function limitTime(run: TakenRun, job: Job, live: Live): () => void {
     live.ending = { why: 'time', message }
     live.step.abort(new Error(message))
   }
-  const timer = setTimeout(end, Math.max(0, job.limitSeconds * 1000 - spentMs))
-  return () => clearTimeout(timer)
+  return after(job.limitSeconds * 1000 - spentMs, end)
 }
 
 /** What others may wait for. */

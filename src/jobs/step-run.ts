@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { beginJobStep, type Store, saveJobStep, type TakenRun } from '../store/index.ts'
 import { ERRORS, type ErrorCode, mayRetryLater, SynclineError } from '../sync/index.ts'
 import type { Step } from './definition.ts'
+import { after } from './long-timer.ts'
 import { createOutput } from './output.ts'
 import { persist } from './persist.ts'
 import type { Stage } from './plan.ts'
@@ -42,8 +43,9 @@ export type StepOutcome = {
 
 /** How often what a step says is written down while it runs. */
 const FLUSH_MS = 1_000
-/** A handler that does not heed its signal is given up after so long. */
+/** A handler that does not heed its signal is given up so long after what it grants to what it started. */
 const GIVE_UP_MS = 30_000
+const GIVE_UP_MAX_MS = 2 ** 31 - 1
 /** Nobody waits for ever at the end of a run. */
 const ALWAYS_SECONDS = 600
 
@@ -88,11 +90,11 @@ async function within(
   const limit = new AbortController()
   const seconds = step.limitSeconds ?? (stage === 'always' ? ALWAYS_SECONDS : null)
   const over = new Error(`the time limit of ${seconds} s is over`)
-  const timer = seconds === null ? undefined : setTimeout(() => limit.abort(over), seconds * 1000)
+  const endTimer = seconds === null ? () => {} : after(seconds * 1000, () => limit.abort(over))
   const either = AbortSignal.any([signal, limit.signal])
   try {
     const work = perform(deps, handler, given, say, either)
-    const result = await Promise.race([work, givenUp(either)])
+    const result = await Promise.race([work, givenUp(either, handler.graceMs?.(step.settings) ?? 0)])
     if (result.result === 'error' && limit.signal.aborted && !signal.aborted)
       return { ...failure('SYNC_JOB_TIME_LIMIT', over.message, undefined), counts: result.counts ?? {} }
     const { message, code, again, counts = {} } = result
@@ -104,7 +106,7 @@ async function within(
       return { ...failure(error.code, error.message, mayRetryLater(error.code) ? undefined : false), threw: true }
     return { ...failure('SYNC_JOB_FAILED', reasonOf(error), undefined), threw: true }
   } finally {
-    clearTimeout(timer)
+    endTimer()
   }
 }
 
@@ -136,12 +138,12 @@ export function planLines({ summary, argv = [], files, bytes, notes = [] }: Step
   ]
 }
 
-async function givenUp(signal: AbortSignal): Promise<never> {
+async function givenUp(signal: AbortSignal, graceMs: number): Promise<never> {
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve()
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
-  await sleep(GIVE_UP_MS, undefined, { ref: false })
+  await sleep(Math.min(GIVE_UP_MS + graceMs, GIVE_UP_MAX_MS), undefined, { ref: false })
   throw new Error('the step did not end when it was asked to')
 }
 

@@ -86,6 +86,8 @@ export type StepHandler<Settings = never> = {
   readonly repeatable: (settings: Settings) => boolean
   /** Peers that the step has to do with; limits of runs per peer count by them. */
   readonly peers?: (settings: Settings) => readonly string[]
+  /** How long what it started may take to end when it is asked to; a run is not over before that. Half a minute when absent. */
+  readonly graceMs?: (settings: Settings) => number
   readonly plan: (settings: Settings, context: PlanContext) => Promise<StepPlan>
   readonly run: (settings: Settings, context: StepContext) => Promise<StepResult>
 }

@@ -12,6 +12,8 @@ export type JobEntry = {
   /** Goes up with every change. */
   readonly revision: number
   readonly enabled: boolean
+  /** What sets it off besides times. */
+  readonly events: readonly string[]
   readonly createdAt: string
   readonly changedAt: string
   readonly nextDue: string | null
@@ -170,6 +172,7 @@ export function toJob(row: Selectable<Database['syncline.job_definition']>): Job
     definition: row.definition,
     revision: row.revision,
     enabled: row.enabled,
+    events: row.events,
     createdAt: isoTime(row.created_at),
     changedAt: isoTime(row.changed_at),
     nextDue: isoTime(row.next_due),

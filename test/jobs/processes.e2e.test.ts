@@ -255,11 +255,48 @@ t.test('a stopped job ends with everything it started, in bounded time, and what
   )
 })
 
+t.test('stopped again, all of what is always done ends too', async (t) => {
+  const last = (name: string) => ({ name, ...sh(`echo ${name} >> ${file('lasts')}; sleep 60`) })
+  await apply({ name: 'twice', steps: [{ wait: 60 }], always: [last('one'), last('two'), last('three')] })
+  const { runId } = await run('twice')
+  await began(runId)
+  await any().api('POST', '/jobs/twice/stop', {})
+  await until(async () => (await textOf('lasts')) !== '')
+  await any().api('POST', '/jobs/twice/stop', {})
+  t.match(await over(runId), { result: 'stopped', code: 'SYNC_JOB_STOPPED' })
+  t.equal(await textOf('lasts'), 'one\n')
+})
+
+t.test('jobs that would set each other off for ever are refused', async (t) => {
+  const job = (name: string, event?: string) => ({
+    ...{ name, steps: [{ wait: 0 }] },
+    ...(event !== undefined && { schedule: { event } }),
+  })
+  const compare = (...jobs: object[]) => any().api('POST', '/jobs/compare', { jobs })
+  const fault = (at: number, names: string) => ({
+    path: `/${at}/schedule`,
+    message: `a job must not set itself off: ${names}`,
+  })
+  t.match(await compare(job('self', 'job self failure')), { faults: [fault(0, 'self → self')] })
+  t.match(await compare(job('a', 'job c success'), job('b', 'job a'), job('c', 'job b')), {
+    faults: [fault(0, 'a → b → c → a'), fault(1, 'b → c → a → b'), fault(2, 'c → a → b → c')],
+  })
+  t.match(await compare(job('a'), job('b', 'job a'), job('c', 'job a success')), { faults: [] })
+  await apply(job('here', 'job later'))
+  t.match(
+    await compare(job('later', 'job here')),
+    { faults: [fault(0, 'later → here → later')] },
+    'also by one that is there',
+  )
+})
+
 t.test('limits of time end a step and a run', async (t) => {
   await apply(
     { name: 'long-step', steps: [{ ...sh('sleep 60'), timeLimit: '200ms' }] },
     { name: 'long-run', timeLimit: '300ms', steps: [{ wait: 60 }], always: [{ wait: 0 }] },
   )
+  await apply({ name: 'patient-run', timeLimit: '300d', steps: [{ ...sh('true'), timeLimit: '300d' }] })
+  t.match(await over((await run('patient-run')).runId), { result: 'success' }, 'however long the limit is')
   const ended = await Promise.all(['long-step', 'long-run'].map(async (name) => over((await run(name)).runId)))
   t.match(ended, [{ code: 'SYNC_JOB_TIME_LIMIT' }, { code: 'SYNC_JOB_TIME_LIMIT' }])
 })

@@ -13,8 +13,8 @@ export type ProcessRequest = {
   readonly stdout?: number | undefined
   /** Ends the process and everything it started. */
   readonly signal: AbortSignal
-  /** Between the request to end (SIGTERM) and the end (SIGKILL). */
-  readonly graceMs: number
+  /** Between the request to end (SIGTERM) and the end (SIGKILL); asked for when it comes to that. */
+  readonly graceMs: number | (() => number)
   /**
    * For so long, before all that, the program alone is asked to end and what it started is waited for: one that puts things in order by itself must
    * not be told twice. Default 0.
@@ -45,7 +45,8 @@ const GUARD = 'cat >/dev/null; kill -s KILL -- "-$1" 2>/dev/null'
  * of the group is left. Throws an Error when it cannot be started; any end of a started program is a result.
  */
 export async function runProcess(request: ProcessRequest): Promise<ProcessEnd> {
-  const { argv, env, cwd, input, signal, graceMs, gentleMs = 0, onOutput, onStarted } = request
+  const { argv, env, cwd, input, signal, gentleMs = 0, onOutput, onStarted } = request
+  const grace = () => (typeof request.graceMs === 'number' ? request.graceMs : request.graceMs())
   signal.throwIfAborted()
   const [file, ...args] = argv
   const child = spawn(file, args, {
@@ -75,16 +76,16 @@ export async function runProcess(request: ProcessRequest): Promise<ProcessEnd> {
   let aborted = false
   const stop = () => {
     aborted = true
-    if (gentleMs === 0) return void endGroup(pid, graceMs)
+    if (gentleMs === 0) return void endGroup(pid, grace())
     child.kill('SIGTERM')
-    void groupGone(pid, gentleMs).then((gone) => (gone ? undefined : endGroup(pid, graceMs)))
+    void groupGone(pid, gentleMs).then((gone) => (gone ? undefined : endGroup(pid, grace())))
   }
   signal.addEventListener('abort', stop, { once: true })
   if (signal.aborted) stop()
   try {
     await exited
     // What the program left behind in its group goes with it; what made a group of its own (a daemon) does not.
-    if (gentleMs === 0 || !(await groupGone(pid, gentleMs))) await endGroup(pid, graceMs)
+    if (gentleMs === 0 || !(await groupGone(pid, gentleMs))) await endGroup(pid, grace())
     await Promise.race([closed, sleep(DRAIN_MS)])
     return { code: child.exitCode, signal: child.signalCode, aborted }
   } finally {

@@ -2,6 +2,7 @@ import { homedir } from 'node:os'
 import { isAbsolute } from 'node:path'
 import { StringDecoder } from 'node:string_decoder'
 import { runProcess } from '../../adapters/index.ts'
+import { Abandoned } from '../abandoned.ts'
 import { durationSchema, secondsOf } from '../definition.ts'
 import type { Fault, StepHandler } from '../step.ts'
 import { type Confinement, confined, confinementSchema } from './confine.ts'
@@ -21,6 +22,8 @@ type Command = Confinement & {
 
 const NAME = '^[A-Za-z_][A-Za-z0-9_]{0,99}$'
 const GRACE_SECONDS = 5
+/** Where another process begins with the run in a moment. */
+const HASTE_MS = 2_000
 /** What every program gets; anything else is named in the step. */
 const BASE = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8' }
 
@@ -90,6 +93,7 @@ export function commandStep(environment: Readonly<Record<string, string | undefi
     schema,
     check,
     repeatable: ({ repeatable }) => repeatable === true,
+    graceMs,
     plan: async (command) => ({
       summary: `would run ${command.argv[0]} in ${command.folder ?? homedir()}`,
       argv: [confined(command, command.argv)],
@@ -101,7 +105,7 @@ export function commandStep(environment: Readonly<Record<string, string | undefi
       ],
     }),
     run: async (command, context) => {
-      const { success = [0], warning = [], grace } = command
+      const { success = [0], warning = [] } = command
       const lines = { stdout: lineReader(context.say), stderr: lineReader(context.say) }
       const { code, signal, aborted } = await runProcess({
         argv: confined(command, command.argv),
@@ -114,7 +118,8 @@ export function commandStep(environment: Readonly<Record<string, string | undefi
           JOB_ATTEMPT: String(context.attempt),
         },
         signal: context.signal,
-        graceMs: (grace === undefined ? GRACE_SECONDS : secondsOf(grace)) * 1000,
+        graceMs: () =>
+          context.signal.reason instanceof Abandoned ? Math.min(graceMs(command), HASTE_MS) : graceMs(command),
         onOutput: (chunk, stream) => lines[stream].add(chunk),
       })
       for (const stream of ['stdout', 'stderr'] as const) lines[stream].end()
@@ -124,6 +129,10 @@ export function commandStep(environment: Readonly<Record<string, string | undefi
       return { result: warning.includes(code) ? 'warning' : 'error', message: `ended with ${code}` }
     },
   }
+}
+
+function graceMs({ grace }: Command): number {
+  return (grace === undefined ? GRACE_SECONDS : secondsOf(grace)) * 1000
 }
 
 function check({ argv, folder, set = {}, pass = [] }: Command): readonly Fault[] {

@@ -285,7 +285,7 @@ export const jobRoutes =
 
     async function views(entries: readonly JobEntry[]): Promise<Static<typeof job>[]> {
       const open = Map.groupBy(await openJobRuns(store.db), (each) => each.job)
-      return entries.map(({ id: _, ...rest }) => {
+      return entries.map(({ id: _, events: __, ...rest }) => {
         const runs = open.get(rest.name) ?? []
         return { ...rest, underWay: runs.length, waitsFor: runs.find(({ reason }) => reason !== null)?.reason ?? null }
       })
