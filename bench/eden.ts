@@ -62,8 +62,8 @@ export async function benchEden(owner: Owner, { rows }: { readonly rows: number 
         `peak memory while Eden pulls (${Math.round(begun)} MiB before)`,
         peak,
         'MiB',
-        '≤ 384 MiB resident',
-        peak <= 384,
+        '≤ 256 MiB resident',
+        peak <= 256,
       ),
     ]
   } finally {

@@ -43,9 +43,9 @@ export type OutgoingContext = {
   readonly remembered: boolean
 }
 
-/** Elements of records, and what they refer to. */
-export type Told = {
-  readonly elements: readonly EdenElement[]
+/** Elements of records, in whatever form they were asked for, and what they refer to. */
+export type Told<Form = EdenElement> = {
+  readonly elements: readonly Form[]
   /** The second of each, in the order of the elements. */
   readonly seconds: readonly number[]
   readonly ids: readonly string[]
@@ -78,6 +78,17 @@ export function outgoing(context: OutgoingContext) {
 
   /** The elements of a batch. */
   async function tell(batch: LineBatch, resource: ResourceInfo, shape: EdenShape, how: How = {}): Promise<Told> {
+    return tellAs((element) => element, batch, resource, shape, how)
+  }
+
+  /** The elements of a batch in another form: each is made at once, so that nothing of its making outlives it. */
+  async function tellAs<Form>(
+    form: (element: EdenElement) => Form,
+    batch: LineBatch,
+    resource: ResourceInfo,
+    shape: EdenShape,
+    how: How = {},
+  ): Promise<Told<Form>> {
     const { level = 0, omit } = how
     const plain = changesOfLines(batch).map((change) => withoutFiles(change, shape))
     const matching = await matchingInside(plain, how.inside ?? [])
@@ -96,9 +107,10 @@ export function outgoing(context: OutgoingContext) {
     const whole = await source.isWhole(resource.name)
     const strangers = ids.length === 0 || !whole ? new Map() : await strangersWithin(store.db, place, ids)
     const places = await placesOf(changes, shape)
+    const remembered = context.remembered && (await may('push', resource.name))
     const sent = new Map<string, EdenState>()
     const told = {
-      elements: [] as EdenElement[],
+      elements: [] as Form[],
       seconds: [] as number[],
       ids: [] as string[],
       references: [] as Reference[][],
@@ -122,14 +134,15 @@ export function outgoing(context: OutgoingContext) {
         shape,
         tables.shapes,
       )
-      told.elements.push(element)
+      told.elements.push(form(element))
       told.seconds.push(modifiedOn)
       told.ids.push(change.id)
       told.references.push([...referencesOf(change, shape), ...(inside?.references ?? [])])
+      // Only who sends records back can be known again by what it was told.
+      if (!remembered) continue
       sent.set(change.id, { modifiedOn, deleted: change.kind !== 'put', prints: printsOf(change, shape), version })
     }
-    // Only who sends records back can be known again by what it was told.
-    if (context.remembered && (await may('push', resource.name))) await noteEdenSent(store.db, place, sent)
+    await noteEdenSent(store.db, place, sent)
     return told
   }
 
@@ -221,7 +234,7 @@ export function outgoing(context: OutgoingContext) {
     return elements
   }
 
-  return { tell, follow, may }
+  return { tell, tellAs, follow, may }
 }
 
 function referencesOf(change: Change, shape: EdenShape): Reference[] {

@@ -77,7 +77,7 @@ export async function edenDocument(
     ...{ deps, source, tables, filters, includeDeleted: asked.includeDeleted, remembered: own },
     since: followed || asked.msince === null ? 0 : (readEdenTime(asked.msince) ?? 0),
   }
-  const { tell, follow, may } = outgoing(context)
+  const { tell, tellAs, follow, may } = outgoing(context)
   const seen = new Seen()
   const state = { places: course.places, records: 0, from: Number.POSITIVE_INFINITY, until: 0, restarted: false }
   const heads = new Map<string, string>()
@@ -121,14 +121,14 @@ export async function edenDocument(
     for (let batch: LineBatch = first, limit = FIRST_ROWS; ; ) {
       // A record that changed meanwhile comes once more in a document of its own: Eden takes two of one name for two.
       if (idsOf(batch).some((id) => seen.has({ resource: resource.name, id }))) break
-      const told = await tell(batch, resource, shape, { inside })
+      const told = await tellAs(writer.element, batch, resource, shape, { inside })
       const page = pages.take(told.elements.length)
       const elements = told.elements.slice(page.from, page.until)
       for (const id of told.ids) seen.add({ resource: resource.name, id })
       note(told.seconds)
       const more = batch.next?.more === true && !page.last
       if (!opened && elements.length > 0) yield open(!more)
-      yield* elements.map(writer.element)
+      yield* elements
       if (batch.next !== undefined) state.places = { ...state.places, [resource.name]: batch.next.checkpoint }
       const referred = await follow(told.references.slice(page.from, page.until).flat(), isTold)
       if (writer.mediaType === 'text/xml') yield* referred.map(writer.element)
