@@ -147,7 +147,7 @@ function proofsOf(text: string): Proof[] {
 /** Titles of the tests in a file; what a template inserts may be anything. */
 function titlesOf(file: string): RegExp[] {
   const text = readFileSync(join(ROOT, file), 'utf8')
-  return [...text.matchAll(/(?:\.test|^rule)\(\s*(['`])((?:\\.|(?!\1).)+)\1/gm)].map(([, , title = '']) => {
+  return [...text.matchAll(/(?:\.test|^test|^rule)\(\s*(['`])((?:\\.|(?!\1).)+)\1/gm)].map(([, , title = '']) => {
     const parts = title.replaceAll("\\'", "'").split(/\$\{[^}]*\}/)
     return new RegExp(`^${parts.map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('.+')}$`)
   })
