@@ -1,20 +1,6 @@
 import type { EdenAttributes, EdenElement, EdenField, EdenWriter } from './eden-element.ts'
 import { fault, quoted } from './format.ts'
-
-/** What XML 1.0 cannot carry, not even as a numeric reference. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
-const NOT_XML = /[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/
-const SPECIAL = /[&<>"'\t\n\r]/
-const ESCAPES: Readonly<Record<string, string>> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-  "'": '&apos;',
-  '\t': '&#9;',
-  '\n': '&#10;',
-  '\r': '&#13;',
-}
+import { xmlText } from './xml-text.ts'
 
 /** Writes S3XML as Eden reads it. Throws SYNC_FORMAT_INVALID for a text that XML cannot carry. */
 export function s3xmlWriter(): EdenWriter {
@@ -39,7 +25,7 @@ function elementText(element: EdenElement): string {
 }
 
 function putElement(parts: string[], { table, attributes, fields, components }: EdenElement): void {
-  parts.push('<resource name="', escaped(table), '"')
+  parts.push('<resource name="', xmlText(table), '"')
   putAttributes(parts, attributes)
   if (fields.length === 0 && components.length === 0) {
     parts.push('/>')
@@ -52,13 +38,13 @@ function putElement(parts: string[], { table, attributes, fields, components }: 
 }
 
 function putField(parts: string[], { kind, field, attributes, text, inline }: EdenField): void {
-  parts.push('<', kind, ' field="', escaped(field), '"')
+  parts.push('<', kind, ' field="', xmlText(field), '"')
   putAttributes(parts, attributes)
   if (text === '' && inline === undefined) {
     parts.push('/>')
     return
   }
-  parts.push('>', escaped(text))
+  parts.push('>', xmlText(text))
   if (inline !== undefined) putElement(parts, inline)
   parts.push('</', kind, '>')
 }
@@ -74,11 +60,6 @@ function putAttributes(parts: string[], attributes: EdenAttributes): void {
     const value = attributes[name]
     if (value === undefined || !Object.hasOwn(attributes, name)) continue
     if (!/^[A-Za-z_][\w.-]*$/.test(name)) fault(`${quoted(name)} is no name of an attribute`)
-    parts.push(' ', name, '="', escaped(value), '"')
+    parts.push(' ', name, '="', xmlText(value), '"')
   }
-}
-
-function escaped(text: string): string {
-  if (NOT_XML.test(text) || !text.isWellFormed()) fault(`XML has no character for all of ${quoted(text)}`)
-  return SPECIAL.test(text) ? text.replace(/[&<>"'\t\n\r]/g, (character) => ESCAPES[character] as string) : text
 }

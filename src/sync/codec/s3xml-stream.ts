@@ -1,7 +1,8 @@
-import { SaxesParser, type SaxesTagPlain } from 'saxes'
+import type { SaxesTagPlain } from 'saxes'
 import { SynclineError } from '../errors.ts'
 import type { EdenElement, EdenField, EdenLimits, EdenReader } from './eden-element.ts'
-import { fault, placed, quoted } from './format.ts'
+import { fault, placed } from './format.ts'
+import { strictS3xml } from './s3xml-strict.ts'
 
 type Growing<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer E)[] ? E[] : T[K] }
 /** An element or field whose end has not come yet. */
@@ -9,45 +10,17 @@ type Open =
   | { readonly kind: 'resource'; readonly node: Growing<EdenElement> }
   | { readonly kind: 'field'; readonly node: Growing<EdenField> & { inline?: EdenElement } }
 
-/** Which elements may stand in which; `''` is the document. */
-const CHILDREN: Readonly<Record<string, readonly string[]>> = {
-  '': ['s3xml'],
-  s3xml: ['resource'],
-  resource: ['data', 'reference', 'resource'],
-  data: [],
-  reference: ['resource'],
-}
-
 /**
- * Reads S3XML of Eden as it comes, strictly: one root, UTF-8, XML 1.0, no DOCTYPE (so no entities but the five of XML), bounded depth, and the
- * first error ends it. Memory is bounded by one top-level element. Throws SYNC_FORMAT_INVALID, SYNC_RECORD_TOO_LARGE or SYNC_REQUEST_TOO_LARGE.
+ * Reads S3XML of Eden as it comes, strictly; a record may stand inside a reference. Memory is bounded by one top-level element. Throws SYNC_FORMAT_INVALID, SYNC_RECORD_TOO_LARGE or SYNC_REQUEST_TOO_LARGE.
  */
 export function s3xmlReader(limits: EdenLimits): EdenReader {
   const decoder = new TextDecoder('utf-8', { fatal: true })
-  const parser = new SaxesParser()
-  const path: string[] = []
+  const parser = strictS3xml({ depthMax: limits.depthMax, inline: true }, { opened, text, closed })
   const open: Open[] = []
   let root: Readonly<Record<string, string>> = {}
   let done: EdenElement[] = []
   let [count, bytesRead, fed, begin] = [0, 0, 0, 0]
 
-  parser.on('error', (error) => fault(error.message.replace(/^\d+:\d+: /, ''), { cause: error }))
-  parser.on('doctype', () => fault('a DOCTYPE is not taken'))
-  parser.on('xmldecl', ({ version, encoding = 'utf-8' }) => {
-    if (version !== '1.0') fault(`XML ${quoted(version)} is not taken, only 1.0`)
-    if (!/^utf-?8$/i.test(encoding)) fault(`the encoding ${quoted(encoding)} is not taken; send UTF-8`)
-  })
-  parser.on('opentagstart', ({ name }) => {
-    const parent = path.at(-1) ?? ''
-    if (!CHILDREN[parent]?.includes(name))
-      fault(`unknown element ${quoted(name)} in ${parent === '' ? 'the document' : `<${parent}>`}`)
-    path.push(name)
-    if (path.length > limits.depthMax) fault(`elements are nested deeper than ${limits.depthMax} levels`)
-  })
-  parser.on('opentag', opened)
-  parser.on('text', text)
-  parser.on('cdata', text)
-  parser.on('closetag', closed)
   return { write, end: () => feed(() => decoder.decode(), true), root: () => root }
 
   function write(bytes: Uint8Array): readonly EdenElement[] {
@@ -101,11 +74,9 @@ export function s3xmlReader(limits: EdenLimits): EdenReader {
   function text(piece: string): void {
     const within = open.at(-1)
     if (within?.kind === 'field') within.node.text += piece
-    else if (piece.trim() !== '') fault(`text ${quoted(piece.trim())} stands outside of a field`)
   }
 
   function closed(): void {
-    path.pop()
     const ended = open.pop()
     const around = open.at(-1)
     if (ended === undefined) return

@@ -1,20 +1,8 @@
 import { XMLBuilder } from 'fast-xml-parser'
 import type { Batch, Change, Json, PutChange } from '../record.ts'
 import { fault, glue, quoted } from './format.ts'
+import { xmlText } from './xml-text.ts'
 
-/** What XML 1.0 cannot carry, not even as a numeric reference. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
-const NOT_XML = /[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/
-const ESCAPES: Readonly<Record<string, string>> = {
-  '&': '&amp;',
-  '<': '&lt;',
-  '>': '&gt;',
-  '"': '&quot;',
-  "'": '&apos;',
-  '\t': '&#9;',
-  '\n': '&#10;',
-  '\r': '&#13;',
-}
 /** Dates and times travel bare, as Eden reads them; none of these texts is JSON, so they come back as the same text. */
 const ISO_TIME =
   /^(?:\d{4,}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?|\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(?:Z|[+-]\d\d(?::?\d\d)?)?$/
@@ -27,7 +15,7 @@ const builder = new XMLBuilder({
   suppressBooleanAttributes: false,
   // The builder's own replacement leaves TAB and newline raw, which a reader must turn into spaces.
   processEntities: false,
-  attributeValueProcessor: (name: string, value: unknown) => escapeXml(String(value), name),
+  attributeValueProcessor: (name: string, value: unknown) => xmlText(String(value), `attribute ${name}`),
 })
 
 const CLOSING = '</s3xml>'
@@ -95,12 +83,6 @@ function valueAttribute(value: Json): object {
 /** JSON escapes all other characters that XML lacks. */
 function jsonText(value: unknown): string {
   return JSON.stringify(value).replace(/[\ufffe\uffff]/g, (character) => `\\u${character.charCodeAt(0).toString(16)}`)
-}
-
-function escapeXml(text: string, name: string): string {
-  if (NOT_XML.test(text) || !text.isWellFormed())
-    fault(`attribute ${name} cannot hold ${quoted(text)}: XML has no such character`)
-  return text.replace(/[&<>"'\t\n\r]/g, (character) => ESCAPES[character] as string)
 }
 
 /** Eden writes several targets of one field as a JSON list in the place of the uuid. */
