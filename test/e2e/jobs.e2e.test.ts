@@ -189,6 +189,20 @@ always:
     data: { site: { name: 'office' }, job: 'tell', result: 'failure', note: /^run \d+$/ },
   })
   t.same(smtp.faults, [])
+
+  const status = await run('status')
+  t.equal(status.code, 3, 'it waits for a person')
+  t.match(status.stdout, /^jobs: \d+ green(, \d+ amber)?, 1 red$/m)
+  t.match(status.stdout, /^red +tell .*run \d+ failed: step work: ended with 1/m)
+  type Lights = { jobs: { job: string; light: string; why: string[] }[] }
+  const red = async () => (await json<Lights>('status')).jobs.filter(({ light }) => light === 'red')
+  const [light, ...others] = await red()
+  t.same(others, [])
+  const id = /syncline job dismiss (\d+)/.exec(light?.why[0] ?? '')?.[1] ?? ''
+  t.match((await run('doctor')).stdout, new RegExp(`fail +job tell +run ${id} failed[^]*syncline job dismiss ${id}`))
+  t.equal((await run('job', 'dismiss', id)).code, 0)
+  t.same(await red(), [])
+  t.equal((await run('status')).code, 0)
 })
 
 t.test('what happens can be followed, and a killed site goes on where it was', async (t) => {
