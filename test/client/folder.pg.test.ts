@@ -499,7 +499,7 @@ t.test('what a crash left of a file in the making is cut off, and the rest gets 
   t.match(await site.run('out'), { code: 'SYNC_PEER_FOLDER_FORBIDDEN' })
   await rm(join(folder.path, 'out'))
   const [spool = ''] = await readdir(join(folder.path, '.syncline'))
-  await writeFile(join(folder.path, '.syncline', spool), '{"torn', { flag: 'a' })
+  await writeFile(join(folder.path, '.syncline', spool), 'torn'.repeat(10_000), { flag: 'a' })
   await site.query(`insert into area (id, name) values ('b', 'two')`)
   await site.restart()
   t.match(await site.run('out'), { result: 'success' })
@@ -516,6 +516,21 @@ t.test('what a crash left of a file in the making is cut off, and the rest gets 
     { result: 'error', message: /was removed by somebody: `syncline folder dump out` writes everything again/ },
     'I1: a loss is told',
   )
+})
+
+t.test('a field without a column goes on, in a table of its own where tables have one set of columns', async (t) => {
+  const { site, folder } = await reader(t, { format: 'json', read: 'in/*.json' })
+  await site.add('on', { path: folder.path, format: 'csv', write: 'on.csv' }, { mode: 'push', names: ['area'] })
+  const version = { origin: ID(5), clock: 1_700_000_000_000_000 }
+  const changes = [
+    { id: 'a', version, data: { name: 'one' } },
+    { id: 'b', version, data: { name: 'two', height: 3 } },
+  ]
+  await folder.put('in/a.json', JSON.stringify({ changes }))
+  t.match(await site.run('ngo'), { result: 'success', counts: { applied: 2 } })
+  t.match(await site.run('on'), { result: 'success' })
+  t.equal(await folder.text('on.csv'), 'id,made,more,name,tags,_deleted\r\na,,,one,,\r\n')
+  t.equal(await folder.text('on-2.csv'), 'id,height,made,more,name,tags,_deleted\r\nb,3,,,two,,\r\n', 'I11')
 })
 
 t.test('a large table of CSV is read piece by piece, and what is wrong in it is told by its line', async (t) => {

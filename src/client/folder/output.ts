@@ -112,7 +112,6 @@ export function createFolderWriter(folder: Folder, now: () => number = Date.now)
       before = undefined
     }
     const handle = (await (await folder.place()).spool(spool, true)) as FileHandle
-    await handle.truncate(before?.bytes ?? 0)
     return {
       handle,
       bytes: before?.bytes ?? 0,

@@ -1,0 +1,75 @@
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { openPlace } from '../../src/client/folder/place.ts'
+
+/** A folder that may be used, and one beside it that may not. */
+async function places(t: Test) {
+  const root = await mkdtemp(join(tmpdir(), 'syncline-place-'))
+  t.teardown(() => rm(root, { recursive: true, force: true }))
+  const [inside, outside] = [join(root, 'inside'), join(root, 'outside')]
+  for (const path of [inside, outside, join(inside, 'in')]) await mkdir(path)
+  await writeFile(join(outside, 'secret'), 'secret')
+  return { place: await openPlace(inside, [inside]), inside, outside }
+}
+
+t.test('no name leads out, whatever lies on the way', async (t) => {
+  const { place, inside, outside } = await places(t)
+  await symlink(outside, join(inside, 'way'))
+  await symlink(join(outside, 'secret'), join(inside, 'in/link'))
+  await symlink(join(inside, 'in'), join(inside, 'same'))
+  await writeFile(join(inside, 'in/file'), 'file')
+  const forbidden = { code: 'SYNC_PEER_FOLDER_FORBIDDEN' }
+  t.equal(await place.open('in/link'), undefined)
+  t.equal(await place.open('in'), undefined, 'a folder is no file')
+  t.equal(await place.open('in/none'), undefined)
+  await t.rejects(place.open('way/secret'), forbidden)
+  await t.rejects(place.open('../outside/secret'), forbidden)
+  await t.rejects(place.open('same/file'), forbidden, 'not even where it leads back in')
+  await t.rejects(place.write('way/new', 'x'), forbidden)
+  await t.rejects(place.write('../outside/new', 'x'), forbidden)
+  await t.rejects(place.write('way/deep/er/new', 'x'), forbidden)
+  await t.rejects(place.move('in/file', 'way/file'), forbidden)
+  await t.rejects(place.move('way/secret', 'in/secret'), forbidden)
+  await t.rejects(place.remove('way/secret'), forbidden)
+  t.equal(await readFile(join(outside, 'secret'), 'utf8'), 'secret')
+  t.same(
+    (await place.list([])).map(({ name }) => name),
+    ['in/file'],
+  )
+  t.same(await place.list(['in']), [], 'but for what is left out')
+})
+
+t.test('a name that is taken is never taken away', async (t) => {
+  const { place, inside } = await places(t)
+  await writeFile(join(inside, 'a.xml'), 'before')
+  const names = await Promise.all(Array.from({ length: 10 }, (_, n) => place.write('a.xml', `file ${n}`)))
+  t.equal(new Set(names).size, 10, 'also where many want it at once')
+  t.equal(await readFile(join(inside, 'a.xml'), 'utf8'), 'before')
+  const found = await Promise.all(names.map((name) => readFile(join(inside, name), 'utf8')))
+  t.same(
+    found.sort(),
+    Array.from({ length: 10 }, (_, n) => `file ${n}`),
+  )
+  t.match(await place.move('a-2.xml', 'deep/er/a.xml'), 'deep/er/a.xml')
+  t.match(await place.move('a-3.xml', 'deep/er/a.xml'), 'deep/er/a-2.xml')
+})
+
+t.test('a folder must be there, and be allowed', async (t) => {
+  const { inside, outside } = await places(t)
+  await t.rejects(openPlace(inside, []), { code: 'SYNC_PEER_FOLDER_FORBIDDEN', message: /no folder at all/ })
+  await t.rejects(openPlace(outside, [inside]), { code: 'SYNC_PEER_FOLDER_FORBIDDEN' })
+  await t.rejects(openPlace(`${inside}-more`, [inside]), { code: 'SYNC_PEER_UNREACHABLE' })
+  await mkdir(`${inside}-more`)
+  await t.rejects(
+    openPlace(`${inside}-more`, [inside]),
+    { code: 'SYNC_PEER_FOLDER_FORBIDDEN' },
+    'a longer name is another folder',
+  )
+  await t.rejects(openPlace(join(outside, 'secret'), [outside]), {
+    code: 'SYNC_PEER_UNREACHABLE',
+    message: /is no folder/,
+  })
+  t.equal((await openPlace(join(inside, 'in'), ['/nonexistent', inside])).base, join(inside, 'in'))
+})
