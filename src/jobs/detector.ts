@@ -2,7 +2,6 @@ import { scheduleJob } from 'node-schedule'
 import {
   type Alarm,
   dueNotices,
-  type JobEntry,
   type Notice,
   type NoticeChannel,
   noteNoticeFailed,
@@ -39,8 +38,6 @@ export type DetectorDeps = {
     /** Free space of the folders that this site needs. */
     readonly disks: () => Promise<readonly DiskState[]>
   }
-  /** Milliseconds between two runs that the clock sets off; null where it sets off none. */
-  readonly jobIntervalOf: (job: JobEntry) => number | null
   readonly events: {
     readonly alarmBegun: (alarm: Episode) => void
     readonly alarmEnded: (alarm: Episode) => void
@@ -91,10 +88,7 @@ export async function detect(
 ): Promise<void> {
   const { db } = deps.store
   const { thresholds, calmSeconds, level, channels, disks } = deps.alarms
-  const [snapshot, free] = await Promise.all([
-    takeSnapshot(db, at, { intervalOf, jobIntervalOf: deps.jobIntervalOf, floor }),
-    disks(),
-  ])
+  const [snapshot, free] = await Promise.all([takeSnapshot(db, at, { intervalOf, floor }), disks()])
   const verdicts = judge({ ...snapshot, disks: free }, thresholds)
   const names = Object.keys(channels) as NoticeChannel[]
   const { begun, ended } = await recordVerdicts(

@@ -81,6 +81,8 @@ const FENCE_MS = 12_000
 const RUNS_MAX = 16
 const SITE_MAX = 64
 const PRUNE_MS = 3_600_000
+/** No two due times of a job are closer. */
+const TICK_MS = 1_000
 /** After a definition that is not understood any more. */
 const CONFUSED_MS = 3_600_000
 
@@ -138,7 +140,9 @@ export async function startEngine(deps: EngineDeps): Promise<Engine> {
     }
     const definition = job as unknown as Json
     // A look that comes late finds several: none of them is passed over in silence.
-    const dues = [entry.dueMs, ...duesBetween(job.triggers, seedOf(job.name), entry.dueMs, nowMs)]
+    const late = nowMs - entry.dueMs >= TICK_MS
+    const others = late ? duesBetween(job.triggers, seedOf(job.name), entry.dueMs, nowMs) : []
+    const dues = [entry.dueMs, ...others]
     const { run, skipped } = decideMissed(job.missed, dues, nowMs)
     const left = skipped.map((dueMs) => ({ dueMs, reason: 'missed: nothing ran here at that time', definition }))
     const runs: NewRun[] = []

@@ -18,7 +18,6 @@ import { createDesk, type JobDesk } from './desk.ts'
 import { type DetectorDeps, startDetector } from './detector.ts'
 import { type Engine, type EngineDeps, startEngine } from './engine.ts'
 import { startHousekeeping } from './housekeeping.ts'
-import { jobIntervals } from './job-intervals.ts'
 import { startLive } from './live.ts'
 import { createRuns, type RunPeer, type Runs, type StartedRuns, type SyncRequest } from './runs.ts'
 import { type DueTasks, startScheduler } from './scheduler.ts'
@@ -139,7 +138,7 @@ async function startTasks(
   }
   const polling = live === null ? undefined : setInterval(() => void refreshLive().catch(onError), LIVE_REFRESH_MS)
   const endHousekeeping = deps.work ? startHousekeeping({ ...deps, onError }) : null
-  const endDetector = deps.work ? startDetector({ ...deps, jobIntervalOf: jobIntervals(engine), onError }) : null
+  const endDetector = deps.work ? startDetector({ ...deps, onError }) : null
   const refresh = async () => {
     await scheduler.refresh()
     if (live !== null) await refreshLive()

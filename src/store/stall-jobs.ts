@@ -1,39 +1,48 @@
 import { type Kysely, sql } from 'kysely'
 import type { JobState } from '../sync/index.ts'
-import { type JobEntry, toJob } from './jobs.ts'
+import { allJobs } from './jobs.ts'
 import type { Database } from './schema.ts'
 
 /** Runs looked back at for how many have failed in a row. */
 const LOOKED_AT_MAX = 100
 
-/**
- * What this site knows of its jobs. `intervalOf` gives the longest pause between two of the next due times of a job; nothing before `floor`, when this
- * was first looked at, is anybody's fault.
- */
-export async function jobStates(
-  db: Kysely<Database>,
-  { intervalOf, floor }: { readonly intervalOf: (job: JobEntry) => number | null; readonly floor: number },
-): Promise<readonly JobState[]> {
-  const jobs = await db.selectFrom('syncline.job_definition').selectAll().orderBy('name').execute()
+/** Due times looked back at for the pause between two of them. */
+const DUES_MAX = 10
+
+/** What this site knows of its jobs; nothing before `floor`, when this was first looked at, is anybody's fault. */
+export async function jobStates(db: Kysely<Database>, floor: number): Promise<readonly JobState[]> {
+  const jobs = await allJobs(db)
   const waiting = new Map((await waitingRuns(db)).map(({ job, ...run }) => [job, run]))
   const failing = new Map((await failedRuns(db)).map((each) => [each.job, each]))
-  return jobs.map((row): JobState => {
-    const entry = toJob(row)
-    const { enabled, nextDue, changedAt, lastSuccessAt, definition } = entry
-    const { failures = 0, dead = 0, runId = '', message = '' } = failing.get(row.id) ?? {}
+  const intervals = new Map((await dueIntervals(db)).map(({ job, ms }) => [job, ms]))
+  return jobs.map(({ id, name, enabled, nextDue, changedAt, lastSuccessAt, definition }): JobState => {
+    const { failures = 0, dead = 0, runId = '', message = '' } = failing.get(id) ?? {}
     const waits = (definition as { readonly deadLetter?: unknown }).deadLetter !== false
     return {
-      job: entry.name,
-      intervalMs: enabled ? intervalOf(entry) : null,
+      job: name,
+      intervalMs: intervals.get(id) ?? null,
       dueAt: enabled ? millis(nextDue) : null,
       changedAt: Math.max(millis(changedAt) ?? 0, floor),
       succeededAt: millis(lastSuccessAt),
       failures,
       failed: failures === 0 ? null : { runId, message },
       dead: waits ? dead : null,
-      waiting: waiting.get(row.id) ?? null,
+      waiting: waiting.get(id) ?? null,
     }
   })
+}
+
+/** Of each job that a clock sets off the longest pause between its last due times and the next one: from Friday to Monday nothing is late. */
+async function dueIntervals(db: Kysely<Database>): Promise<readonly { readonly job: number; readonly ms: number }[]> {
+  const { rows } = await sql<{ job: number; ms: number }>`
+    select d.id as job, (extract(epoch from coalesce(g.longest, d.next_due - d.changed_at)) * 1000)::float8 as ms
+      from syncline.job_definition d left join lateral (
+        select max(gap) as longest from (
+          select at - lag(at) over (order by at) as gap from (
+            select d.next_due as at union all
+            (select due_at from syncline.job_run where job_id = d.id and due_at >= d.changed_at order by due_at desc limit ${DUES_MAX})) dues) gaps) g on true
+     where d.enabled and d.next_due is not null`.execute(db)
+  return rows
 }
 
 type Waiting = { readonly job: number } & NonNullable<JobState['waiting']>

@@ -8,7 +8,6 @@ import {
   type TaskState,
 } from '../sync/index.ts'
 import { brokenCaptures } from './capture.ts'
-import type { JobEntry } from './jobs.ts'
 import { getSetting, readSelf, setSetting } from './registry/index.ts'
 import type { Database } from './schema.ts'
 import { jobStates } from './stall-jobs.ts'
@@ -21,15 +20,14 @@ const MEMORY = 'stall:behind'
 type Memory = Record<string, readonly [checkpoint: string, since: number]>
 
 /**
- * What this site knows of itself at `at`, all but its disks. `intervalOf` gives the milliseconds between two runs of a schedule, `jobIntervalOf` those
- * between two of a job; `floor` is when this was first looked at: what was not done before then is nobody's fault. Remembers since when each checkpoint has stood behind.
+ * What this site knows of itself at `at`, all but its disks. `intervalOf` gives the milliseconds between two runs of a schedule; `floor` is when
+ * this was first looked at: what was not done before then is nobody's fault. Remembers since when each checkpoint has stood behind.
  */
 export async function takeSnapshot(
   db: Kysely<Database>,
   at: number,
   options: {
     readonly intervalOf: (schedule: string) => number | null
-    readonly jobIntervalOf: (job: JobEntry) => number | null
     readonly floor: number
   },
 ): Promise<Omit<StallSnapshot, 'disks'>> {
@@ -56,7 +54,7 @@ export async function takeSnapshot(
     elsewhere: await waitingStates(db, sql`(select * from syncline.elsewhere where outcome = 'quarantined')`),
     horizon: await readHorizon(db),
     broken: (await brokenCaptures(db)).map((each) => ({ ...each, problem: 'its table lacks a working trigger' })),
-    jobs: await jobStates(db, { intervalOf: options.jobIntervalOf, floor: options.floor }),
+    jobs: await jobStates(db, options.floor),
   }
 }
 

@@ -72,7 +72,6 @@ async function watch(over: Partial<DetectorDeps['alarms']> = {}): Promise<Watche
       disks: async () => [{ path: '/data', freeBytes: watched.disk * 1024 ** 2 }],
       ...over,
     },
-    jobIntervalOf: () => HOUR,
     events: { alarmBegun: () => {}, alarmEnded: () => {}, noticeFailed: ({ reason }) => errors.push(reason) },
     onError: (error) => errors.push(error),
   }
@@ -285,13 +284,26 @@ t.test('a job that fails, waits or is not set off is an alarm until it is well',
   await site.sql(`delete from syncline.job_run where id = ${waits}`)
   t.same(await look(12 * MINUTE), [])
   t.same(await look(3 * HOUR), ['job-overdue'], 'it was due an hour from now, and nobody took that up')
-  t.match(await openAlarms(site), [{ level: 'critical', text: /job copy was due (2 h|1 h 59 min) ago, and no process/ }])
-  await site.sql(`update syncline.job_definition set next_due = now() + interval '9 hours'`)
+  t.match(await openAlarms(site), [
+    { level: 'critical', text: /job copy was due (2 h|1 h 59 min) ago, and no process/ },
+  ])
+  const dues = (...hours: number[]) =>
+    Promise.all(
+      hours.map((hour) =>
+        run('over', `due_at = now() + interval '${hour} hours', finished_at = now(), result = 'skipped'`),
+      ),
+    )
+  await dues(1, 2, 3)
+  await site.sql(`update syncline.job_definition set next_due = now() + interval '4 hours'`)
   t.same(await look(3.01 * HOUR), ['job-overdue'], 'nor has one succeeded for more than three hours')
   t.match(await openAlarms(site), [{ level: 'warning', text: /no run of job copy has succeeded for 3 h/ }])
+  await site.sql(`update syncline.job_definition set next_due = now() + interval '9 hours'`)
+  t.same(await look(3.02 * HOUR), [], 'the next one comes after a longer pause')
+  await site.sql(`update syncline.job_definition set next_due = now() + interval '4 hours'`)
+  t.same(await look(3.03 * HOUR), ['job-overdue'])
   await site.sql(`update syncline.job_definition set enabled = false`)
-  t.same(await look(3.02 * HOUR), [], 'one that is disabled is not late')
-  t.equal(told.length, 6)
+  t.same(await look(3.04 * HOUR), [], 'one that is disabled is not late')
+  t.equal(told.length, 8)
 })
 
 t.test('little room on the disk is an alarm that becomes worse without a second notice', async (t) => {
@@ -415,7 +427,7 @@ t.test('the pause between two runs of a schedule is the longest of the near futu
 
 t.test('the snapshot of a site that is new is empty, and costs no write', async (t) => {
   const { site } = await watch()
-  const snapshot = await takeSnapshot(site.store.db, Date.now(), { intervalOf, jobIntervalOf: () => null, floor: 0 })
+  const snapshot = await takeSnapshot(site.store.db, Date.now(), { intervalOf, floor: 0 })
   t.match(snapshot, { peers: [], tasks: [], pullers: [], quarantine: [], elsewhere: [], broken: [], jobs: [] })
   t.same(await site.sql(`select from syncline.setting where name like 'stall%'`), [])
 })
