@@ -130,12 +130,35 @@ async function readBatch(
   columns: readonly Column[],
   after: Position,
 ): Promise<BatchRow> {
+  if (await nothingBehind(db, request.resource.id, after)) return { ...EMPTY, limit: request.rowsMax }
   for (let waitedMs = 0; ; waitedMs += HELD_STEP_MS) {
     const row =
       (await readPlain(db, request, columns, after)) ?? (await only(carefulQuery(request, columns, after), db))
     if (row.scanned > 0 || !row.held || waitedMs >= HELD_MAX_MS) return row
     await sleep(HELD_STEP_MS)
   }
+}
+
+/** Most runs find nothing. To look for it takes a tenth of the time that the query of a batch takes to be planned. */
+async function nothingBehind(db: Kysely<Database>, resourceId: number, after: Position): Promise<boolean> {
+  const { rows } = await sql`
+    select from syncline.record r
+     where r.resource_id = ${sql.lit(resourceId)} and (r.xact, r.record_id) > (${after.xact}::xid8, ${after.recordId} collate "C")
+     order by r.xact, r.record_id limit 1`.execute(db)
+  return rows.length === 0
+}
+
+const EMPTY: Omit<BatchRow, 'limit'> = {
+  text: null,
+  lines: 0,
+  scanned: 0,
+  held: false,
+  kept: 0,
+  last_xact: null,
+  last_id: null,
+  origins: null,
+  left_ids: null,
+  sent_ids: null,
 }
 
 /** Null where the link or the table asks for more care. */

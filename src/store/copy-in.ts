@@ -1,5 +1,5 @@
 import type { Writable } from 'node:stream'
-import pg from 'pg'
+import type pg from 'pg'
 
 /** What pg needs to know of a query that speaks the protocol itself. */
 type Protocol = {
@@ -9,26 +9,17 @@ type Protocol = {
   readonly stream: Writable
 }
 
-/**
- * A connection on which `copy … from stdin` takes its rows as its one parameter, a Uint8Array in the text form of COPY: kysely passes it on as any other
- * statement, and it answers with the number of rows. What COPY refuses is the error of the statement.
- */
-export class CopyingClient extends pg.Client {
-  // biome-ignore lint/suspicious/noExplicitAny: pg gives query() a dozen forms; this one adds a meaning to one of them and leaves the others alone
-  override query(...args: any[]): any {
-    const [text, values] = args
-    const rows: unknown = typeof text === 'string' && text.startsWith('copy ') ? values?.[0] : undefined
-    if (!(rows instanceof Uint8Array)) return Reflect.apply(super.query, this, args)
-    return new Promise((resolve, reject) => {
-      super.query(new CopyIn(text, rows, resolve, reject) as unknown as pg.Submittable)
-    })
-  }
-}
-
 type Copied = { readonly command: string; readonly rowCount: number; readonly rows: readonly never[] }
 
 /** pg copies what it sends: small pieces keep its buffers small. */
 const CHUNK_BYTES = 256 * 1024
+
+/** Copies rows, in the text form of COPY, into the table of a statement `copy … from stdin`; answers as a statement that was taken by kysely. */
+export function copyIn(client: pg.ClientBase, text: string, rows: Uint8Array): Promise<Copied> {
+  return new Promise((resolve, reject) => {
+    client.query(new CopyIn(text, rows, resolve, reject) as unknown as pg.Submittable)
+  })
+}
 
 /** One `copy … from stdin`, as pg's queue of queries drives it. */
 class CopyIn {

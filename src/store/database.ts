@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Kysely, PostgresDialect } from 'kysely'
 import pg from 'pg'
-import { CopyingClient } from './copy-in.ts'
+import { StoreClient } from './connection.ts'
 import type { Database } from './schema.ts'
 
 export type StoreOptions = {
@@ -65,7 +65,7 @@ function openServer(options: StoreOptions, connectionString: string): Store {
   }
   const pool = new pg.Pool({
     ...base,
-    Client: CopyingClient,
+    Client: StoreClient,
     max: options.connectionsMax ?? 10,
     idleTimeoutMillis: 30_000,
   })

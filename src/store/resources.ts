@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { type Kysely, sql } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
+import { KEPT_PLAN } from './connection.ts'
 import { quoteIdent } from './quote.ts'
 import type { Database } from './schema.ts'
 
@@ -76,7 +77,23 @@ const keyCollation = sql<string | null>`(
 export async function loadResources(db: Kysely<Database>): Promise<readonly ResourceInfo[]> {
   const rows = await db
     .selectFrom('syncline.resource')
-    .selectAll()
+    .modifyFront(KEPT_PLAN)
+    .select([
+      'id',
+      'name',
+      'table_schema',
+      'table_name',
+      'table_oid',
+      'key_column',
+      'columns',
+      'fingerprint',
+      'capture_version',
+      'managed',
+      'added_uuid',
+      'ready',
+      'marks',
+      'attached_at',
+    ])
     .select(keyCollation.as('key_collation'))
     .orderBy('name')
     .execute()

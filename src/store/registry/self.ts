@@ -9,6 +9,7 @@ import {
   verify,
 } from 'node:crypto'
 import { type Kysely, sql, type Transaction } from 'kysely'
+import { KEPT_PLAN } from '../connection.ts'
 import type { Database } from '../schema.ts'
 import { type SecretPlace, seal, unseal } from './secrets.ts'
 import { getSetting, setSetting } from './settings.ts'
@@ -107,6 +108,7 @@ async function readRow(db: Kysely<Database>) {
   const row = await db
     .selectFrom('syncline.self as self')
     .innerJoin('syncline.site as site', 'site.id', 'self.site_id')
+    .modifyFront(KEPT_PLAN)
     .select([
       'self.uuid',
       'self.site_id',
@@ -119,7 +121,7 @@ async function readRow(db: Kysely<Database>) {
       sql<string | null>`self.log_seen ->> 'databaseOid'`.as('seenDatabase'),
       sql<string | null>`self.log_seen ->> 'recordTableOid'`.as('seenTable'),
       sql<string | null>`(select oid::text from pg_database where datname = current_database())`.as('database'),
-      sql<string | null>`'syncline.record'::regclass::oid::text`.as('table'),
+      sql<string | null>`to_regclass('syncline.record')::oid::text`.as('table'),
     ])
     .executeTakeFirst()
   if (row === undefined) throw new Error('this database has no site yet: ensureSelf comes first')
