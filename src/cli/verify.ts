@@ -47,11 +47,11 @@ export const verify: Register = (program, session) => {
         .option('--preview', 'with --repair: tell what it would do, here and at the peer, and do nothing')
         .option('--release <token>', 'let the repair that this brake stopped go on, once, and do it')
         .option('--comment <text>', 'why it is released, for the log'),
-    run: async ({ site, out }, { release, comment, ...options }, peer, resources) => {
+    run: async ({ site, out }, { deep, repair, preview, release, comment }, peer, resources) => {
       const api = await site()
       const body =
         release === undefined
-          ? { ...options, resources: resources.length === 0 ? undefined : resources }
+          ? { deep, repair, preview, resources: resources.length === 0 ? undefined : resources }
           : await released(api, peer, release, comment)
       const report = await api.send<VerifyReport>('POST', path`/peers/${peer}/verify`, {
         body,

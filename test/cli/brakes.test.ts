@@ -58,6 +58,43 @@ t.test('sync ends with 3 as long as anything with the peer waits for a person, w
   t.match(await syncline(['sync', 'hub', ...flags]), { code: EXIT.waiting, stdout: /would delete 512 of 1,000/ })
 })
 
+t.test('verify --release lets a repair go on as it was, and asks for nothing that nobody named', async (t) => {
+  const stopped = {
+    ...brake,
+    direction: 'repair',
+    facts: { ...brake.facts, deep: true, pushed: { deletes: 0, changes: 0 } },
+  }
+  const resources = [
+    { resource: 'city', equal: true, verdict: 'equal', checked: 3, differing: [], differences: [], detail: undefined },
+  ]
+  const { flags, asked } = await fakeSite(t, {
+    'GET /brakes/7k2m9qxd': { body: stopped },
+    'POST /brakes/7k2m9qxd/release': { body: { ...stopped, releasedAt: '2026-11-22T10:00:00Z' } },
+    'GET /brakes/other': { body: brake },
+    'POST /peers/hub/verify': {
+      body: { peer: 'hub', resources, repair: { runId: '9', applied: 3, adopted: 0, preview: null } },
+    },
+  })
+  const bodies = () => asked.filter(({ path }) => path === '/peers/hub/verify').map(({ body }) => JSON.parse(body))
+  t.match(await syncline(['verify', 'hub', 'city', '--deep', ...flags]), { code: 0 })
+  t.same(bodies(), [{ deep: true, resources: ['city'] }])
+  const done = await syncline(['verify', 'hub', '--release', '7k2m9qxd', '--comment', 'meant', ...flags])
+  t.match(done, { code: 0, stdout: /Run 9 applied 3 records/ })
+  t.same(bodies()[1], { deep: true, repair: true, resources: ['city'] })
+  t.same(JSON.parse(asked.find(({ method, path }) => method === 'POST' && path.endsWith('/release'))?.body ?? ''), {
+    comment: 'meant',
+  })
+  t.match(await syncline(['verify', 'hub', '--release', 'other', ...flags]), {
+    code: EXIT.wrongUse,
+    stderr: /stopped no repair but a run: syncline sync --release other/,
+  })
+  t.match(await syncline(['verify', 'field', '--release', '7k2m9qxd', ...flags]), { stderr: /a repair with hub/ })
+  const told = await syncline(['sync', '--release', '7k2m9qxd', ...flags])
+  t.match(told, { code: 0, stdout: /goes on with: syncline verify hub city --deep --repair/ })
+  const row = { peer: 'hub', resource: 'city', light: 'green', why: [] } as unknown as StatusRow
+  t.match(withBrakes([row], [stopped as Brake])[0]?.why, [/if it is meant: syncline verify hub --release 7k2m9qxd$/])
+})
+
 t.test('sync --release lets one thing go on and runs just that', async (t) => {
   const nothing = { 'GET /conflicts': page(), 'GET /quarantine': page(), 'GET /brakes': page() }
   const { flags, asked } = await fakeSite(t, {

@@ -1,4 +1,5 @@
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'kysely'
 import t from 'tap'
 import {
@@ -324,6 +325,7 @@ t.test(
       }
     }
     const writing = Promise.all([write(), write()])
+    while (written === 0) await sleep(1)
     for (let n = 1; n <= 8; n++) await peerLogChanged(store.db, hub.id, `log${n}`)
     running = false
     await t.resolves(writing)

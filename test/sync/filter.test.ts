@@ -220,10 +220,16 @@ t.test('the text of a filter', async (t) => {
         'between',
       ],
     )
+    const anyText = fc
+      .tuple(fc.array(piece, { maxLength: 20 }), fc.constantFrom('', ' '))
+      .map(([pieces, between]) => pieces.join(between))
+    const test = fc.constantFrom('a = 1', "b like 'x'", 'c in (1, 2)', 'd is null', 'not open = true', '(a = 1)')
+    const likelyText = fc
+      .tuple(fc.array(test, { minLength: 1, maxLength: 5 }), fc.constantFrom(' and ', ' or ', ' '))
+      .map(([tests, between]) => tests.join(between))
     let understood = 0
     fc.assert(
-      fc.property(fc.array(piece, { maxLength: 20 }), fc.constantFrom('', ' '), (pieces, between) => {
-        const text = pieces.join(between)
+      fc.property(fc.oneof(anyText, likelyText), (text) => {
         const message = refusal(() => {
           const tree = parseFilter(text)
           understood++
@@ -233,7 +239,7 @@ t.test('the text of a filter', async (t) => {
       }),
       { numRuns: 2000 },
     )
-    t.ok(understood > 20, `${understood} of them were understood`)
+    t.ok(understood > 400, `${understood} of them were understood`)
   })
 
   t.test('that cannot be understood is refused with the place and what was expected', async (t) => {
