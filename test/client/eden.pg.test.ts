@@ -546,6 +546,38 @@ t.test('a task that only pushes does not look at what Eden has, and is taken all
   )
 })
 
+t.test('what Eden fills in, and a task that only pushes never pulls, holds nothing back', async (t) => {
+  const sites = await pair(t, { names: ['org_organisation'], mode: 'push' })
+  const { eden, query, run } = sites
+  await query(`insert into org_organisation (id, name) values ('${uuid(82)}', 'Ours')`)
+  eden.misbehave = ({ method }, response) => {
+    const row = () => eden.rows('org_organisation').get(uuid(82))
+    if (method === 'POST') response.on('finish', () => Object.assign(row()?.values ?? {}, { acronym: 'FILLED' }))
+    return false
+  }
+  t.match(await run(), { result: 'success', counts: { pushApplied: 1 } })
+  eden.misbehave = () => false
+  await query(`update org_organisation set name = 'Ours again'`)
+  t.match(await run(), { result: 'success', counts: { pushApplied: 1, pushRefused: 0 } })
+  t.match(eden.rows('org_organisation').get(uuid(82))?.values, { name: 'Ours again' })
+})
+
+t.test('a record that Eden lost, after an edit there that waits here, is sent as it is here', async (t) => {
+  const sites = await pair(t, { names: ['org_organisation'], onConflict: 'ask' })
+  const { eden, query, run, longAfter } = sites
+  await query('alter table org_organisation add check (year < 2000)')
+  eden.put('org_organisation', uuid(83), { name: 'Both', year: 1999 }, '2026-01-02T03:04:05')
+  t.match(await run(), { result: 'success' })
+  eden.put('org_organisation', uuid(83), { year: 2010 })
+  await run()
+  t.match(await query('select record_id from syncline.quarantine'), [{ record_id: uuid(83) }])
+  eden.rows('org_organisation').delete(uuid(83))
+  await longAfter()
+  await run()
+  await run()
+  t.match(eden.rows('org_organisation').get(uuid(83))?.values, { name: 'Both', year: 1999 })
+})
+
 t.test('a task that only pulls sends nothing', async (t) => {
   const sites = await pair(t, { names: ['org_sector'], mode: 'pull' })
   const { eden, query, run } = sites

@@ -220,6 +220,23 @@ t.test('I4: what Eden sends back of ours is no write, and what it made of it is 
   )
 })
 
+t.test('what Eden is told of a record is never older than what it showed of it', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'stamps')
+  await register(t, hub, asEden)
+  const path = `/eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`
+  const send = async (at: string) => {
+    const document = `<s3xml><resource name="org_organisation" uuid="urn:uuid:z" mci="1" modified_on="${at}"><data field="name">Same</data></resource></s3xml>`
+    t.equal((await ask(hub, asEden, `POST ${path}`, document)).status, 200)
+  }
+  await send('2026-01-02T03:04:05')
+  // The same once more, under a time that this site's own clock has not come to.
+  const ahead = after(new Date().toISOString().slice(0, 19), 600)
+  await send(ahead)
+  await hub.site.sql(`update org_organisation set name = 'Changed'`)
+  const [told] = read((await ask(hub, asEden, `GET ${path}`)).body).elements
+  t.equal(told?.attributes.modified_on, ahead, 'or Eden, which takes what is as new as its own, would refuse it')
+})
+
 t.test('a change inside a record travels with it, and what this site has not goes on to other Edens', async (t) => {
   const { hub, asEden } = await edenSite(t, 'inside')
   const other = await addPeer(hub, { name: 'second', uuid: randomUUID(), kind: 'eden' }, EDEN_TABLES)
