@@ -518,6 +518,35 @@ t.test('what a crash left of a file in the making is cut off, and the rest gets 
   )
 })
 
+for (const format of ['json', 'csv', 's3xml'] as const)
+  t.test(`in ${format} columns have the names that the task gives them`, async (t) => {
+    const { site, folder } = await reader(
+      t,
+      { format, read: 'in/*', write: `out/\${resource}` },
+      { mode: 'both', names: ['visit'] },
+    )
+    const mapping = { rename: { remark: 'note', region: 'area_id' }, constant: { source: 'here' }, omit: ['cost'] }
+    await site.query(`update syncline.task set mapping = '${JSON.stringify(mapping)}'`)
+    await site.query(
+      `insert into area values ('n'); insert into visit (id, area_id, note, cost) values ('${ID(1)}', 'n', 'ours', 5)`,
+    )
+    t.match(await site.run('ngo'), { result: 'success' })
+    const [written = ''] = await folder.names('out')
+    const text = await folder.text(`out/${written}`)
+    for (const name of ['remark', 'region', 'source']) t.match(text, name)
+    for (const name of ['note', 'area_id', 'cost']) t.notMatch(text, name)
+    const soon = new Date(Date.now() + 5_000).toISOString().slice(0, 19)
+    const their = text
+      .replaceAll('ours', 'theirs')
+      .replace(/"version":\{[^}]*\},/, '')
+      .replace(/modified_on="[^"]*"/, `modified_on="${soon}"`)
+    await folder.put('in/back', their)
+    t.match(await site.run('ngo'), { counts: { pulled: 1 } })
+    t.match(await site.query('select area_id, note, cost::text from visit'), [
+      { area_id: 'n', note: 'theirs', cost: '5' },
+    ])
+  })
+
 t.test('a field without a column goes on, in a table of its own where tables have one set of columns', async (t) => {
   const { site, folder } = await reader(t, { format: 'json', read: 'in/*.json' })
   await site.add('on', { path: folder.path, format: 'csv', write: 'on.csv' }, { mode: 'push', names: ['area'] })

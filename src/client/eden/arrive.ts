@@ -60,7 +60,7 @@ export function arrive(record: EdenRecord, memory: EdenMemory | undefined, place
     modifiedOn,
     deleted,
     prints: Object.fromEntries(Object.entries(prints).filter(([field]) => !held.includes(field))),
-    nowMicros: place.serverTime * 1_000_000,
+    nowMicros: Math.round(place.serverTime * 1_000_000),
   }
   // What Eden could not be told to empty is its state all the same: shown again without what was sent, it is no write.
   const arrival = readArrival(arriving, known)

@@ -41,7 +41,7 @@ export async function takeRecords(
     shape,
     shapes,
     origin: at.origin,
-    serverTime: Math.floor(Math.min(at.modifiedMs, Date.now()) / 1_000),
+    serverTime: Math.min(at.modifiedMs, Date.now()) / 1_000,
   }
   const changes: Change[] = []
   const learnt: EdenMemory[] = []
@@ -54,7 +54,7 @@ export async function takeRecords(
     const arrived = arrive(each.whole ? each.told : completed(each.told, memory), memory, place)
     // An older state than was shown before has been overtaken: by another file, or by a dump that was made earlier.
     if (arrived.change !== null) changes.push(arrived.change)
-    learnt.push({ ...arrived.memory, refused: null })
+    learnt.push({ ...arrived.memory, refused: null, shownAt: Math.floor(place.serverTime) })
   }
   const here = await seenHere(store.db, resource.place, versionsOf(changes))
   if (!at.quiet) await writeEdenMemory(store.db, resource.place, learnt)
