@@ -4,7 +4,7 @@ import t from 'tap'
 import { freePort } from '../support/postgres.ts'
 import { openShell, shellBlocks } from './shell.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(600_000)
 
 const GUIDE = 'docs/guides/pushing-with-curl.md'
 const port = String(await freePort())

@@ -20,7 +20,7 @@ import {
 } from '../../src/store/index.ts'
 import { startPostgres } from '../support/postgres.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(600_000)
 
 const GUIDE = join(import.meta.dirname, '../../docs/guides/database-grants.md')
 const KEY = Buffer.alloc(32, 7)

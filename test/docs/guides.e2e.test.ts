@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { openShell, ROOT, shellBlocks } from './shell.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(600_000)
 
 const shell = await openShell(t)
 const [hub] = await Promise.all([

@@ -4,7 +4,7 @@ import t from 'tap'
 import { freePort, startPostgres } from '../support/postgres.ts'
 import { openShell, ROOT, shellBlocks } from './shell.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(600_000)
 
 const cluster = await startPostgres(t)
 const env = { PGHOST: cluster.host, PGPORT: String(cluster.port), PGUSER: 'postgres' }

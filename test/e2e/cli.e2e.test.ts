@@ -8,7 +8,7 @@ import { type Ending, syncline } from '../cli/terminal.ts'
 import { asUser, plainEnvironment } from '../support/environment.ts'
 import { startPostgres } from '../support/postgres.ts'
 
-t.setTimeout(180_000)
+t.setTimeout(600_000)
 
 const BIN = join(import.meta.dirname, '../../bin/syncline')
 /** A city that the field site adds. */

@@ -4,7 +4,7 @@ import { syncline } from '../cli/terminal.ts'
 import { startPostgres } from '../support/postgres.ts'
 import { type SiteProcess, startSiteProcess } from '../support/site-process.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(600_000)
 
 const TABLE = 'create table item (id text primary key, name text, note text, price numeric(10,2), stock int)'
 const cluster = await startPostgres(t)

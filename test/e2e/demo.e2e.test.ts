@@ -15,7 +15,7 @@ t.teardown(async () => {
   for (const pid of await pids()) if (isAlive(pid)) process.kill(pid, 'SIGKILL')
   await rm(home, { recursive: true, force: true, maxRetries: 5 })
 })
-t.setTimeout(180_000)
+t.setTimeout(600_000)
 
 type Ending = { readonly code: number | null; readonly output: string }
 

@@ -8,7 +8,7 @@ import { asUser, plainEnvironment } from '../support/environment.ts'
 import { freePort } from '../support/postgres.ts'
 
 // npm packs, compiles and installs.
-t.setTimeout(300_000)
+t.setTimeout(600_000)
 
 const ROOT = join(import.meta.dirname, '../..')
 const PACKAGE_BYTES_MAX = 2_000_000

@@ -6,7 +6,7 @@ import { syncline } from '../cli/terminal.ts'
 import { startPostgres } from '../support/postgres.ts'
 import { startSiteProcess } from '../support/site-process.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(600_000)
 const cluster = await startPostgres(t, { settings: { max_connections: 200 } })
 const TABLES = `
   create table country (id text primary key, name text not null);

@@ -5,7 +5,7 @@ import { syncline } from '../cli/terminal.ts'
 import { startPostgres } from '../support/postgres.ts'
 import { type SiteProcess, startSiteProcess } from '../support/site-process.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(600_000)
 const cluster = await startPostgres(t, { settings: { max_connections: 200 } })
 
 type Ground = {

@@ -11,7 +11,7 @@ import { startPostgres } from '../support/postgres.ts'
 import { type SiteProcess, startSiteProcess } from '../support/site-process.ts'
 import { startSmtp } from '../support/smtp.ts'
 
-t.setTimeout(240_000)
+t.setTimeout(600_000)
 
 const TABLES = `
   create table person (id text primary key, name text);

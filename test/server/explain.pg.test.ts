@@ -29,7 +29,7 @@ import { LIMITS, type Served, serve } from './served.ts'
 const DDL = `
   create table country (id text primary key, name text not null check (name <> 'bad'), size int, secret text);
   create table city (id uuid primary key default gen_random_uuid(), country text references country, name text not null);`
-t.setTimeout(180_000)
+t.setTimeout(600_000)
 const sites = await siteFactory(t)
 
 type Pair = {

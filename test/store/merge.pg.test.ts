@@ -15,7 +15,7 @@ import {
 } from '../support/sites.ts'
 
 // Many sites, one after the other.
-t.setTimeout(180_000)
+t.setTimeout(600_000)
 
 const sites = await siteFactory(t)
 

@@ -5,7 +5,7 @@ import t from 'tap'
 import { attach, previewPull, previewReceive, rolledBack, serveChanges, weighReceived } from '../../src/store/index.ts'
 import { introduce, LIMITS, linkOf, openEmbedded, pullAll, type Site, siteFactory, TASK } from '../support/sites.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(600_000)
 const DDL = `
   create table country (id text primary key, name text not null);
   create table city (id text primary key, country text references country, name text not null);

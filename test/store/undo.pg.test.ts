@@ -47,7 +47,7 @@ const DDL = `
   create table house (nr serial primary key, uid uuid not null unique default gen_random_uuid(), owner int not null references owner, name text);
   alter table owner add foreign key (house) references house;`
 
-t.setTimeout(180_000)
+t.setTimeout(600_000)
 const sites = await siteFactory(t)
 
 async function pair(names: readonly string[] = ['a', 'b']): Promise<Site[]> {
