@@ -729,6 +729,26 @@ t.test('what one Eden tells of a record beside its values goes on to another one
   )
 })
 
+t.test('I11: what stands in a record of one Eden, and is no table here, goes on with it to another Eden', async (t) => {
+  const sites = await pair(t, { names: ['org_organisation'] })
+  const { run, runWith, store, self, query } = sites
+  const other = await startEdenDouble(t)
+  other.registered.add(`urn:uuid:${self.uuid}`)
+  const account = { url: other.url, token: `${other.username}:${other.password}` }
+  const named = { name: 'other', uuid: siteOfRepository(other.uuid) ?? '', kind: 'eden' }
+  const { id } = await createPeer(store.db, KEY, { ...named, ...account })
+  await createTask(store.db, { peerId: id, resource: 'org_organisation', mode: 'push' })
+  seed(sites)
+  await run()
+  await query(
+    `update syncline.eden_stranger set element = jsonb_set(element, '{attributes}', (element -> 'attributes') - 'modified_on') where table_name = 'org_sector_organisation'`,
+  )
+  t.match(await runWith('other'), { counts: { pushApplied: 1 } })
+  t.match(other.rows('org_office').get(uuid(4))?.values, { name: 'HQ', organisation_id: uuid(3) }, 'with its own time')
+  t.equal(other.rows('org_office').get(uuid(4))?.modified_on, '2026-01-02T03:04:05')
+  t.equal(other.rows('org_sector_organisation').size, 0, 'what has no time would be new each time, and stays')
+})
+
 t.test('a record whose name is no urn keeps the name that Eden gives it, with its domain', async (t) => {
   const sites = await pair(t, { names: ['org_sector'] })
   const { eden, query, run } = sites

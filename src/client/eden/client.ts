@@ -137,7 +137,8 @@ export function createEdenClient(deps: EdenClientDeps, connection: Connection, s
         return { report: emptyCounts(), bytes: 0, preview }
       }
       const task = (await tasks()).find((each) => each.resource === batch.resource)
-      const pushing = { store, origin: peer.uuid, requests, register, pulls: task?.mode !== 'push' }
+      const whole = task === undefined || task.columns === null
+      const pushing = { store, origin: peer.uuid, requests, register, whole, pulls: task?.mode !== 'push' }
       return pushToEden(pushing, resource, batch, signal)
     },
 

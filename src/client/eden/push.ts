@@ -4,6 +4,7 @@ import {
   readEdenMemory,
   readEdenTold,
   type Store,
+  strangersWithin,
   writeEdenMemory,
 } from '../../store/index.ts'
 import {
@@ -42,6 +43,8 @@ export type EdenPushing = {
   readonly requests: EdenRequests
   /** Whether the task pulls too: then writes of both sites meet here, and nothing is sent over what was not pulled yet. */
   readonly pulls: boolean
+  /** Whether all of a record goes to it, not some columns alone. */
+  readonly whole: boolean
   readonly register: (signal: AbortSignal | undefined) => Promise<void>
 }
 
@@ -106,6 +109,10 @@ async function pushPart(
     resource.place,
     due.map(({ id }) => id),
   )
+  const strangers = await keptInside(pushing, resource, due)
+  const outgoingOf = (change: Change, memory: EdenMemory): Outgoing => {
+    return makeOutgoing(change, memory, resource, strangers.get(change.id) ?? [])
+  }
   const verdicts: Verdict[] = []
   const outgoing: Outgoing[] = []
   for (const change of due) {
@@ -117,8 +124,8 @@ async function pushPart(
       verdicts.push(heldBack(memory, 'it was changed at Eden since it was pulled: both writes meet with the next pull'))
     else if (isConcurrent(change, memory) && pushing.pulls)
       verdicts.push(heldBack(memory, 'it was changed at Eden too, and nobody has decided yet'))
-    else if (moved) outgoing.push(outgoingOf(change, arrive(there.record, memory, there.at).memory, resource))
-    else outgoing.push(outgoingOf(change, memory, resource))
+    else if (moved) outgoing.push(outgoingOf(change, arrive(there.record, memory, there.at).memory))
+    else outgoing.push(outgoingOf(change, memory))
   }
   let bytes = 0
   if (outgoing.length > 0) {
@@ -173,12 +180,33 @@ function heldBack(memory: EdenMemory, reason: string): Verdict {
   return { memory: { ...memory, refused: reason }, outcome: 'refused', reason }
 }
 
-function outgoingOf(whole: Change, memory: EdenMemory, { shape, shapes }: EdenResource): Outgoing {
+/**
+ * Records of tables that are not here, as another Eden told of them inside these: they go on with them. One that does not say when it was changed
+ * would be a new write at every Eden it comes to, and is mostly the super-entity of another one.
+ */
+async function keptInside(
+  { store, whole }: EdenPushing,
+  { place }: EdenResource,
+  changes: readonly Change[],
+): Promise<ReadonlyMap<string, readonly EdenElement[]>> {
+  const ids = changes.flatMap(({ kind, id }) => (kind === 'put' ? [id] : []))
+  if (ids.length === 0 || !whole) return new Map()
+  const kept = await strangersWithin(store.db, place, ids)
+  const dated = ({ attributes }: EdenElement) => attributes.modified_on !== undefined
+  return new Map([...kept].map(([id, elements]) => [id, elements.filter(dated)]))
+}
+
+function makeOutgoing(
+  whole: Change,
+  memory: EdenMemory,
+  { shape, shapes }: EdenResource,
+  components: readonly EdenElement[],
+): Outgoing {
   const version = whole.version as Version
   const change = withoutUploads(whole, uploadColumns(shape))
   const { kept, have } = memory
   // What Eden showed is not older than what it is told now: it takes only what is as new as its own.
-  const outgoing = { change, version, kept, notBefore: have?.modifiedOn }
+  const outgoing = { change, version, kept, notBefore: have?.modifiedOn, components }
   const sent: EdenState = {
     modifiedOn: sentTime(outgoing),
     deleted: change.kind === 'delete',
