@@ -78,7 +78,7 @@ t.test('the demo shows every part, ends with equal sites and leaves nothing behi
   ]) {
     t.match(output, part)
   }
-  t.ok(await until(async () => (await readdir(home)).length === 0, 5_000))
+  t.ok(await until(async () => (await readdir(home)).length === 0))
 })
 
 t.test('Ctrl-C stops both sites and removes their data', async (t) => {
@@ -88,7 +88,7 @@ t.test('Ctrl-C stops both sites and removes their data', async (t) => {
   t.equal(running.length, 2)
   child.kill('SIGINT')
   t.equal((await ended).code, 130)
-  t.ok(await until(async () => running.every((pid) => !isAlive(pid)) && (await readdir(home)).length === 0, 20_000))
+  t.ok(await until(async () => running.every((pid) => !isAlive(pid)) && (await readdir(home)).length === 0))
 })
 
 t.test('a demo that is killed leaves no site behind', async (t) => {
@@ -97,7 +97,7 @@ t.test('a demo that is killed leaves no site behind', async (t) => {
   const running = await pids()
   child.kill('SIGKILL')
   await ended
-  t.ok(await until(async () => running.every((pid) => !isAlive(pid)) && (await readdir(home)).length === 0, 20_000))
+  t.ok(await until(async () => running.every((pid) => !isAlive(pid)) && (await readdir(home)).length === 0))
 })
 
 t.test('--keep leaves both sites running and says where they are', async (t) => {
@@ -114,7 +114,7 @@ t.test('--keep leaves both sites running and says where they are', async (t) => 
   for (const [, file = ''] of output.matchAll(/administrator token: (\S+)/g)) t.ok(existsSync(file))
   const [, command = ''] = /To end them: (kill .*)$/m.exec(output) ?? []
   await new Promise((resolve) => spawn('sh', ['-c', command]).once('close', resolve))
-  t.ok(await until(() => running.every((pid) => !isAlive(pid)), 20_000))
+  t.ok(await until(() => running.every((pid) => !isAlive(pid))))
 })
 
 t.test('wrong options are refused with the usage', async (t) => {

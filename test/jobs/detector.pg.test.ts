@@ -433,6 +433,6 @@ t.test('the snapshot of a site that is new is empty, and costs no write', async 
 })
 
 async function until(t: Test, holds: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 200 && !holds(); tries++) await sleep(50)
+  for (let tries = 0; tries < 1_200 && !holds(); tries++) await sleep(50)
   t.ok(holds(), 'in time')
 }

@@ -126,7 +126,7 @@ async function startHost(home: string, name: string, address: string, account: A
     })
     server = started
     for (let tries = 0; !(await answers(address, port)); tries++) {
-      if (started.exitCode !== null || tries === 200) throw new Error(`sshd of ${name} did not start:\n${said}`)
+      if (started.exitCode !== null || tries === 3_000) throw new Error(`sshd of ${name} did not start:\n${said}`)
       await sleep(20)
     }
   }
