@@ -42,7 +42,7 @@ const SHAPES = {
   peers: {
     known: {
       ...{ name: 'text', uuid: 'text', kind: 'text', url: 'text or null', proxyUrl: 'text or null', paused: 'flag' },
-      ...{ caPem: 'text or null', clientCertPem: 'text or null', tokenFile: 'text', grants: 'map' },
+      ...{ caPem: 'text or null', clientCertPem: 'text or null', tokenFile: 'text', grants: 'map', folder: 'map' },
     },
     needed: ['name'],
   },

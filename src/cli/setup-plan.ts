@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { folderFaults, folderSettings } from '../sync/index.ts'
 import { type Api, path } from './api.ts'
 import { type Fault, invalid } from './job-file.ts'
 import type { Given, GivenGrants, GivenPeer, GivenResource, GivenTask, Setup } from './setup-file.ts'
@@ -88,7 +89,8 @@ async function lastLine(answer: Response): Promise<void> {
 
 function peerSteps(given: readonly GivenPeer[], state: State, prune: boolean, faults: Fault[]): readonly Step[] {
   const steps = given.map((each, at): Step => {
-    const { name, uuid, kind = 'syncline', tokenFile, grants: _, ...rest } = each
+    const { name, uuid, kind = 'syncline', tokenFile, grants: _, folder, ...rest } = each
+    if (kind === 'folder' || folder !== undefined) return folderStep(each, `/peers/${at}`, state, faults)
     const wanted = { ...USUAL.peer, ...rest }
     const here = state.peers.find((peer) => peer.name === name)
     const { paused, ...settings } = wanted as Given & { readonly paused?: unknown }
@@ -117,6 +119,38 @@ function peerSteps(given: readonly GivenPeer[], state: State, prune: boolean, fa
     return { what: 'peer', name, does: changes.length === 0 ? 'keep' : 'change', changes, perform }
   })
   return [...steps, ...left('peer', state.peers, given, prune, (name) => path`/peers/${name}`)]
+}
+
+/** A folder has settings of its own, and nothing of a connection. */
+function folderStep(given: GivenPeer, at: string, state: State, faults: Fault[]): Step {
+  const { name, uuid, kind, folder = {}, paused = false, grants: _, ...rest } = given
+  const here = state.peers.find((peer) => peer.name === name)
+  for (const each of Object.keys(rest)) faults.push({ path: `${at}/${each}`, message: 'is nothing that a folder has' })
+  if (kind !== 'folder') faults.push({ path: `${at}/kind`, message: 'must be folder where there are settings of one' })
+  if (here !== undefined && here.kind !== 'folder')
+    faults.push({ path: `${at}/kind`, message: `is ${here.kind} at the site` })
+  if (here !== undefined && uuid !== undefined && uuid !== here.uuid)
+    faults.push({ path: `${at}/uuid`, message: `is ${here.uuid} at the site: another folder is another peer` })
+  const settings = folderSettings({ path: '', ...(folder as object) })
+  const known = Object.keys(folderSettings({ path: '' }))
+  for (const each of Object.keys(folder as object))
+    if (!known.includes(each))
+      faults.push({ path: `${at}/folder/${each}`, message: `is not known here; known are ${known.join(', ')}` })
+  for (const { path: member, message } of folderFaults(settings))
+    faults.push({ path: `${at}/folder/${member}`, message })
+  const changes = [
+    ...differing(settings as unknown as Given, here?.folder ?? {}),
+    ...(paused === (here?.paused ?? false) ? [] : ['paused']),
+  ]
+  const perform = async (api: Api) => {
+    const body = pick(settings as unknown as Given, changes)
+    if (here === undefined) await api.send('POST', '/peers/folder', { body: { name, uuid, ...settings } })
+    else if (Object.keys(body).length > 0) await api.send('PATCH', path`/peers/${name}/folder`, { body })
+    if (paused !== (here?.paused ?? false))
+      await api.send('POST', paused === true ? path`/peers/${name}/pause` : path`/peers/${name}/resume`)
+  }
+  if (here === undefined) return { what: 'peer', name, does: 'add', changes: [], perform }
+  return { what: 'peer', name, does: changes.length === 0 ? 'keep' : 'change', changes, perform }
 }
 
 /** A token is in a file of its own, so that the set-up can be shown to anybody. */

@@ -1,4 +1,5 @@
 import type { Grant, Peer, Task } from '../store/index.ts'
+import { type FolderSettings, folderSettings } from '../sync/index.ts'
 import type { Api, Page } from './api.ts'
 import { path } from './api.ts'
 import type { JobView } from './job-lights.ts'
@@ -8,7 +9,7 @@ import type { Given } from './setup-file.ts'
 /** What a site keeps of its set-up. */
 export type State = {
   readonly resources: readonly Resource[]
-  readonly peers: readonly (Peer & { readonly grants: readonly Grant[] })[]
+  readonly peers: readonly (Peer & { readonly grants: readonly Grant[]; readonly folder: FolderSettings | null })[]
   readonly tasks: readonly Task[]
   readonly jobs: readonly JobView[]
 }
@@ -34,7 +35,8 @@ export async function readState(api: Api): Promise<State> {
   ])
   const granted = peers.map(async (peer) => {
     const { items } = await api.get<Page<Grant>>(path`/peers/${peer.name}/grants`)
-    return { ...peer, grants: items }
+    const folder = peer.kind === 'folder' ? await api.get<FolderSettings>(path`/peers/${peer.name}/folder`) : null
+    return { ...peer, grants: items, folder }
   })
   return { resources, peers: await Promise.all(granted), tasks, jobs }
 }
@@ -60,7 +62,10 @@ export function setupOf({ resources, peers, tasks, jobs }: State): Given {
       .map(({ name, table, key, managed }) => (managed ? { name, managed } : { name, table, key })),
     peers: byName(peers).map((peer) => ({
       ...{ name: peer.name, uuid: peer.uuid, ...(peer.kind !== 'syncline' && { kind: peer.kind }) },
-      ...unusual(peer, USUAL.peer),
+      ...unusual(peer.folder === null ? peer : { ...peer, url: null }, USUAL.peer),
+      ...(peer.folder !== null && {
+        folder: { path: peer.folder.path, ...unusual(peer.folder, folderSettings({ path: peer.folder.path })) },
+      }),
       ...(peer.grants.length > 0 && { grants: grantsOf(peer.grants) }),
     })),
     tasks: tasks

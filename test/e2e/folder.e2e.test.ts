@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
+import { parse, stringify } from 'yaml'
 import { syncline as command } from '../cli/terminal.ts'
 import { startPostgres } from '../support/postgres.ts'
 import { type SiteProcess, startSiteProcess } from '../support/site-process.ts'
@@ -117,6 +118,41 @@ t.test('folders are set up by commands, and looked into', async (t) => {
     said: /below the folder|begins with a dot/,
   })
   t.match((await syncline(office, 'peer', 'show', 'field')).text, /address +file:\/\/\//)
+})
+
+t.test('folders are in the set-up of a site as one file, and made from it', async (t) => {
+  const file = join(office.folder, '..', 'site.yaml')
+  const plan = async () => (await syncline(office, 'config', 'plan', file)).text
+  t.equal((await syncline(office, 'config', 'export', file)).exit, 0)
+  const setup = parse(readFileSync(file, 'utf8')) as { peers: { folder: Record<string, unknown> }[] }
+  const settings = {
+    path: office.folder,
+    read: 'in/*.json',
+    format: 'json',
+    layout: 'all',
+    readable: true,
+    settleSeconds: 0,
+  }
+  t.match(setup.peers, [{ name: 'field', kind: 'folder', folder: settings }])
+  t.notOk('url' in (setup.peers[0] ?? {}))
+  t.notMatch(await plan(), /^[+~-]/m, 'as it is there')
+  const write = (change: object) => {
+    const peers = setup.peers.map((peer) => ({ ...peer, folder: { ...peer.folder, ...change } }))
+    writeFileSync(file, stringify({ ...setup, peers }))
+  }
+  write({ after: 'move', colour: 'red', read: '../x' })
+  const refused = await syncline(office, 'config', 'plan', file)
+  t.match(refused, { exit: 2, said: /\/peers\/0\/folder\/read [\s\S]*\/peers\/0\/folder\/colour is not known here/ })
+  write({ after: 'move' })
+  t.match(await plan(), /^~ peer field \(after\)$/m)
+  t.equal((await syncline(office, 'config', 'apply', file)).exit, 0)
+  t.match((await syncline(office, 'folder', 'show', 'field')).text, /then +moved to done/)
+  t.equal((await syncline(office, 'peer', 'remove', 'field')).exit, 0)
+  write({})
+  t.match(await plan(), /^\+ peer field$/m)
+  t.equal((await syncline(office, 'config', 'apply', file)).exit, 0)
+  t.match((await syncline(office, 'folder', 'show', 'field')).text, /then +kept/)
+  t.notMatch(await plan(), /^[+~-]/m)
 })
 
 t.test('I3: two sites end equal, whose files go by rsync and sftp over a host that both reach', async (t) => {
