@@ -45,6 +45,7 @@ t.test('without any setting a site has every default', async (t) => {
     port: 8420,
     trustProxy: [],
     noProxy: [],
+    folderRoots: [],
     connectionsMax: 1,
     bodyBytesMax: 64 * 1024 * 1024,
     recordBytesMax: 8 * 1024 * 1024,
@@ -120,6 +121,8 @@ t.test('relative paths count from the file that says them, else from the working
   const reading = loadConfig({ ...inputs({ flags: { config } }), cwd: '/' })
   t.match(reading, { dataDir: join(folder, 'state'), tlsKeyFile: key, tlsCertFile: key })
   t.equal(loadConfig({ ...inputs({ env: { SYNCLINE_DATA_DIR: 'state' } }), cwd: '/srv' }).dataDir, '/srv/state')
+  const roots = { ...inputs({ env: { SYNCLINE_FOLDER_ROOTS: 'a, /b/../c' } }), cwd: '/srv' }
+  t.same(loadConfig(roots).folderRoots, ['/srv/a', '/c'], 'each of several')
 })
 
 t.test('URLs lose the slash at their end', async (t) => {
