@@ -21,6 +21,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       attributes jsonb not null default '{}',
       gone bool not null default false,
       replaced_by text,
+      within text,
       round int8 not null default 0,
       refused text,
       attempts int not null default 0,
@@ -46,6 +47,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       'All attributes of the element: who made and owns it, whether it is approved, and those that this site does not know.',
     'column syncline.eden_record.gone': 'Eden once showed it, and left it out of a full comparison.',
     'column syncline.eden_record.replaced_by': 'Record that it was merged into, until references follow it.',
+    'column syncline.eden_record.within':
+      'Record that it stood in when it was told or shown: a deletion does not say that any more.',
     'column syncline.eden_record.round': 'Number of the last full comparison that showed it.',
     'column syncline.eden_record.refused':
       'Why Eden did not take what was sent; null when it did, or nothing was sent.',

@@ -1,5 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 import { SynclineError } from '../sync/index.ts'
+import type { EdenPlace } from './eden.ts'
 import { liveTable, type ResourceInfo } from './resources.ts'
 import type { Database } from './schema.ts'
 
@@ -51,4 +52,32 @@ export async function coordinatesOf(
     for (const row of rows) found.set(row.id, row)
   }
   return found
+}
+
+/** Notes in which records others stand, by their ids: those that are known at this Eden. */
+export async function noteWithin(
+  db: Kysely<Database>,
+  { peerId, resourceId }: EdenPlace,
+  within: ReadonlyMap<string, string>,
+): Promise<void> {
+  if (within.size === 0) return
+  await sql`
+    update syncline.eden_record e set within = w.master from unnest(${[...within.keys()]}::text[], ${[...within.values()]}::text[]) w (id, master)
+     where e.peer_id = ${peerId} and e.resource_id = ${resourceId} and e.record_id = w.id and e.within is distinct from w.master`.execute(
+    db,
+  )
+}
+
+/** In which records some stood when an Eden last knew of them. */
+export async function readWithin(
+  db: Kysely<Database>,
+  { peerId, resourceId }: EdenPlace,
+  ids: readonly string[],
+): Promise<ReadonlyMap<string, string>> {
+  const { rows } = await sql<{ id: string; within: string }>`
+    select record_id as id, within from syncline.eden_record
+     where peer_id = ${peerId} and resource_id = ${resourceId} and record_id = any(${[...ids]}::text[]) and within is not null`.execute(
+    db,
+  )
+  return new Map(rows.map(({ id, within }) => [id, within]))
 }

@@ -29,6 +29,7 @@ type EdenRecordTable = {
   attributes: ColumnType<Record<string, string>, string | undefined, string>
   gone: Generated<boolean>
   replaced_by: string | null
+  within: ColumnType<string | null, string | null | undefined, string | null>
   round: Int8
   refused: string | null
   attempts: Generated<number>

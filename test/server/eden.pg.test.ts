@@ -289,6 +289,33 @@ t.test('a change inside a record travels with it, and what this site has not goe
   const [again] = await pull(msince)
   t.equal(again?.attributes.uuid, 'urn:uuid:m', 'its master comes, which did not change')
   t.match(again?.components[0]?.fields, [{ field: 'name', attributes: { value: '"moved"' } }])
+
+  const since = `&msince=${after(again?.attributes.modified_on ?? '')}`
+  await hub.site.sql(`delete from org_office`)
+  const [without, ...others] = await pull(since)
+  t.same(others, [])
+  t.match(
+    without,
+    { attributes: { uuid: 'urn:uuid:m' } },
+    'I6: a component that was deleted by itself is told inside its master',
+  )
+  t.match(without?.components.map(({ attributes }) => [attributes.uuid, attributes.deleted]).sort(), [
+    [office, 'True'],
+    ['urn:uuid:role', undefined],
+  ])
+  await hub.site.sql(
+    `insert into org_office (uuid, name, organisation_id) values ('urn:uuid:late', 'Late', 'urn:uuid:m')`,
+  )
+  await pull(since)
+  await hub.site.sql(`delete from org_office; update org_organisation set name = 'M2'`)
+  const [changed] = await pull(since)
+  const both = await pull(`&msince=${after(changed?.attributes.modified_on ?? '')}`)
+  t.ok(
+    both.some(({ components }) =>
+      components.some(({ attributes }) => attributes.uuid === 'urn:uuid:late' && attributes.deleted === 'True'),
+    ),
+    'also where its master changed',
+  )
 })
 
 t.test(

@@ -2,6 +2,7 @@ import {
   coordinatesOf,
   type EdenTold,
   noteEdenSent,
+  noteWithin,
   type ResourceInfo,
   readEdenTold,
   referringIds,
@@ -62,8 +63,9 @@ const REFERENCE_LEVELS = 10
 type How = {
   /** How deep inside other records. */
   readonly level?: number
-  /** The column that says which record they stand in. */
+  /** The column that says which record they stand in, and which that is. */
   readonly omit?: string
+  readonly masterOf?: ReadonlyMap<string, string>
   /** Only records in which something stands that matches. */
   readonly inside?: readonly InsideFilter[]
   /** Only what the peer is not proved to have. */
@@ -143,6 +145,8 @@ export function outgoing(context: OutgoingContext) {
       sent.set(change.id, { modifiedOn, deleted: change.kind !== 'put', prints: printsOf(change, shape), version })
     }
     await noteEdenSent(store.db, place, sent)
+    const within = [...(how.masterOf ?? [])].filter(([id]) => sent.has(id))
+    await noteWithin(store.db, place, new Map(within))
     return told
   }
 
@@ -196,7 +200,7 @@ export function outgoing(context: OutgoingContext) {
       const masterOf = new Map([...refers].flatMap(([master, ids]) => ids.map((id) => [id, master] as const)))
       const request = { resource: resource.name, ids: [...masterOf.keys()], filter: filters.get(table) }
       for (const batch of await source.chosen(request)) {
-        const told = await tell(batch, resource, own, { level: level + 1, omit: column })
+        const told = await tell(batch, resource, own, { level: level + 1, omit: column, masterOf })
         told.elements.forEach((element, n) => {
           const master = masterOf.get(told.ids[n] ?? '') ?? ''
           const inside = found.get(master) ?? { elements: [], references: [] }

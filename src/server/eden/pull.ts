@@ -5,6 +5,7 @@ import {
   isEdenRegistered,
   type ResourceInfo,
   readEdenTrail,
+  readWithin,
   serveChanges,
   writeCheckpoint,
   writeEdenTrail,
@@ -184,11 +185,14 @@ export async function edenDocument(
       }
       for (let at: string | undefined = after; ; ) {
         const batch: LineBatch = await serve(component.name, at, ROWS_MAX)
-        const masters = await mastersOf(batch, column)
-        for (const told of masters) {
+        const gone = await deletedInside(batch, component)
+        // One that was told already in this document is told again in the next one, with what was deleted in it.
+        const late = [...gone.keys()].some((id) => seen.has({ resource: resource.name, id }))
+        for (const told of await mastersOf(batch, column, [...gone.keys()])) {
           note(told.seconds)
-          yield* told.elements
+          yield* told.elements.map((element, n) => withComponents(element, gone.get(told.ids[n] ?? '')))
         }
+        if (late) break
         at = batch.next?.checkpoint
         if (at !== undefined) state.places = { ...state.places, [component.name]: at }
         if (batch.next?.more !== true) break
@@ -196,15 +200,34 @@ export async function edenDocument(
     }
   }
 
-  async function mastersOf(batch: LineBatch, column: string) {
+  async function mastersOf(batch: LineBatch, column: string, others: readonly string[]) {
     const ids = new Set<string>()
-    for (const change of changesOfLines(batch)) {
+    const masters = changesOfLines(batch).flatMap((change) => {
       const master = change.kind === 'put' ? change.refs?.[column] : undefined
-      if (master != null && seen.add({ resource: resource.name, id: master.id })) ids.add(master.id)
-    }
+      return master == null ? [] : [master.id]
+    })
+    for (const id of [...masters, ...others]) if (seen.add({ resource: resource.name, id })) ids.add(id)
     const filter = filters.get(shape.table)
     const batches = await source.chosen({ resource: resource.name, ids: [...ids], filter })
     return Promise.all(batches.map((each) => tell(each, resource, shape, { inside })))
+  }
+
+  /** Deletions among changes of a component, by the record that each stood in when this Eden was told of it. */
+  async function deletedInside(
+    batch: LineBatch,
+    component: ResourceInfo,
+  ): Promise<ReadonlyMap<string, readonly EdenElement[]>> {
+    const found = new Map<string, EdenElement[]>()
+    const own = tables.shapes.get(tableOf(tables, component.name))
+    const lines = batch.text.split('\n').filter((line) => line.split('\t', 5)[4] === 'd')
+    if (own === undefined || lines.length === 0) return found
+    const told = await tell({ ...batch, text: lines.join('\n'), count: lines.length }, component, own)
+    const within = await readWithin(store.db, { peerId: source.peerId, resourceId: component.id }, told.ids)
+    for (const [n, id] of told.ids.entries()) {
+      const [master, element] = [within.get(id), told.elements[n]]
+      if (master !== undefined && element !== undefined) found.set(master, [...(found.get(master) ?? []), element])
+    }
+    return found
   }
 
   async function componentsOf() {
@@ -248,6 +271,10 @@ async function courseOf(
   if (taken !== undefined && parseCheckpoint(taken).logId.split('.')[0] === self.logId)
     await writeCheckpoint(store.db, peer.id, resource.id, 'ack', taken)
   return { place, trail, places }
+}
+
+function withComponents(element: EdenElement, more: readonly EdenElement[] = []): EdenElement {
+  return more.length === 0 ? element : { ...element, components: [...element.components, ...more] }
 }
 
 function tableOf({ shapes }: EdenTables, resource: string): string {

@@ -4,6 +4,7 @@ import {
   findGrant,
   followMerges,
   keepStrangers,
+  noteWithin,
   type ReceivedRun,
   type ResourceInfo,
   readEdenMemory,
@@ -181,6 +182,11 @@ async function applyRecords(
     place,
     arrived.map(({ memory }) => memory),
   )
+  if (!shown) return
+  const within = records.flatMap(({ change, within }) =>
+    within === undefined ? [] : [[change.id, within.id] as const],
+  )
+  await noteWithin(store.db, place, new Map(within))
 }
 
 type Arrived = { readonly change: Change | undefined; readonly memory: EdenMemory }
