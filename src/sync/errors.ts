@@ -284,7 +284,7 @@ export const ERRORS = {
   SYNC_TRANSFER_TOOL: {
     retry: 'after-fix',
     title: 'The machine of this site lacks a program for transfers',
-    mend: 'Install rsync 3.1 or newer and the OpenSSH client; `syncline doctor` looks for them.',
+    mend: 'Install what the message names: rsync 3.1 or newer and the OpenSSH client, which `syncline doctor` looks for, or curl for FTPS.',
   },
   SYNC_TRANSFER_UNREACHABLE: {
     retry: 'later',

@@ -4,7 +4,7 @@ import { userInfo } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { dumpFolder } from '../../src/client/index.ts'
-import { findPeer, listFolderFiles, listQuarantine } from '../../src/store/index.ts'
+import { createTask, findPeer, listFolderFiles, listQuarantine } from '../../src/store/index.ts'
 import { type FolderSite, folderSites, KEY, testFolder } from './folder-sites.ts'
 
 const make = await folderSites(t)
@@ -612,7 +612,7 @@ t.test('a preview tells what a run would do and leaves everything as it is', asy
 })
 
 t.test('what a folder cannot do is refused in words', async (t) => {
-  const { site } = await reader(t, {})
+  const { site, folder } = await reader(t, {})
   const { store } = site
   t.match(await site.query(`select verdict, reason from syncline.agreement`), [])
   await site.run('ngo')
@@ -627,6 +627,11 @@ t.test('what a folder cannot do is refused in words', async (t) => {
   t.match(await site.run('ngo'), { code: 'SYNC_REQUEST_INVALID', message: /nothing is written to the folder "ngo"/ })
   await site.query(`update syncline.task set mode = 'pull', filter = 'name = ''x''' where peer_id = ${id}`)
   t.match(await site.run('ngo'), { code: 'SYNC_FILTER_INVALID' })
+  await site.query(`update syncline.task set filter = null where peer_id = ${id}`)
+  await createTask(store.db, { peerId: id, resource: 'visit', mode: 'pull' })
+  await folder.put('in/which.csv', 'id\na\n')
+  t.match(await site.run('ngo'), { message: /nothing says which of area, visit a table is of/ })
+  t.same(await folder.names(), ['in/which.csv'], 'the file is not to blame')
 })
 
 t.test('a folder that cannot be written to is read all the same, and says that its files stay', async (t) => {

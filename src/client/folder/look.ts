@@ -11,7 +11,7 @@ import {
   queueFolderFile,
   updateFolderFile,
 } from '../../store/index.ts'
-import { type EdenFault, type EdenStranger, SynclineError } from '../../sync/index.ts'
+import { type EdenFault, type EdenStranger, readFormatOf, SynclineError } from '../../sync/index.ts'
 import type { Folder } from './folder.ts'
 import { type ListedFile, wordsOf } from './place.ts'
 import { readFile } from './reader.ts'
@@ -49,6 +49,11 @@ export async function lookAtFolder(
   resources: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<readonly string[]> {
+  if (readFormatOf(folder.settings) === 'csv' && folder.pattern?.namesResource === false && resources.length > 1)
+    throw new SynclineError(
+      'SYNC_REQUEST_INVALID',
+      `nothing says which of ${[...resources].sort().join(', ')} a table is of: put \${resource} into the pattern of the files that are read from "${folder.peer.name}"`,
+    )
   const { db } = folder.store
   const [known, found] = await Promise.all([filesInFolder(db, folder.peer.id), fittingFiles(folder, resources)])
   const names = new Set(found.map(({ name }) => name))

@@ -43,7 +43,7 @@ export type FolderPuller = {
   readonly pull: (query: PullQuery) => Promise<Pulled>
   /** Lets go of files that everything was taken of. Gives how many. */
   readonly clear: (runId: string) => Promise<number>
-  /** Files of this run that cannot be read, in words. */
+  /** Files that cannot be read, in words, each told once. */
   readonly refused: () => readonly string[]
   readonly close: () => Promise<void>
 }
@@ -276,11 +276,10 @@ export function createFolderPuller(folder: Folder): FolderPuller {
   return {
     begin: () => {
       looking = undefined
-      refused.length = 0
     },
     pull,
     clear,
-    refused: () => refused,
+    refused: () => refused.splice(0),
     close: async () => {
       for (const key of [...readings.keys()]) await end(key)
     },
