@@ -55,7 +55,11 @@ function maybeRows(run: RunSession, resource: string): boolean {
 }
 
 /** Before anything behind the place we come from is applied, with which that place would be forgotten: what was purged there. */
-async function catchUp(run: RunSession, name: string, { pulled, after }: Fetched): Promise<void> {
+async function catchUp(
+  run: RunSession,
+  name: string,
+  { pulled, after }: Pick<Fetched, 'pulled' | 'after'>,
+): Promise<void> {
   if (pulled.purges === undefined || pulled.purges === run.purges.get(name)) return
   const task = taskOf(run, name)
   const resource = run.resources.get(name) ?? assert.fail(`${name} is attached`)
@@ -74,17 +78,20 @@ export async function apply(run: RunSession, resource: string, number: number): 
   await catchUp(run, resource, found)
   const began = performance.now()
   noteLag(run, found.pulled)
-  const report = (await applyAsRows(run, resource, found, began)) ?? (await applyAsLines(run, resource, found, began))
-  const { count, bytes, more } = found.pulled
+  const { report, count, bytes } =
+    (await applyAsRows(run, resource, found, began)) ?? (await applyAsLines(run, resource, found, began))
   run.guards.get(resource)?.committed()
   countPulled(run.counts, report, count, bytes)
   const durationMs = Math.round(found.fetchMs + performance.now() - began)
   const { name: peer } = run.link.peer
   if (count > 0) run.events.batchPulled({ runId: run.runId, peer, resource, counts: report.counts, bytes, durationMs })
   announce(run, resource, taskOf(run, resource), report)
-  run.onProgress({ runId: run.runId, resource, direction: 'pull', changes: count, more })
+  run.onProgress({ runId: run.runId, resource, direction: 'pull', changes: count, more: found.pulled.more })
   return { type: 'batchApplied', attention: needsAttention(report) }
 }
+
+/** What was applied, and how much of it came. */
+type Applied = { readonly report: BatchReport; readonly count: number; readonly bytes: number }
 
 /** Null where the batch did not come in rows, or they are not all new here. */
 async function applyAsRows(
@@ -92,37 +99,35 @@ async function applyAsRows(
   resource: string,
   fetched: Fetched,
   began: number,
-): Promise<BatchReport | null> {
-  const { rows } = fetched.pulled
+): Promise<Applied | null> {
+  const { rows, count, bytes } = fetched.pulled
   if (rows === undefined || run.forms.get(resource) !== 'rows') return null
   const alongside: Alongside = (trx, report) => noteBatch(trx, run, resource, fetched, report, began)
   const pull = { task: taskOf(run, resource), batch: rows, runId: run.runId, alongside }
   const report = await braking(run, resource, () => applyRows(run.store, run.link, pull, run.limits))
-  if (report === null) run.forms.set(resource, 'lines')
-  return report
+  if (report !== null) return { report, count, bytes }
+  run.forms.set(resource, 'lines')
+  return null
 }
 
-async function applyAsLines(run: RunSession, resource: string, fetched: Fetched, began: number): Promise<BatchReport> {
-  let report = emptyReport()
+async function applyAsLines(run: RunSession, resource: string, fetched: Fetched, began: number): Promise<Applied> {
+  let all: Applied = { report: emptyReport(), count: 0, bytes: 0 }
   for await (const { pulled, after } of asLines(run, resource, fetched)) {
+    let report = emptyReport()
     for (const [at, batch] of pulled.batches.entries()) {
       const earlier = report
       const last = at === pulled.batches.length - 1
       const alongside: Alongside = async (trx, part) => {
         if (last) await noteBatch(trx, run, resource, { ...fetched, pulled, after }, addReports(earlier, part), began)
       }
-      const pull = {
-        task: taskOf(run, resource),
-        batch,
-        runId: run.runId,
-        guard: run.guards.get(resource)?.guard,
-        alongside,
-      }
-      const applied = await braking(run, resource, () => applyPull(run.store, run.link, pull, run.limits))
-      report = addReports(report, applied)
+      const { guard } = run.guards.get(resource) ?? {}
+      const pull = { task: taskOf(run, resource), batch, runId: run.runId, guard, alongside }
+      report = addReports(report, await braking(run, resource, () => applyPull(run.store, run.link, pull, run.limits)))
     }
+    const { count, bytes } = pulled
+    all = { report: addReports(all.report, report), count: all.count + count, bytes: all.bytes + bytes }
   }
-  return report
+  return all
 }
 
 /** In the commit of the batch: an entry that exists tells of what is there, and what is there has its entry. */
@@ -155,6 +160,7 @@ async function* asLines(
       retrying(run, run.signal, () => run.peer.client.pull({ ...from, limit })),
     )
     const reached = comparePositions(parseCheckpoint(pulled.checkpoint).position, until) >= 0
+    await catchUp(run, resource, { pulled, after })
     yield { pulled: { ...pulled, more: fetched.pulled.more || !reached }, after }
     if (reached || pulled.checkpoint === after) return
     after = pulled.checkpoint
