@@ -13,6 +13,7 @@ const DUES_MAX = 10
 export async function jobStates(db: Kysely<Database>, floor: number): Promise<readonly JobState[]> {
   const jobs = await allJobs(db)
   const waiting = new Map((await waitingRuns(db)).map(({ job, ...run }) => [job, run]))
+  const running = new Map((await runningRuns(db)).map(({ job, ...run }) => [job, run]))
   const failing = new Map((await failedRuns(db)).map((each) => [each.job, each]))
   const intervals = new Map((await dueIntervals(db)).map(({ job, ms }) => [job, ms]))
   return jobs.map(({ id, name, enabled, nextDue, changedAt, lastSuccessAt, definition }): JobState => {
@@ -28,6 +29,7 @@ export async function jobStates(db: Kysely<Database>, floor: number): Promise<re
       failed: failures === 0 ? null : { runId, message },
       dead: waits ? dead : null,
       waiting: waiting.get(id) ?? null,
+      running: running.get(id) ?? null,
     }
   })
 }
@@ -53,6 +55,18 @@ async function waitingRuns(db: Kysely<Database>): Promise<readonly Waiting[]> {
     select distinct on (job_id) job_id as job, id as "runId", reason, (extract(epoch from coalesce(waiting_since, next_at)) * 1000)::float8 as since
       from syncline.job_run where phase in ('queued', 'waiting') and job_id is not null
      order by job_id, coalesce(waiting_since, next_at)`.execute(db)
+  return rows
+}
+
+/** Of each job the run that has been under way for the longest time. */
+async function runningRuns(
+  db: Kysely<Database>,
+): Promise<readonly ({ readonly job: number } & NonNullable<JobState['running']>)[]> {
+  const { rows } = await sql<{ job: number; runId: string; since: number }>`
+    select distinct on (job_id) job_id as job, id as "runId", (extract(epoch from coalesce(started_at, queued_at)) * 1000)::float8 as since
+      from syncline.job_run where phase = 'running' and job_id is not null order by job_id, coalesce(started_at, queued_at)`.execute(
+    db,
+  )
   return rows
 }
 

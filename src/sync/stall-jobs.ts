@@ -18,6 +18,8 @@ export type JobState = {
   readonly dead: number | null
   /** Of its runs that do not begin the one that has waited longest. */
   readonly waiting: { readonly runId: string; readonly since: number; readonly reason: string | null } | null
+  /** Of its runs that are under way the one that began first. */
+  readonly running: { readonly runId: string; readonly since: number } | null
 }
 
 const MINUTE = 60_000
@@ -61,7 +63,7 @@ function untakenVerdict({ job, dueAt }: JobState, at: number, limits: StallThres
 }
 
 function overdueVerdict(state: JobState, at: number, limits: StallThresholds): readonly StallFinding[] {
-  const { job, intervalMs, changedAt, succeededAt } = state
+  const { job, intervalMs, changedAt, succeededAt, running } = state
   if (intervalMs === null) return []
   const interval = Math.max(intervalMs, MINUTE)
   const still = at - Math.max(succeededAt ?? 0, changedAt)
@@ -69,8 +71,11 @@ function overdueVerdict(state: JobState, at: number, limits: StallThresholds): r
   return [
     {
       ...verdict('job-overdue', still > WORSE * limits.intervals * interval ? 'critical' : 'warning', job),
-      text: `no run of job ${job} has succeeded for ${spell(still)}; one is due every ${spell(interval)}`,
-      mend: `\`syncline job show ${job}\` lists its runs, with those that were left out and why.`,
+      text: `no run of job ${job} has succeeded for ${spell(still)}; one is due every ${spell(interval)}${running === null ? '' : `, and run ${running.runId} has been under way for ${spell(at - running.since)}`}`,
+      mend:
+        running === null
+          ? `\`syncline job show ${job}\` lists its runs, with those that were left out and why.`
+          : `\`syncline job show ${job} --run ${running.runId}\` says what it does; \`syncline job stop ${job}\` ends it. A \`timeLimit\` does so by itself.`,
     },
   ]
 }

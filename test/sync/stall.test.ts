@@ -54,6 +54,7 @@ const JOB: StallSnapshot['jobs'][number] = {
   failed: null,
   dead: 0,
   waiting: null,
+  running: null,
 }
 const FAILED = { failures: 1, failed: { runId: '12', message: 'step dump: ended with 1' } }
 const WELL: StallSnapshot = {
@@ -248,6 +249,8 @@ t.test('of a job the cause is told, once, and what nobody takes up or fails ofte
   t.same(said({ dueAt: NOW - HOUR }), [])
   t.match(said({ dueAt: NOW - 61 * MINUTE }), [/^job-overdue critical job copy was due 1 h 1 min ago/])
   t.same(said({ ...long, intervalMs: null, dueAt: null }), [], 'one that only people set off is never late')
+  const running = { runId: '12', since: NOW - 90 * MINUTE }
+  t.match(said({ ...long, running }), [/one is due every 1 h, and run 12 has been under way for 1 h 30 min/])
   t.same(said({ ...long, changedAt: NOW - HOUR }), [], 'nor is one that was made or changed just now')
 })
 
