@@ -649,6 +649,20 @@ t.test('a folder that cannot be written to is read all the same, and says that i
   t.match(await site.run('ngo'), { counts: { pulled: 0 } })
 })
 
+t.test('what the machine does not let the site do is told in words, and done when it does', async (t) => {
+  const folder = await testFolder(t)
+  const site = await make(t, 'here', [folder])
+  const { id } = await site.add('out', { path: folder.path, write: 'a.xml' }, { mode: 'push', names: ['area'] })
+  await site.query(`insert into area (id) values ('a')`)
+  const [{ resource } = {}] = await site.query(`select id as resource from syncline.resource where name = 'area'`)
+  const growing = join(folder.path, '.syncline', `${site.self.uuid}-${id}-${resource}.part`)
+  await mkdir(growing, { recursive: true })
+  t.match(await site.run('out'), { result: 'error', code: 'SYNC_PEER_UNREACHABLE', message: /^in the folder .*EISDIR/ })
+  await rm(growing, { recursive: true })
+  t.match(await site.run('out'), { result: 'success' })
+  t.match(await folder.text('a.xml'), /uuid="urn:syncline:a"/)
+})
+
 t.test('a file of two names is read as what it is', async (t) => {
   const { site, folder, area } = await reader(t, {})
   await folder.put('in/a.csv', '\ufeffid,name\na,one\n')

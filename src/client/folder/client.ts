@@ -5,6 +5,7 @@ import { PeerError } from '../peer-error.ts'
 import { type Folder, type FolderLimits, folderOf, pulledNames } from './folder.ts'
 import { fittingFiles } from './look.ts'
 import { createFolderWriter } from './output.ts'
+import { inFolder } from './place.ts'
 import { createFolderPuller } from './pull.ts'
 import { previewOfFile, recordsForFile } from './push.ts'
 
@@ -58,7 +59,7 @@ export function createFolderClient(
           'SYNC_REQUEST_INVALID',
           `nothing is read from the folder "${peer.name}": it has no pattern of files, as \`syncline folder set\` gives with --read`,
         )
-      if (!query.purged) return puller.pull(query)
+      if (!query.purged) return inFolder(settings.path, () => puller.pull(query))
       const next = { checkpoint: query.after ?? 'folder:0', more: false }
       const batch = {
         resource: query.resource,
@@ -82,7 +83,8 @@ export function createFolderClient(
         }
       // Deletions of long ago, of which only a hash is left, have no name that a file could tell.
       if (batch.purged === true) return { report: reportOf(0), bytes: 0 }
-      return { report: reportOf(batch.count), bytes: await writeBatch(batch) }
+      const bytes = await inFolder(settings.path, () => writeBatch(batch))
+      return { report: reportOf(batch.count), bytes }
     },
 
     pullChosen: async () => ({ batches: [], bytes: 0 }),
@@ -118,8 +120,10 @@ export function createFolderClient(
     close: () => puller.close(),
 
     finish: async (runId) => {
-      await writer.publish(runId)
-      await puller.clear(runId)
+      await inFolder(settings.path, async () => {
+        await writer.publish(runId)
+        await puller.clear(runId)
+      })
       const [first, ...others] = puller.refused()
       if (first === undefined) return
       const more = others.length === 0 ? '' : `, and ${others.length} more`

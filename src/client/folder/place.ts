@@ -271,6 +271,16 @@ export function wordsOf(error: unknown): string {
   return words[codeOf(error)] ?? (error instanceof Error ? error.message : String(error))
 }
 
+/** Does work in a folder; what the machine refuses is told in words, and may work later: a disk is full, or away. Errors also: SYNC_PEER_UNREACHABLE. */
+export async function inFolder<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!(error instanceof Error) || error instanceof SynclineError || !('syscall' in error)) throw error
+    throw new PeerError('SYNC_PEER_UNREACHABLE', `in the folder ${path}: ${wordsOf(error)}`, {}, { cause: error })
+  }
+}
+
 function codeOf(error: unknown): string {
   return error instanceof Error && 'code' in error ? String(error.code) : ''
 }

@@ -15,7 +15,7 @@ import { type FolderSettings, type FolderWish, folderFaults, folderSettings, Syn
 import { type FolderLook, lookIntoFolder } from './client.ts'
 import { type FolderLimits, folderOf } from './folder.ts'
 import { createFolderWriter } from './output.ts'
-import { openPlace } from './place.ts'
+import { inFolder, openPlace } from './place.ts'
 import { recordsForFile } from './push.ts'
 
 /** What setting up a folder works on. */
@@ -59,7 +59,8 @@ async function checked(wish: FolderWish, { folderRoots = [] }: FolderLimits): Pr
 
 /** Looks whether a folder can be used, and what is in it. */
 export async function testFolder({ store, self, limits }: FolderSetup, peer: Peer): Promise<FolderLook> {
-  return lookIntoFolder(folderOf({ store, self, peer, limits, settings: await readFolder(store.db, peer) }))
+  const settings = await readFolder(store.db, peer)
+  return inFolder(settings.path, () => lookIntoFolder(folderOf({ store, self, peer, limits, settings })))
 }
 
 /**
@@ -73,7 +74,7 @@ export async function dumpFolder(
 ): Promise<{ readonly files: number; readonly records: number }> {
   const settings = await readFolder(store.db, peer)
   const folder = folderOf({ store, self, peer, limits, settings })
-  return withPeerLease(store, peer.id, async (lost) => {
+  const work = async (lost: AbortSignal) => {
     const tasks = (await folder.tasks()).filter(({ mode }) => mode !== 'pull')
     const unknown = names?.filter((name) => !tasks.some(({ resource }) => resource === name)) ?? []
     if (unknown.length > 0)
@@ -104,5 +105,6 @@ export async function dumpFolder(
       message: `all of ${(names ?? tasks.map(({ resource }) => resource)).join(', ')} was written: ${records} records`,
     })
     return { files, records }
-  })
+  }
+  return inFolder(settings.path, () => withPeerLease(store, peer.id, work))
 }
