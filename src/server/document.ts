@@ -9,6 +9,7 @@ type Operation = Node & {
   responses: Record<string, Node>
   security?: Node[]
   description?: string
+  tags?: readonly string[]
   requestBody?: unknown
   'x-access'?: Access
   'x-body'?: Readonly<Record<string, TSchema>>
@@ -36,6 +37,7 @@ const TAGS = {
   conflicts: 'Records that were changed on both sides and wait for a person.',
   quarantine: 'Records that could not be applied, each alone.',
   alarms: 'What the stall detector found.',
+  eden: 'What Sahana Eden sites ask, with their own addresses and words.',
   datasets: 'Tables that Sahana Eden sites publish together.',
   jobs: 'Scheduled work, its runs, and what they hold.',
   transfers: 'Files between hosts, and which hosts are believed.',
@@ -122,6 +124,8 @@ function finishOperation(operation: Operation): void {
   if (Object.keys(answers).length > 0 && operation.responses['200']?.description === 'Default Response') {
     delete operation.responses['200']
   }
+  // Eden's words are not ours.
+  if (operation.tags?.[0] === 'eden') return
   if (access !== 'public') {
     operation.responses['401'] = { $ref: '#/components/responses/NoToken' }
     operation.responses['403'] = { $ref: '#/components/responses/NotPermitted' }

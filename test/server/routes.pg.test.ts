@@ -1513,6 +1513,27 @@ t.test('tables are published together as a data set, and one of an Eden is follo
   t.match(await admin(t, 'POST /api/v1/peers/nobody/datasets', follow), { status: 404 })
 })
 
+t.test('what Eden asks is described with its own words', async (t) => {
+  const { token } = (await admin(t, 'POST /api/v1/peers/caller/rotate', {})).json
+  const repository = 'urn:uuid:11111111-2222-4333-8444-888888888888'
+  const registration = JSON.stringify({ uuid: repository, name: 'caller', apitype: 'eden' })
+  for (const [question, status, body] of [
+    ['POST /eden/sync/repository/register.json', 200, registration],
+    ['GET /eden/sync/sync.xml?resource=org_sector', 403],
+    [`POST /eden/sync/sync.xml?resource=org_sector&repository=${repository}`, 403, '<s3xml/>'],
+    ['GET /eden/sync/sync', 303],
+    ['GET /eden/org/sector.xml', 403],
+    ['POST /eden/org/sector.s3json', 403, '{}'],
+    ['GET /eden/org/sector/fields.xml', 403],
+    ['POST /eden/org/sector/sync.html', 405, '<s3xml/>'],
+    ['GET /eden/sync/dataset.xml', 200],
+    ['GET /eden/sync/task.s3json', 200],
+    ['GET /eden/sync/resource_filter.html', 415],
+    ['GET /eden/default/download/nothing.zip', 404],
+  ] as const)
+    t.equal((await hub.ask(t, question, { token, ...(body !== undefined && { body }) })).status, status, question)
+})
+
 t.test('every operation of the document was asked, and is asked for by tests alone', async (t) => {
   // Endless: test/server/hostile.pg.test.ts asks for it over a real connection.
   t.same(

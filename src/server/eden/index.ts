@@ -1,7 +1,6 @@
 import type { Readable } from 'node:stream'
 import { Readable as Stream } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
 import { appendLog, isEdenRegistered, receivedRun } from '../../store/index.ts'
 import { s3jsonWriter, s3xmlWriter } from '../../sync/index.ts'
 import { peerOf } from '../access.ts'
@@ -9,6 +8,7 @@ import type { ServerDeps } from '../deps.ts'
 import { linkOf, needsPerson, type Routes } from '../exchange.ts'
 import { toSynclineError } from '../problem.ts'
 import { type EdenAsked, edenTables, grantedTable, ownRepository, readAsked } from './asked.ts'
+import { describedRoute } from './described.ts'
 import { publicRoutes } from './public.ts'
 import { edenDocument } from './pull.ts'
 import { receiveEden } from './push.ts'
@@ -21,15 +21,6 @@ const MIXED = 'Mixed resource synchronization not supported'
 const UNSUPPORTED = 'Unsupported method!'
 const HTML = 'text/html'
 
-/** Every method that Eden knows: one that a path has not is answered in Eden's words. */
-const METHODS = ['GET', 'POST', 'PUT', 'DELETE'] as const
-
-const schema = (summary: string, description: string) => ({
-  summary,
-  description,
-  response: { 200: Type.Unknown(), '4xx': Type.Unknown(), '5xx': Type.Unknown() },
-})
-
 /**
  * What Sahana Eden's clients call: registration, pull, push, plain export and import, under its own addresses and with its own words. It is a
  * protocol of others, so it stands beside the API that this site describes.
@@ -41,45 +32,94 @@ export const edenRoutes =
     app.setErrorHandler((error, request, reply) => answerFailure(error, request, reply))
     app.setNotFoundHandler((_request, reply) => failed(reply, 404, 'Not Found'))
 
-    publicRoutes(app as unknown as FastifyInstance, deps, (_id, summary, description) => schema(summary, description))
+    const plainApp = app as unknown as FastifyInstance
+    publicRoutes(plainApp, deps)
 
-    app.route({
-      method: [...METHODS],
-      url: '/sync/repository/register.json',
-      schema: schema('Register as a repository', 'An Eden site tells its UUID and hears that of this site.'),
-      config: { access: 'peer' },
-      handler: (request, reply) =>
+    const registration = {
+      operationId: 'registerAsEden',
+      summary: 'Register as a repository',
+      description: 'An Eden site tells its UUID, as {"uuid", "name", "apitype"}, and hears that of this site.',
+      gives: ['application/json'],
+    }
+    describedRoute(
+      plainApp,
+      { url: '/sync/repository/register.json', access: 'peer', post: registration },
+      (request, reply) =>
         request.method === 'POST' || request.method === 'PUT'
           ? register(deps, request, reply)
           : failed(reply, 405, UNSUPPORTED),
-    })
+    )
 
-    app.route<{ Params: { file: string } }>({
-      method: [...METHODS],
-      url: '/sync/:file',
-      schema: schema('Pull or push a table', 'The address that the synchronization of Eden asks for every table.'),
-      config: { access: 'peer', endless: true },
-      handler: (request, reply) => synchronize(request, reply, request.params.file),
-    })
+    const file = 'What is asked for and its format, such as sync.xml.'
+    const synced = {
+      get: {
+        operationId: 'pullAsEden',
+        summary: 'Pull a table as Eden does',
+        description:
+          'The address that the synchronization of Eden asks for every table: `resource`, `repository`, `msince`, and filters such as `[~]~.name__like=A*`.',
+        gives: ['text/xml'],
+      },
+      post: {
+        operationId: 'pushAsEden',
+        summary: 'Push a table as Eden does',
+        description:
+          'A document of S3XML, whatever its Content-Type says. Anything that was not taken makes it 400 or above.',
+        gives: ['text/html'],
+      },
+    }
+    describedRoute<{ file: string }>(
+      plainApp,
+      { url: '/sync/:file', access: 'peer', params: { file }, endless: true, ...synced },
+      (request, reply) => synchronize(request, reply, request.params.file),
+    )
 
-    app.route<{ Params: { prefix: string; file: string } }>({
-      method: [...METHODS],
-      url: '/:prefix/:file',
-      schema: schema('Export or import a table', 'Plain S3XML (.xml) or S3JSON (.s3json) of a table.'),
-      config: { access: 'peer', endless: true },
-      handler: (request, reply) => {
+    const table = {
+      prefix: 'Module of the table, such as org.',
+      file: 'Name of the table and format, such as office.xml.',
+    }
+    const whole = {
+      get: {
+        operationId: 'exportAsEden',
+        summary: 'Export a table as Eden does',
+        description: 'Plain S3XML (.xml) or S3JSON (.s3json), with `start`, `limit` and filters.',
+        gives: ['text/xml', 'application/json'],
+      },
+      post: {
+        operationId: 'importAsEden',
+        summary: 'Import into a table as Eden does',
+        description: 'A document of S3XML (.xml) or S3JSON (.s3json), as the own write of the peer.',
+        gives: ['text/html', 'application/json'],
+      },
+    }
+    describedRoute<{ prefix: string; file: string }>(
+      plainApp,
+      { url: '/:prefix/:file', access: 'peer', params: table, endless: true, ...whole },
+      (request, reply) => {
         const { prefix, file } = request.params
         const [name = '', kind = ''] = split(file)
         return plain(request, reply, `${prefix}_${name}`, kind)
       },
-    })
+    )
 
-    app.route<{ Params: { prefix: string; name: string; file: string } }>({
-      method: [...METHODS],
-      url: '/:prefix/:name/:file',
-      schema: schema('Pull, push or describe a table', 'sync.xml, fields.xml and create.xml of a table.'),
-      config: { access: 'peer', endless: true },
-      handler: (request, reply) => {
+    const direct = {
+      get: {
+        operationId: 'describeAsEden',
+        summary: 'Pull or describe one table as Eden does',
+        description: 'sync.xml as above, with `start` and `limit`; fields.xml for the fields of the table.',
+        gives: ['text/xml'],
+      },
+      post: {
+        operationId: 'pushTableAsEden',
+        summary: 'Push or import one table as Eden does',
+        description: 'sync.xml or create.xml with a document of S3XML.',
+        gives: ['text/html', 'application/json'],
+      },
+    }
+    const named = { prefix: table.prefix, name: 'Name of the table behind that, such as office.', file }
+    describedRoute<{ prefix: string; name: string; file: string }>(
+      plainApp,
+      { url: '/:prefix/:name/:file', access: 'peer', params: named, endless: true, ...direct },
+      (request, reply) => {
         const { prefix, name, file } = request.params
         const table = `${prefix}_${name}`
         const [what, kind] = split(file)
@@ -88,7 +128,7 @@ export const edenRoutes =
         if (what === 'create' && request.method !== 'GET') return plain(request, reply, table, kind ?? '')
         return failed(reply, 405, UNSUPPORTED)
       },
-    })
+    )
 
     async function synchronize(request: FastifyRequest, reply: FastifyReply, file: string): Promise<FastifyReply> {
       const [what, kind] = split(file)

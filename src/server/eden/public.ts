@@ -11,39 +11,43 @@ import {
   s3xmlWriter,
 } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
+import { describedRoute } from './described.ts'
 import { failed } from './words.ts'
 
-const NOUNS: readonly DatasetNoun[] = ['dataset', 'task', 'resource_filter']
+const NOUNS: readonly (readonly [DatasetNoun, string])[] = [
+  ['dataset', 'readEdenDatasets'],
+  ['task', 'readEdenTasks'],
+  ['resource_filter', 'readEdenFilters'],
+]
 /** Pull, in Eden's numbers of modes. */
 const PULL = 1
 
 /** What an Eden may read without an account: which data sets there are, and their archives. */
-export function publicRoutes(
-  app: FastifyInstance,
-  deps: ServerDeps,
-  schema: (id: string, summary: string, description: string) => object,
-): void {
-  const method = ['GET', 'POST', 'PUT', 'DELETE']
-  for (const noun of NOUNS)
-    for (const url of [`/sync/${noun}`, `/sync/${noun}.:format`])
-      app.route<{ Params: { format?: string } }>({
-        method,
-        url,
-        schema: schema(
-          `eden_${noun}`,
-          'Read data sets',
-          `Entries of the table sync_${noun}, as far as they belong to data sets of this site.`,
-        ),
-        config: { access: 'public' },
-        handler: (request, reply) => tell(deps, request, reply, noun, request.params.format ?? ''),
-      })
+export function publicRoutes(app: FastifyInstance, deps: ServerDeps): void {
+  for (const [noun, operationId] of NOUNS) {
+    const handler = (request: FastifyRequest<{ Params: { format?: string } }>, reply: FastifyReply) =>
+      tell(deps, request, reply, noun, request.params.format ?? '')
+    const get = {
+      operationId,
+      summary: 'Read of data sets',
+      description: `Entries of Eden's table sync_${noun}, as far as they belong to data sets of this site.`,
+      gives: ['text/xml', 'application/json'],
+    }
+    describedRoute(app, { url: `/sync/${noun}`, access: 'public' }, handler)
+    const params = { format: 'xml or s3json.' }
+    describedRoute(app, { url: `/sync/${noun}.:format`, access: 'public', params, get }, handler)
+  }
 
-  app.route<{ Params: { file: string } }>({
-    method,
-    url: '/default/download/:file',
-    schema: schema('eden_archive', 'Download an archive', 'All of a data set as it was, in one zip file.'),
-    config: { access: 'public', endless: true },
-    handler: async (request, reply) => {
+  const get = {
+    operationId: 'downloadEdenArchive',
+    summary: 'Download an archive',
+    description: 'All of a data set as it was, in one zip file.',
+    gives: ['application/zip'],
+  }
+  describedRoute<{ file: string }>(
+    app,
+    { url: '/default/download/:file', access: 'public', params: { file: 'Name of the archive.' }, endless: true, get },
+    async (request, reply) => {
       if (request.method !== 'GET') return failed(reply, 405, 'Unsupported method!')
       const archive = await readArchive(deps.store.db, request.params.file.replace(PREFIX, ''))
       if (archive === null) return failed(reply, 404, 'Not Found')
@@ -54,7 +58,7 @@ export function publicRoutes(
         .headers({ 'content-length': archive.bytes, 'last-modified': new Date(archive.madeAt).toUTCString() })
         .send(Stream.from(archive.pieces(), { objectMode: false }))
     },
-  })
+  )
 }
 
 /** As Eden names what was uploaded to a field. */
