@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { openPlace } from '../../src/client/folder/place.ts'
+import { openPlace, writeAll } from '../../src/client/folder/place.ts'
 
 /** A folder that may be used, and one beside it that may not. */
 async function places(t: Test) {
@@ -72,4 +72,21 @@ t.test('a folder must be there, and be allowed', async (t) => {
     message: /is no folder/,
   })
   t.equal((await openPlace(join(inside, 'in'), ['/nonexistent', inside])).base, join(inside, 'in'))
+})
+
+t.test('all of some bytes is written, or it is told', async (t) => {
+  const taken: [string, number | null | undefined][] = []
+  const part = async (bytes: Buffer, from: number, length: number, position: number) => {
+    const bytesWritten = taken.length === 3 ? 0 : Math.min(length, 4)
+    taken.push([bytes.subarray(from, from + bytesWritten).toString(), position])
+    return { bytesWritten, buffer: bytes }
+  }
+  const handle = { write: part } as unknown as Parameters<typeof writeAll>[0]
+  await writeAll(handle, Buffer.from('0123456789'), 100)
+  t.same(taken, [
+    ['0123', 100],
+    ['4567', 104],
+    ['89', 108],
+  ])
+  await t.rejects(writeAll(handle, Buffer.from('x'), 0), { code: 'SYNC_PEER_UNREACHABLE' })
 })

@@ -15,6 +15,7 @@ import {
   SynclineError,
 } from '../../sync/index.ts'
 import type { Folder } from './folder.ts'
+import { writeAll } from './place.ts'
 
 /** What is known of a file in the making: also how it is written, as the settings may change meanwhile. */
 type Growing = FileState & { readonly how: How }
@@ -120,7 +121,7 @@ export function createFolderWriter(folder: Folder, now: () => number = Date.now)
       text: before === undefined ? fileHead(how) : '',
       async flush(): Promise<number> {
         const bytes = Buffer.from(this.text)
-        await handle.write(bytes, 0, bytes.length, this.bytes)
+        await writeAll(handle, bytes, this.bytes)
         this.bytes += bytes.length
         this.text = ''
         return bytes.length
@@ -156,7 +157,7 @@ export function createFolderWriter(folder: Folder, now: () => number = Date.now)
     try {
       await handle.truncate(output.bytes)
       const foot = Buffer.from(fileFoot(written, state))
-      await handle.write(foot, 0, foot.length, output.bytes)
+      await writeAll(handle, foot, output.bytes)
       await handle.sync()
     } finally {
       await handle.close()

@@ -259,6 +259,15 @@ function isWithin(path: string, above: string): boolean {
   return way === '' || (way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way))
 }
 
+/** Writes all of some bytes at a place in a file: where a disk is nearly full, a write may take only a part of them. */
+export async function writeAll(handle: Pick<FileHandle, 'write'>, bytes: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done)
+    if (bytesWritten === 0) throw new PeerError('SYNC_PEER_UNREACHABLE', 'the disk takes nothing more')
+    done += bytesWritten
+  }
+}
+
 /** What the machine says of a file. */
 export function wordsOf(error: unknown): string {
   const words: Readonly<Record<string, string>> = {
