@@ -178,6 +178,7 @@ export {
   serveChanges,
   writeByHand,
 } from './exchange.ts'
+export { applyRows, serveRows } from './exchange-rows.ts'
 export { checkFieldsOf } from './field-marks.ts'
 export {
   changeFolder,
@@ -208,8 +209,8 @@ export * from './job-work.ts'
 export * from './jobs.ts'
 export { closeLeases, withLease, withPeerLease } from './lease.ts'
 export { type LifeEntry, type RecordLife, readLife } from './life.ts'
-export { createManaged, type ManagedTable } from './managed.ts'
 export { type Loss, lossOf, mayBeRounded } from './lossy.ts'
+export { createManaged, type ManagedTable } from './managed.ts'
 export { meetMark } from './marks.ts'
 export { measureStore, type StoreMeasurement, serverVersion } from './measure.ts'
 export { migrate } from './migrate.ts'
