@@ -332,6 +332,26 @@ t.test('an export of Eden is read with its components, and what this site has no
   )
 })
 
+t.test('what Eden merged is merged here, and references follow', async (t) => {
+  const settings = { format: 's3xml', read: 'in/*.xml' }
+  const { site, folder } = await reader(t, settings, { names: ['area', 'visit'] })
+  const named = (n: number) => `urn:uuid:${ID(n)}`
+  const record = (table: string, n: number, at: string, rest: string, more = '') =>
+    `<resource name="${table}" uuid="${named(n)}" created_on="2026-01-01T00:00:00" modified_on="${at}" mci="2"${more}>${rest}</resource>`
+  const [first, later] = ['2026-02-01T00:00:00', '2026-02-02T00:00:00']
+  const areas = [1, 2].map((n) => record('area', n, first, `<data field="name">${n}</data>`)).join('')
+  const visit = record('visit', 3, first, `<reference field="area_id" resource="area" uuid="${named(1)}"/>`)
+  await folder.put('in/1.xml', `<s3xml>${visit}${areas}</s3xml>`, 20)
+  t.match(await site.run('ngo'), { result: 'success', counts: { applied: 3 } })
+  const gone = record('area', 1, later, '', ` deleted="True" replaced_by="${named(2)}"`)
+  const kept = record('area', 2, later, '<data field="name">both</data>')
+  await folder.put('in/2.xml', `<s3xml>${gone}${kept}</s3xml>`)
+  await site.run('ngo')
+  t.match(await site.run('ngo'), { result: 'success' })
+  t.same(await site.query('select id, name from area'), [{ id: named(2), name: 'both' }])
+  t.same(await site.query('select area_id from visit'), [{ area_id: named(2) }])
+})
+
 t.test('a document of our own in S3XML keeps its versions', async (t) => {
   const { site, folder } = await reader(t, { format: 's3xml', read: 'in/*.xml' })
   const version = `origin="${ID(5)}" clock="1700000000000000" seen="{&quot;${ID(6)}&quot;:5}"`

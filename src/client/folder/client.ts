@@ -1,4 +1,4 @@
-import type { Peer, Self, Store } from '../../store/index.ts'
+import { followMerges, type Peer, type Self, type Store } from '../../store/index.ts'
 import { type BatchReport, type FolderSettings, type LineBatch, readFormatOf, SynclineError } from '../../sync/index.ts'
 import type { PeerClient, PullQuery, Pushed } from '../peer-client.ts'
 import { PeerError } from '../peer-error.ts'
@@ -91,7 +91,11 @@ export function createFolderClient(
     pullForRepair: async () => {
       throw unproved('a folder cannot be asked for single records')
     },
-    ack: async () => {},
+    /** Everything that was pulled is applied: what was merged lets go of the records that were merged away. */
+    ack: async (name) => {
+      const { place, info } = await folder.resourceOf(name)
+      await followMerges(store, place, info)
+    },
     compare: async () => {
       throw unproved('a folder gives no proof: nobody tells from there what was taken of the files')
     },

@@ -58,7 +58,12 @@ export async function takeRecords(
   }
   const here = await seenHere(store.db, resource.place, versionsOf(changes))
   if (!at.quiet) await writeEdenMemory(store.db, resource.place, learnt)
-  const fresh = changes.filter(({ id }) => !here.has(id)).map((change) => narrowed(change, at.columns))
+  // What was merged into another record comes behind it.
+  const merged = new Set(learnt.flatMap(({ recordId, replacedBy }) => (replacedBy === null ? [] : [recordId])))
+  const fresh = changes
+    .filter(({ id }) => !here.has(id))
+    .sort((a, b) => Number(merged.has(a.id)) - Number(merged.has(b.id)))
+    .map((change) => narrowed(change, at.columns))
   return linesOfChanges(resource.name, fresh, resource.refs)
 }
 
