@@ -490,6 +490,18 @@ t.test('what Eden merges is merged here: references follow, and the loser goes',
   ])
 })
 
+t.test('I8: a record whose name XML cannot carry stays behind alone, and is named', async (t) => {
+  const { hub, asEden } = await edenSite(t, 'unsaid')
+  await register(t, hub, asEden)
+  await hub.site.sql(
+    `insert into org_sector (uuid, name) values ('urn:uuid:a', 'A'), ('urn:uuid:' || chr(1), 'No name for XML'), ('urn:uuid:z', 'Z')`,
+  )
+  const answer = await ask(hub, asEden, `GET /eden/sync/sync.xml?resource=org_sector&repository=${EDEN}`)
+  t.same(uuids(read(answer.body).elements), ['urn:uuid:a', 'urn:uuid:z'])
+  const [entry] = await hub.site.sql('select result, message from syncline.log order by id desc limit 1')
+  t.match(entry, { result: 'warning', message: /1 cannot be written, such as "urn:uuid:\\u0001"/ })
+})
+
 t.test('a push of Eden is one run here: listed, taken back, and held by the brakes of the grant', async (t) => {
   const { hub, eden, asEden } = await edenSite(t, 'run')
   await register(t, hub, asEden)

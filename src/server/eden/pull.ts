@@ -80,6 +80,17 @@ export async function edenDocument(
   }
   const { tell, tellAs, follow, may } = outgoing(context)
   const seen = new Seen()
+  /** Names of records that the format has no characters for: each stays behind alone (I8). */
+  const unsaid: string[] = []
+  const write = (element: EdenElement): string => {
+    try {
+      return writer.element(element)
+    } catch (error) {
+      if (!(error instanceof SynclineError) || error.code !== 'SYNC_FORMAT_INVALID') throw error
+      unsaid.push(element.attributes.uuid ?? '')
+      return ''
+    }
+  }
   const state = { places: course.places, records: 0, from: Number.POSITIVE_INFINITY, until: 0, restarted: false }
   const heads = new Map<string, string>()
   // Who is not followed wants what there is, also what came from himself.
@@ -92,7 +103,7 @@ export async function edenDocument(
   const first = await serveFirst()
   return {
     mediaType: writer.mediaType,
-    pieces: inPieces(logged(deps, link, asked, began, pieces, () => state.records)),
+    pieces: inPieces(logged(deps, link, asked, began, pieces, () => state.records, unsaid)),
   }
 
   /** The first batch, from the beginning when this site began a new log since. */
@@ -122,7 +133,7 @@ export async function edenDocument(
     for (let batch: LineBatch = first, limit = FIRST_ROWS; ; ) {
       // A record that changed meanwhile comes once more in a document of its own: Eden takes two of one name for two.
       if (idsOf(batch).some((id) => seen.has({ resource: resource.name, id }))) break
-      const told = await tellAs(writer.element, batch, resource, shape, { inside })
+      const told = await tellAs(write, batch, resource, shape, { inside })
       const page = pages.take(told.elements.length)
       const elements = told.elements.slice(page.from, page.until)
       for (const id of told.ids) seen.add({ resource: resource.name, id })
@@ -132,7 +143,7 @@ export async function edenDocument(
       yield* elements
       if (batch.next !== undefined) state.places = { ...state.places, [resource.name]: batch.next.checkpoint }
       const referred = await follow(told.references.slice(page.from, page.until).flat(), isTold)
-      if (writer.mediaType === 'text/xml') yield* referred.map(writer.element)
+      if (writer.mediaType === 'text/xml') yield* referred.map(write)
       else later.push(...referred)
       if (!more) break
       limit = Math.min(limit * 4, ROWS_MAX, limits.batchRowsMax)
@@ -140,14 +151,14 @@ export async function edenDocument(
     }
     for await (const element of missedBefore()) {
       if (!opened) yield open(false)
-      yield writer.element(element)
+      yield write(element)
     }
     for await (const element of changedInside()) {
       if (!opened) yield open(false)
-      yield writer.element(element)
+      yield write(element)
     }
     // In S3JSON the records of a table stand together.
-    for (const some of Map.groupBy(later, ({ table }) => table).values()) yield* some.map(writer.element)
+    for (const some of Map.groupBy(later, ({ table }) => table).values()) yield* some.map(write)
     await mark()
     if (opened) yield writer.close()
     else yield emptyDocument(deps, asked, writer)
@@ -323,6 +334,7 @@ async function* logged(
   began: number,
   pieces: () => AsyncIterable<string>,
   records: () => number,
+  unsaid: readonly string[],
 ): AsyncIterable<string> {
   let [bytes, ended] = [0, false]
   const entry = (result: 'success' | 'warning' | 'error', remote: boolean, message: string) =>
@@ -345,8 +357,9 @@ async function* logged(
     if (!ended) await entry('error', true, `the peer hung up after ${records()} records`).catch(() => {})
   }
   const changes = records()
+  const lost = unsaid.length === 0 ? '' : `; ${unsaid.length} cannot be written, such as ${JSON.stringify(unsaid[0])}`
   if (changes === 0) await entry('warning', false, 'No data to send')
-  else await entry('success', false, `Data sent to peer (${changes} records)`)
+  else await entry(lost === '' ? 'success' : 'warning', false, `Data sent to peer (${changes} records)${lost}`)
   const durationMs = Math.round(performance.now() - began)
   deps.observe.events.pullServed({ peer: peer.name, resource: asked.table, changes, bytes, durationMs, more: false })
 }
