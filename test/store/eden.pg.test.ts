@@ -72,7 +72,10 @@ t.test('I9: what Eden has is counted as a site counts its own', async (t) => {
 
 t.test('a full comparison finds what Eden no longer shows', async (t) => {
   const all = await memories()
-  t.same(await lastEdenComparison(db, place), { round: 0, comparedAt: null, tookMs: 0 })
+  t.same(await lastEdenComparison(db, place), {
+    ...{ round: 0, comparedAt: null, tookMs: 0 },
+    ...{ archivedAt: null, dataset: null },
+  })
   await writeEdenMemory(db, place, all.slice(0, 1), 1)
   t.same(await endEdenComparison(db, place, 1, 12.4), ['two'])
   const last = await lastEdenComparison(db, place)
