@@ -81,3 +81,18 @@ export async function readWithin(
   )
   return new Map(rows.map(({ id, within }) => [id, within]))
 }
+
+/** The bytes of a column of a living record; null for none. */
+export async function readBytes(
+  db: Kysely<Database>,
+  resource: ResourceInfo,
+  column: string,
+  id: string,
+): Promise<Buffer | null> {
+  const { rows } = await sql<{ bytes: Buffer | null }>`
+    select t.${sql.id(column)} as bytes from ${sql.raw(liveTable(resource))} t where t.${sql.id(resource.keyColumn)}::text = ${id}`.execute(
+    db,
+  )
+  const [row] = rows
+  return row?.bytes == null ? null : Buffer.from(row.bytes)
+}

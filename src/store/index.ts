@@ -128,7 +128,7 @@ export {
 } from './eden-datasets.ts'
 export { comingFromEden, edenDigest, edenDigestRecords, edenTotal } from './eden-digests.ts'
 export { followMerges } from './eden-merge.ts'
-export { coordinatesOf, noteWithin, readWithin, recordsBelow } from './eden-places.ts'
+export { coordinatesOf, noteWithin, readBytes, readWithin, recordsBelow } from './eden-places.ts'
 export { choosePublished, readPublished } from './eden-public.ts'
 export {
   checkpointAtHead,

@@ -378,23 +378,60 @@ t.test(
   },
 )
 
-t.test('a file is not taken from an address that a push names', async (t) => {
-  const { hub, asEden } = await edenSite(t, 'files')
-  await register(t, hub, asEden)
-  const document = `<s3xml><resource name="org_organisation" uuid="urn:uuid:m" modified_on="2026-03-02T09:30:00"><data field="name">M</data><data field="logo" url="http://169.254.169.254/secret" filename="a.png"/></resource></s3xml>`
-  const sent = await ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`, document)
-  t.equal(sent.status, 200, sent.body)
-  t.same(await hub.site.sql('select name, logo from org_organisation'), [{ name: 'M', logo: null }])
-  const [entry] = await hub.site.sql('select message from syncline.log order by id desc limit 1')
-  t.match(entry, { message: /1 files that they name come where this site calls/ })
-  await hub.site.sql(`update org_organisation set logo = 'bytes', name = 'N'`)
-  const [told] = read((await ask(hub, asEden, 'GET /eden/org/organisation.xml')).body).elements
-  t.same(
-    told?.fields.map(({ field }) => field),
-    ['name'],
-    'and its bytes stand in no document',
-  )
-})
+t.test(
+  'a file is not taken from an address that a push names, and one of this site is told by a name that is the permission',
+  async (t) => {
+    const { hub, eden, asEden } = await edenSite(t, 'files')
+    const granted = { peerId: eden.peer.id, resource: 'org_organisation', direction: 'pull' }
+    await register(t, hub, asEden)
+    const document = `<s3xml><resource name="org_organisation" uuid="urn:uuid:m" modified_on="2026-03-02T09:30:00"><data field="name">M</data><data field="logo" url="http://169.254.169.254/secret" filename="a.png"/></resource></s3xml>`
+    const sent = await ask(
+      hub,
+      asEden,
+      `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`,
+      document,
+    )
+    t.equal(sent.status, 200, sent.body)
+    t.same(await hub.site.sql('select name, logo from org_organisation'), [{ name: 'M', logo: null }])
+    const [entry] = await hub.site.sql('select message from syncline.log order by id desc limit 1')
+    t.match(entry, { message: /1 files that they name come where this site calls/ })
+    await hub.site.sql(`update org_organisation set logo = '\\x89504e470d0a', name = 'N'`)
+    const pull = `GET /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`
+    const [told] = read((await ask(hub, asEden, pull)).body).elements
+    const file = told?.fields.find(({ field }) => field === 'logo')?.attributes
+    t.match(file, { filename: 'logo.png' }, 'a file here is named in the document, for Eden to fetch')
+    const name = String(file?.url).replace('https://hub.example.org', '')
+    const fetched = await hub.app.inject({ method: 'GET', url: name })
+    t.match(
+      [fetched.statusCode, fetched.headers['content-type'], fetched.rawPayload.toString('hex')],
+      [200, 'image/png', '89504e470d0a'],
+    )
+
+    const version = () => hub.site.sql(`select clock, origin, seen from syncline.record where record_id = 'urn:uuid:m'`)
+    const before = await version()
+    const echo = `<s3xml><resource name="org_organisation" uuid="urn:uuid:m" mci="2" modified_on="${told?.attributes.modified_on}"><data field="name">N</data><data field="logo" url="http://eden.example.org/default/download/own.png" filename="own.png"/></resource></s3xml>`
+    for (let time = 1; time <= 2; time++)
+      t.equal(
+        (await ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`, echo)).status,
+        200,
+      )
+    t.same(await version(), before, 'I4: under its own address it is no write')
+
+    const wrong = name.replace(
+      /\.([0-9a-f])([0-9a-f]{63})\.png/,
+      (_, first, rest) => `.${first === '0' ? '1' : '0'}${rest}.png`,
+    )
+    const status = async (url: string) => (await hub.app.inject({ method: 'GET', url })).statusCode
+    t.equal(await status(wrong), 404, 'I10: a name that was made up')
+    t.equal(await status(name.replace(/file\.\d+/, 'file.999')), 404)
+    await setGrant(hub.site.store.db, { ...granted, columns: ['name'] })
+    t.equal(await status(name), 404, 'I10: where the peer may have it no longer')
+    await setGrant(hub.site.store.db, granted)
+    t.equal(await status(name), 200)
+    await hub.site.sql(`update org_organisation set logo = 'another'`)
+    t.equal(await status(name), 404, 'the name is for this content alone')
+  },
+)
 
 t.test('I10: who may see some columns is not told what stands beside them', async (t) => {
   const { hub, asEden } = await edenSite(t, 'columns')

@@ -28,6 +28,7 @@ const DOCUMENTS: Readonly<Record<string, TSchema>> = {
   'application/json': Type.Unknown({ description: 'S3JSON, or what Eden says in JSON.' }),
   'text/html': Type.String({ description: 'What Eden says, under the type that it says it with.' }),
   'application/zip': Type.String({ description: 'An archive.' }),
+  'application/octet-stream': Type.String({ description: 'A file, mostly under the type that it has.' }),
 }
 const WORDS = { 'application/json': DOCUMENTS['application/json'], 'text/html': DOCUMENTS['text/html'] }
 

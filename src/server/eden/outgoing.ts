@@ -12,6 +12,7 @@ import {
   type Change,
   changesOfLines,
   type EdenElement,
+  type EdenField,
   type EdenPlaceHint,
   type EdenShape,
   type EdenState,
@@ -28,6 +29,7 @@ import {
 } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { type EdenTables, withoutFiles } from './asked.ts'
+import { fileFields } from './files.ts'
 import type { EdenSource } from './source.ts'
 
 /** What records are made into elements with. */
@@ -92,7 +94,12 @@ export function outgoing(context: OutgoingContext) {
     how: How = {},
   ): Promise<Told<Form>> {
     const { level = 0, omit } = how
-    const plain = changesOfLines(batch).map((change) => withoutFiles(change, shape))
+    const files = new Map<string, readonly EdenField[]>()
+    const plain = changesOfLines(batch).map((change) => {
+      const fields = source.peerId === 0 ? [] : fileFields(deps, source.peerId, change, shape)
+      if (fields.length > 0) files.set(change.id, fields)
+      return withoutFiles(change, shape)
+    })
     const matching = await matchingInside(plain, how.inside ?? [])
     const all = matching.filter(
       (change) => change.kind === 'put' || (change.kind === 'delete' && context.includeDeleted),
@@ -136,7 +143,8 @@ export function outgoing(context: OutgoingContext) {
         shape,
         tables.shapes,
       )
-      told.elements.push(form(element))
+      const named = files.get(change.id) ?? []
+      told.elements.push(form(named.length === 0 ? element : { ...element, fields: [...element.fields, ...named] }))
       told.seconds.push(modifiedOn)
       told.ids.push(change.id)
       told.references.push([...referencesOf(change, shape), ...(inside?.references ?? [])])

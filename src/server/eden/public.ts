@@ -12,6 +12,7 @@ import {
 } from '../../sync/index.ts'
 import type { ServerDeps } from '../deps.ts'
 import { describedRoute } from './described.ts'
+import { namedFile } from './files.ts'
 import { failed } from './words.ts'
 
 const NOUNS: readonly (readonly [DatasetNoun, string])[] = [
@@ -40,15 +41,18 @@ export function publicRoutes(app: FastifyInstance, deps: ServerDeps): void {
 
   const get = {
     operationId: 'downloadEdenArchive',
-    summary: 'Download an archive',
-    description: 'All of a data set as it was, in one zip file.',
-    gives: ['application/zip'],
+    summary: 'Download an archive or a file',
+    description:
+      'All of a data set as it was, in one zip file; or a file of a record, under the name that a document told, which is the permission for it.',
+    gives: ['application/zip', 'application/octet-stream'],
   }
   describedRoute<{ file: string }>(
     app,
     { url: '/default/download/:file', access: 'public', params: { file: 'Name of the archive.' }, endless: true, get },
     async (request, reply) => {
       if (request.method !== 'GET') return failed(reply, 405, 'Unsupported method!')
+      const file = await namedFile(deps, request.params.file)
+      if (file !== null) return reply.type(file.mediaType).send(file.bytes)
       const archive = await readArchive(deps.store.db, request.params.file.replace(PREFIX, ''))
       if (archive === null) return failed(reply, 404, 'Not Found')
       // However long it takes altogether: who stops taking it loses the connection.

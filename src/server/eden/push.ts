@@ -17,6 +17,7 @@ import {
 import {
   type Change,
   type EdenElement,
+  type EdenPrints,
   type EdenRecord,
   type EdenStranger,
   edenRecords,
@@ -197,7 +198,22 @@ function arrive(record: EdenRecord, known: EdenMemory | undefined, { peer }: Lin
   const now = Date.now()
   const memory = known ?? unknownMemory(change.id)
   const deleted = change.kind === 'delete'
-  const arrival = readArrival({ origin: peer.uuid, modifiedOn, deleted, prints, nowMicros: now * 1_000 }, memory)
+  // The address of a file is Eden's own, whoever made the file: it tells nothing of what a record is.
+  const files = new Set(record.shape.columns.filter(({ kind }) => kind === 'upload').map(({ field }) => field))
+  const bare = <State extends { readonly prints: EdenPrints }>(state: State): State => {
+    if (files.size === 0) return state
+    return { ...state, prints: Object.fromEntries(Object.entries(state.prints).filter(([field]) => !files.has(field))) }
+  }
+  const { have, sent } = memory
+  const arrived = readArrival(bare({ origin: peer.uuid, modifiedOn, deleted, prints, nowMicros: now * 1_000 }), {
+    have: have && bare(have),
+    sent: sent && bare(sent),
+  })
+  const seenFiles = Object.entries(have?.prints ?? {}).filter(([field]) => files.has(field))
+  const arrival =
+    arrived.kind === 'old' || seenFiles.length === 0
+      ? arrived
+      : { ...arrived, have: { ...arrived.have, prints: { ...arrived.have.prints, ...Object.fromEntries(seenFiles) } } }
   const before = [...memory.emptied, ...Object.keys(memory.have?.prints ?? {})]
   const told: EdenMemory = {
     ...memory,

@@ -2,7 +2,6 @@
 export { type EdenArrival, type EdenArriving, type EdenKnown, type EdenState, readArrival } from './arrival.ts'
 export {
   chosenEntries,
-  DATASET_TABLES,
   type DatasetEntry,
   type DatasetNoun,
   datasetElement,
