@@ -40,6 +40,7 @@ export function createFolderClient(
     host: settings.path,
 
     async greet() {
+      folder.refresh()
       puller.begin()
       await folder.place()
       const tasks = await folder.tasks()

@@ -1,6 +1,5 @@
 import {
   everyItem,
-  findTaskFor,
   listTasks,
   loadResources,
   type Peer,
@@ -41,6 +40,8 @@ export type Folder = {
   readonly pattern: Pattern | null
   /** The folder itself, looked for anew each time: a disk may have come or gone. */
   readonly place: () => Promise<FolderPlace>
+  /** Forgets tasks and resources as they were read: a run reads them once. */
+  readonly refresh: () => void
   /** Enabled tasks with it. */
   readonly tasks: () => Promise<readonly Task[]>
   readonly resources: () => Promise<ReadonlyMap<string, ResourceInfo>>
@@ -52,24 +53,38 @@ export type Folder = {
 
 export function folderOf(given: Pick<Folder, 'store' | 'self' | 'peer' | 'settings' | 'limits'>): Folder {
   const { store, peer, settings, limits } = given
-  const tasks = async () => everyItem((page) => listTasks(store.db, { ...page, peerId: peer.id, enabled: true }))
-  const resources = async () => new Map((await loadResources(store.db)).map((info) => [info.name, info]))
+  const read = new Map<string, Promise<unknown>>()
+  const once = <T>(key: string, work: () => Promise<T>): Promise<T> => {
+    const known = read.get(key) as Promise<T> | undefined
+    if (known !== undefined) return known
+    const fresh = work()
+    read.set(key, fresh)
+    fresh.catch(() => read.delete(key))
+    return fresh
+  }
+  const tasks = () =>
+    once('tasks', () => everyItem((page) => listTasks(store.db, { ...page, peerId: peer.id, enabled: true })))
+  const resources = () =>
+    once('resources', async () => new Map((await loadResources(store.db)).map((info) => [info.name, info])))
+  const resourceOf = (name: string) => once(`resource ${name}`, () => edenResource(store, peer, name))
   return {
     ...given,
     pattern: settings.read === null ? null : readPattern(settings.read),
     place: () => openPlace(settings.path, limits.folderRoots ?? []),
     tasks,
     resources,
-    resourceOf: (name) => edenResource(store, peer, name),
+    resourceOf,
+    refresh: () => read.clear(),
     contextOf: async (named, resource) => {
-      const [all, pulled] = await Promise.all([resources(), pulledNames(await tasks())])
+      const [all, enabled] = await Promise.all([resources(), tasks()])
+      const pulled = pulledNames(enabled)
       // Where the name does not say it, the one task that pulls does.
       const only = named ?? (pulled.length === 1 ? pulled[0] : undefined)
       const own = resource ?? only ?? pulled[0] ?? [...all.keys()][0]
-      const shapes = own === undefined ? new Map() : (await edenResource(store, peer, own)).shapes
+      const shapes = own === undefined ? new Map() : (await resourceOf(own)).shapes
       const refs = new Map<string, Readonly<Record<string, string>>>()
       for (const info of all.values()) {
-        const mapping = (await findTaskFor(store.db, peer.id, info.name))?.mapping ?? NO_MAPPING
+        const mapping = enabled.find((task) => task.resource === info.name)?.mapping ?? NO_MAPPING
         refs.set(
           info.name,
           Object.fromEntries(

@@ -38,7 +38,10 @@ export type FolderPlace = {
   readonly open: (name: string) => Promise<{ readonly handle: FileHandle; readonly file: ListedFile } | undefined>
   /** Opens the hidden file in which another one grows, and makes it where it is missing and `make` says so. */
   readonly spool: (name: string, make: boolean) => Promise<FileHandle | undefined>
-  /** Gives a file another name, in a folder that is made where it is missing. Where the name is taken, it gets a number. Gives the name. */
+  /**
+   * Gives a file another name, in a folder that is made where it is missing. Where the name is taken, it gets a number. Gives the
+   * name. `hidden`: it is what grew hidden, and is safe under its name when this ends.
+   */
   readonly move: (from: string, to: string, hidden?: boolean) => Promise<string>
   /** Writes a small file whole, under this name or one with a number. Gives the name. */
   readonly write: (name: string, text: string) => Promise<string>
@@ -136,7 +139,8 @@ export async function openPlace(path: string, roots: readonly string[]): Promise
       await folderOf(source, false)
       const folder = await folderOf(to, true)
       const name = await named(to, (each) => take(full(source), full(each)))
-      await syncFolder(folder)
+      // What is only put away comes back with a crash, and is known then.
+      if (hidden) await syncFolder(folder)
       return name
     },
     write: async (name, text) => {
