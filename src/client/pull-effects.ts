@@ -31,8 +31,8 @@ export async function pull(
     (run.resources.get(resource)?.references ?? []).map((each) => [each.column.name, each.resource]),
   )
   const began = performance.now()
-  if (after === null && maybeRows(run, resource) && !run.forms.has(resource)) run.forms.set(resource, 'rows')
-  const rows = run.forms.get(resource) === 'rows'
+  // The first batch is weighed record by record before anything is written (I10), so it comes in lines.
+  const rows = !weigh && run.forms.get(resource) === 'rows'
   const pulled = await fewerRows(run, `pull ${resource}`, run.limits.batchRowsMax, (most) =>
     retrying(run, run.signal, () => {
       // The first batch of a first copy is short: applying begins sooner, and the next batch comes meanwhile.
@@ -42,6 +42,7 @@ export async function pull(
     }),
   )
   if (weigh) run.firsts.set(resource, { told: pulled.told, after })
+  if (weigh && after === null && maybeRows(run, resource)) run.forms.set(resource, 'rows')
   if (pulled.count === 0 && pulled.checkpoint === after && !pulled.more) return { type: 'pullEnded' }
   const batch = ++run.batches
   run.fetched.set(batch, { pulled, after, fetchMs: performance.now() - began })
@@ -156,7 +157,7 @@ async function* asLines(
   const until = parseCheckpoint(fetched.pulled.checkpoint).position
   for (let after = fetched.after; ; ) {
     const from = { resource, after, filter, columns, runId: run.runId, signal: run.signal }
-    const pulled = await fewerRows(run, `pull ${resource}`, run.limits.batchRowsMax, (limit) =>
+    const pulled = await fewerRows(run, `pull ${resource}`, fetched.pulled.count, (limit) =>
       retrying(run, run.signal, () => run.peer.client.pull({ ...from, limit })),
     )
     const reached = comparePositions(parseCheckpoint(pulled.checkpoint).position, until) >= 0

@@ -28,12 +28,14 @@ export async function writeNewRows(
 ): Promise<BatchReport | null> {
   const { resource } = context
   const columns = arrivingColumns(resource, batch)
-  if (columns === null || !(await areEqual(trx, resource, columns, batch))) return null
-  const look = await looksNew(trx, resource, probeOf(batch))
-  if (!look.fresh) return null
-  const origins = await siteIds(trx, batch.origins)
+  if (columns === null) return null
   const report = await betting(trx, resource, batch.count, async () => {
-    const table = await copyIn(trx, resource, columns, batch)
+    const after = await afterwards(trx, resource, columns, batch)
+    if (after === null) return false
+    const look = await looksNew(trx, resource, probeOf(batch))
+    if (!look.fresh) return false
+    const origins = await siteIds(trx, batch.origins)
+    const table = await copyIn(trx, resource, columns, batch, after)
     return (
       table !== null &&
       writeArrived(trx, context, { columns, table, origins, names: batch.origins, count: batch.count }, look)
@@ -56,20 +58,24 @@ function arrivingColumns(resource: ResourceInfo, batch: RowBatch): readonly Arri
   return columns.length === batch.columns.length ? columns : null
 }
 
-/** Columns of equal types read what the others wrote as it was. The table is held, so that nobody alters it before it is written. */
-async function areEqual(
+/**
+ * Columns of equal types read what the others wrote as it was. Null where they are not equal; else what is to become of the table of arrivals, which the application
+ * must not meet when it drops an enum. The table is held, so that nobody alters it before it is written.
+ */
+async function afterwards(
   trx: Transaction<Database>,
   resource: ResourceInfo,
   columns: readonly Arriving[],
   batch: RowBatch,
-): Promise<boolean> {
+): Promise<'delete rows' | 'drop' | null> {
   const known = columns.map(({ column }) => column)
-  const { rows } = await sql<{ types: readonly (string | null)[] }>`
-    select (${declaredSql(resource, known)}) as types where not exists (select from only ${sql.raw(liveTable(resource))} limit 0)`.execute(
+  const { rows } = await sql<{ types: readonly (string | null)[]; enums: boolean }>`
+    select d.* from (${declaredSql(resource, known)}) d where not exists (select from only ${sql.raw(liveTable(resource))} limit 0)`.execute(
     trx,
   )
-  const types = rows[0]?.types ?? []
-  return [batch.keyType, ...batch.types].every((type, n) => type === types[n])
+  const { types = [], enums = false } = rows[0] ?? {}
+  if (![batch.keyType, ...batch.types].every((type, n) => type === types[n])) return null
+  return enums ? 'drop' : 'delete rows'
 }
 
 /** Three ids, as they are written. */
@@ -81,12 +87,13 @@ function probeOf({ rows }: RowBatch): readonly string[] {
 const NEWLINE = 0x0a
 const TAB = 0x09
 
-/** The name of the table of arrivals; null where the rows are not as many as they were said to be. One table a connection and shape, emptied at each commit. */
+/** The name of the table of arrivals; null where the rows are not as many as they were said to be. One table a connection and shape. */
 async function copyIn(
   trx: Transaction<Database>,
   resource: ResourceInfo,
   columns: readonly Arriving[],
   { rows, count, types }: RowBatch,
+  after: 'delete rows' | 'drop',
 ): Promise<string | null> {
   const values = columns.map(
     ({ name, lookup }, n) => `${name} ${lookup?.targetKeyType ?? typeOf(columns[n], types[n])}`,
@@ -101,7 +108,7 @@ async function copyIn(
   ].join(', ')
   const shape = createHash('sha256').update(definition).digest('hex').slice(0, 16)
   const table = `pg_temp.syncline_rows_${shape}`
-  await sql`create temporary table if not exists ${sql.raw(`syncline_rows_${shape} (${definition}) on commit delete rows`)}`.execute(
+  await sql`create temporary table if not exists ${sql.raw(`syncline_rows_${shape} (${definition}) on commit ${after}`)}`.execute(
     trx,
   )
   const copied = await trx.executeQuery(CompiledQuery.raw(`copy ${table} from stdin`, [rows]))

@@ -8,8 +8,9 @@ import type { Database } from './schema.ts'
 
 /** Rows whose texts have at most so many bytes are plain: below it PostgreSQL stores every value as it is, so its size is known. */
 const PLAIN_BYTES = 2_000
-/** Bytes of a row where the table was never counted, and of a version on its way. */
-const ROW_BYTES = 100
+/** Bytes of a row and of each of its values where the table was never counted, and of a version on its way. */
+const ROW_BYTES = 40
+const VALUE_BYTES = 16
 const ENVELOPE_BYTES = 80
 
 /** Types of which every value has the same few bytes. */
@@ -65,7 +66,7 @@ export function plainQuery<T = unknown>(
   return sql`
     with room as materialized (
       select least(${request.rowsMax}, greatest(1, floor(${request.bytesMax} / (${sql.lit(ENVELOPE_BYTES)} + case
-               when c.relpages > 0 and c.reltuples > 0 then c.relpages * 8192.0 / c.reltuples else ${sql.lit(ROW_BYTES)} end))))::int as rows,
+               when c.relpages > 0 and c.reltuples > 0 then c.relpages * 8192.0 / c.reltuples else ${sql.lit(ROW_BYTES + VALUE_BYTES * columns.length)} end))))::int as rows,
              c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
         from pg_class c where c.oid = ${resource.tableOid}::oid
     ), scan as materialized (

@@ -73,11 +73,15 @@ export async function collect(db: Kysely<Database>, request: CollectRequest): Pr
   const bytes = Buffer.byteLength(row.text ?? '')
   if (bytes > request.bytesMax * OVERSIZE && row.kept > 1) {
     // Values that are stored compressed may unfold to many times their size.
-    return collect(db, { ...request, rowsMax: Math.max(1, Math.floor((row.kept * request.bytesMax) / bytes)) })
+    return collect(db, { ...request, rowsMax: fewer(request, row.kept, bytes) })
   }
   if (request.filter !== undefined && request.quiet !== true) await rememberShared(db, request, row)
   return { ...(await besideText(db, request, columns, after, row)), text: row.text ?? '' }
 }
+
+/** So many records of that size fit. */
+const fewer = ({ bytesMax }: CollectRequest, records: number, bytes: number) =>
+  Math.max(1, Math.floor((records * bytesMax) / bytes))
 
 /** What a batch says beside its records. */
 async function besideText(
@@ -116,6 +120,9 @@ export async function collectRows(db: Kysely<Database>, request: CollectRequest)
   const row = await only(plainQuery<RowTypes>(request, columns, after, SENT_ID_BYTES_MAX, form), db)
   const types = row.types.filter((type) => type !== null)
   if (!row.usable || row.parked || row.lines === 0 || types.length <= columns.length) return null
+  const bytes = Buffer.byteLength(row.text ?? '')
+  if (bytes > request.bytesMax * OVERSIZE && row.kept > 1)
+    return collectRows(db, { ...request, rowsMax: fewer(request, row.kept, bytes) })
   const [keyType = '', ...rest] = types
   return { ...(await besideText(db, request, columns, after, row)), keyType, types: rest, text: row.text ?? '' }
 }

@@ -36,7 +36,7 @@ const types = {
 
 /** Settings that make the text form of values the same on every site, whatever the defaults of its server. */
 const VALUES =
-  '-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1'
+  '-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1 -c standard_conforming_strings=on'
 /**
  * Every query of ours walks an index for a bounded number of rows. On tables without statistics the planner would rather gather all that
  * remains by bitmap and sort it, again for each batch: four times the cost at 160,000 rows, and growing.

@@ -47,7 +47,20 @@ export function payloadSql(resource: ResourceInfo, columns: readonly Column[], c
     const trimmed = compared && column.baseType === 'numeric'
     return trimmed ? `trim_scale(t.${quoteIdent(column.name)})::text` : valueSql(column, 't')
   })
-  return `json_build_array(${values.join(', ')})::text`
+  return jsonArraySql(values)
+}
+
+/** A function of PostgreSQL takes so many arguments. */
+const ARGUMENTS_MAX = 100
+
+/** The text of a JSON array of any number of values. */
+export function jsonArraySql(values: readonly string[]): string {
+  const parts: string[] = []
+  for (let at = 0; at === 0 || at < values.length; at += ARGUMENTS_MAX)
+    parts.push(`json_build_array(${values.slice(at, at + ARGUMENTS_MAX).join(', ')})::text`)
+  if (parts.length === 1) return parts.join('')
+  const inner = parts.map((part) => `substr(left(${part}, -1), 2)`)
+  return `('[' || ${inner.join(` || ', ' || `)} || ']')`
 }
 
 /** The value of a column of live row `alias` as it travels. */
@@ -57,7 +70,7 @@ export function valueSql(column: Column, alias: string): string {
   if (column.baseType === 'float4' || column.baseType === 'float8')
     return `case when ${value} = 0 and ${value}::text = '-0' then '"-0"'::json else to_json(${value}) end`
   if (column.form === 'native') return value
-  if (column.form === 'text') return `${value}::text`
+  if (column.form === 'text') return textSql(column, value)
   if (column.form === 'json') return jsonSql(value, column.baseType)
   // JSON numbers of these would be rounded by readers, or lose the sign of a zero, so the elements travel as text.
   const exact =
@@ -73,6 +86,13 @@ export function valueSql(column: Column, alias: string): string {
     ? ` or exists (select from unnest(${value}) e where e::text = 'null')`
     : ''
   return `case when array_lower(${value}, 1) <> 1 or array_lower(${value}, 2) <> 1${odd} then to_json(${value}::text) else ${exact} end`
+}
+
+/** The text of a value. The cast of a bpchar without a length drops the blanks at its end, which its output does not. */
+export function textSql({ baseType, declared }: Column, value: string): string {
+  return baseType === 'bpchar' && declared === 'bpchar'
+    ? `case when ${value} is not null then concat(${value}) end`
+    : `${value}::text`
 }
 
 /** Columns of type json keep the line breaks and tabs of whoever wrote them; between tokens a blank says the same. */

@@ -2,7 +2,7 @@ import { type RawBuilder, sql, type Transaction } from 'kysely'
 import type { LineBatch } from '../sync/index.ts'
 import { type ApplyContext, applyLines } from './apply.ts'
 import { isKept, keptValueSql, keptValuesSql } from './kept-values.ts'
-import { payloadSql } from './lines-sql.ts'
+import { jsonArraySql, payloadSql } from './lines-sql.ts'
 import { quoteIdent } from './quote.ts'
 import { originsOf, type SelfEntry } from './registry/index.ts'
 import { type Column, liveTable, type ResourceInfo, sentColumns } from './resources.ts'
@@ -181,7 +181,7 @@ function inPayloadOrder(resource: ResourceInfo, columns: readonly Column[]): rea
 function pastPayload(resource: ResourceInfo, columns: readonly Column[]): RawBuilder<unknown> {
   const kept = columns.filter((column) => isKept(resource, column))
   const plain = columns.filter((column) => !kept.includes(column))
-  const beside = `json_build_array(${kept.map((column) => keptValueSql(resource, column)).join(', ')})::text`
+  const beside = jsonArraySql(kept.map((column) => keptValueSql(resource, column)))
   const values = payloadSql(resource, plain)
   const both =
     kept.length === 0 ? values : plain.length === 0 ? beside : `left(${values}, -1) || ', ' || substr(${beside}, 2)`

@@ -166,6 +166,14 @@ t.test('rows are not served where lines say more', async (t) => {
   t.match(await bring(b, a, 'thing'), { counts: { applied: 20 } })
   const cases: readonly (readonly [string, string])[] = [
     ['a domain', 'alter table thing alter n type percent'],
+    [
+      'a column that nobody has looked at since it became a text',
+      `alter table thing alter n type text; update thing set n = 'a\\b' where id = 'i1'`,
+    ],
+    [
+      'an enum with the name of a type whose text needs no escape',
+      `create type "date" as enum ('a\\b'); alter table thing alter n type public."date" using 'a\\b'`,
+    ],
     ['a large value', `update thing set note = repeat('x', 3000) where id = 'i1'`],
     [
       'writes behind single fields',
@@ -226,9 +234,43 @@ t.test('I8: rows that no site writes are refused whole', async (t) => {
   t.match(await write(b, a, batch), { counts: { applied: 300 } }, 'as it was sent it is taken')
 })
 
+t.test('what is in the way of rows is left to the lines, which wait for it', async (t) => {
+  const [a, b] = await pair(CITY, ['region', 'city'])
+  await a.sql(FILL)
+  await bring(b, a, 'region')
+  const batch = (await rowsOf(b, a, 'city')) as RowBatch
+  const holder = await b.connect()
+  await holder.query('begin; lock table city in access exclusive mode')
+  t.equal(await write(b, a, batch), null)
+  await holder.query('rollback')
+  await holder.end()
+  t.match(await write(b, a, batch), { counts: { applied: 300 } })
+})
+
+t.test('a batch of rows is bounded by its bytes, also of a table that was never counted', async (t) => {
+  const wide = Array.from({ length: 400 }, (_, n) => `c${n} timestamptz not null default now()`).join(', ')
+  const [a, b] = await pair(`create table wide (id int, uuid uuid primary key default gen_random_uuid(), ${wide})`, [
+    'wide',
+  ])
+  await a.sql('insert into wide (id) select n from generate_series(1, 2000) n')
+  const limits = { ...LIMITS, batchBytesMax: 500_000 }
+  const served = await serveRows(a.store, linkOf(a, b), { resource: 'wide' }, limits)
+  t.match(served, { next: { more: true } })
+  t.ok(Buffer.byteLength(served?.text ?? '') < 4 * 500_000)
+})
+
+t.test('what an application calls a type is its own again after a first copy', async (t) => {
+  const ddl = `create type colour as enum ('red'); create table thing (id text primary key, c colour)`
+  const [a, b] = await pair(ddl, ['thing'])
+  await a.sql(`insert into thing values ('a', 'red')`)
+  t.match(await bring(b, a, 'thing'), { counts: { applied: 1 } })
+  await b.sql('drop table thing; drop type colour')
+  t.pass('no connection of the pool keeps it')
+})
+
 const KINDS = `
   create type mood as enum ('fine', E'a\\tb', E'c\\nd', 'e\\f', '{');
-  create table kind (id text primary key, t text, v varchar(40), c char(6), b bytea, j jsonb, p json, a text[], aj jsonb[], m mood, f float8, r float4,
+  create table kind (id text primary key, t text, v varchar(40), c char(6), bl bpchar, b bytea, j jsonb, p json, a text[], aj jsonb[], m mood, f float8, r float4,
     n numeric, n2 numeric(9,3), i2 int2, i4 int4, i8 int8, d date, ti time(3), tz timestamptz, ts timestamp(2), iv interval, u uuid, bo bool, bits varbit(9), net inet, rg int4range, x xml)`
 
 const word = fc
@@ -289,8 +331,8 @@ t.test('I11: rows of any values arrive as they were written', async (t) => {
         for (const [n, key] of ids.entries()) {
           const [text, vary, short, bytes, doc, plain, list, mood, float, number, time, span] = rows[n] ?? []
           await a.sql(
-            `insert into kind (id, t, v, c, b, j, p, a, m, f, n, tz, iv, r, n2, i2, i4, i8, d, ti, ts, u, bo, bits, net, rg, x)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0.1, 1.5, -1, 2147483647, 9223372036854775807, '2026-02-28', '12:00:00.123', '2026-01-01 00:00:00.12',
+            `insert into kind (id, t, v, c, bl, b, j, p, a, m, f, n, tz, iv, r, n2, i2, i4, i8, d, ti, ts, u, bo, bits, net, rg, x)
+           values ($1, $2, $3::text::varchar, $4, $3::text::bpchar, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0.1, 1.5, -1, 2147483647, 9223372036854775807, '2026-02-28', '12:00:00.123', '2026-01-01 00:00:00.12',
                    '${id(1)}', true, '101', '10.0.0.1/8', '[1,5)', '<a b="\\"/>')`,
             [key, text, vary, short, bytes, doc, plain, list, mood, float, number, time, span],
           )

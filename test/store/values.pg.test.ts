@@ -132,3 +132,27 @@ t.test('I11: a field that was kept gives way to the column that has its name by 
   await applyPull(b.store, linkOf(b, a), { task: TASK, batch: twice, runId: null }, LIMITS)
   t.same(await b.sql('select doc from thing'), [{ doc: 2 }])
 })
+
+t.test('I11: a table of any number of columns travels, by its changes too', async (t) => {
+  const columns = Array.from({ length: 250 }, (_, n) => `c${n} text default '["${n}]"'`).join(', ')
+  serial++
+  const a = await sites.make(`a${serial}`, `create table wide (id text primary key, ${columns})`, ['wide'])
+  const b = await sites.make(`b${serial}`, `create table wide (id text primary key, ${columns})`, ['wide'])
+  await introduce(a, b)
+  await a.sql(`insert into wide (id) select 'i' || n from generate_series(1, 5) n`)
+  await pullAll(b, a)
+  await a.sql(`update wide set c0 = null, c99 = 'x', c100 = 'y', c249 = ']' where id = 'i3'`)
+  await pullAll(b, a)
+  const rows = 'select w::text as row from wide w order by id'
+  t.same(await b.sql(rows), await a.sql(rows))
+})
+
+t.test('a backslash in a statement is a backslash, whatever the database thinks of it', async (t) => {
+  const [a] = await pair()
+  await a.sql(
+    `do $$ begin execute format('alter database %I set standard_conforming_strings = off', current_database()); end $$`,
+  )
+  const again = await sites.open('again', a.url, a.key)
+  const { rows } = await again.store.pool.query('show standard_conforming_strings')
+  t.same(rows, [{ standard_conforming_strings: 'on' }])
+})

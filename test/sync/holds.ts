@@ -9,9 +9,9 @@ export function holds<T>(t: Test, property: fc.IProperty<T>, numRuns = 500): voi
   told(t, fc.check(property, parameters(numRuns)))
 }
 
-/** The same of a property that waits for something. */
+/** The same of a property that waits for something. What it needs is too dear for looking for a smaller failure. */
 export async function holdsAsync<T>(t: Test, property: fc.IAsyncProperty<T>, numRuns: number): Promise<void> {
-  told(t, await fc.check(property, parameters(numRuns)))
+  told(t, await fc.check(property, { ...parameters<T>(numRuns), endOnFailure: true }))
 }
 
 function parameters<T>(numRuns: number): fc.Parameters<T> {
