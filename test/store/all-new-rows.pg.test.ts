@@ -257,6 +257,16 @@ t.test('a batch of rows is bounded by its bytes, also of a table that was never 
   const served = await serveRows(a.store, linkOf(a, b), { resource: 'wide' }, limits)
   t.match(served, { next: { more: true } })
   t.ok(Buffer.byteLength(served?.text ?? '') < 4 * 500_000)
+
+  const [c, d] = await pair('create table note (id int, uuid uuid primary key default gen_random_uuid(), note text)', [
+    'note',
+  ])
+  await c.sql('insert into note (id) select n from generate_series(1, 3000) n')
+  await c.sql('vacuum analyze note')
+  await c.sql(`update note set note = repeat('x', 1500)`)
+  const grown = await serveRows(c.store, linkOf(c, d), { resource: 'note' }, limits)
+  t.match(grown, { next: { more: true } })
+  t.ok(Buffer.byteLength(grown?.text ?? '') < 4 * 500_000, 'nor of one that has grown since')
 })
 
 t.test('what an application calls a type is its own again after a first copy', async (t) => {
