@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -89,4 +89,29 @@ t.test('all of some bytes is written, or it is told', async (t) => {
     ['89', 108],
   ])
   await t.rejects(writeAll(handle, Buffer.from('x'), 0), { code: 'SYNC_PEER_UNREACHABLE' })
+})
+
+t.test('a folder that nothing can be taken out of keeps its files, and gets no second names', async (t) => {
+  const { place, inside } = await places(t)
+  await writeFile(join(inside, 'in/file'), 'file')
+  await mkdir(join(inside, 'done'))
+  for (const [path, mode] of [
+    [join(inside, '..'), 0o755],
+    [inside, 0o777],
+    [join(inside, 'done'), 0o777],
+    [join(inside, 'in/file'), 0o666],
+    [join(inside, 'in'), 0o555],
+  ] as const)
+    await chmod(path, mode)
+  t.teardown(() => chmod(join(inside, 'in'), 0o755))
+  // Root may do everything.
+  const isRoot = process.geteuid?.() === 0
+  if (isRoot) process.seteuid?.(65_534)
+  try {
+    await t.rejects(place.move('in/file', 'done/file'), { code: 'EACCES' })
+  } finally {
+    if (isRoot) process.seteuid?.(0)
+  }
+  t.same(await readdir(join(inside, 'done')), [])
+  t.same(await readdir(join(inside, 'in')), ['file'])
 })

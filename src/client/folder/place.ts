@@ -91,7 +91,8 @@ export async function openPlace(path: string, roots: readonly string[]): Promise
     try {
       // Unlike a new name, a second name is never given to a file in the place of another one.
       await link(from, to)
-      await unlink(from)
+      // A folder that nothing can be taken out of keeps its file, under its one name.
+      await unlink(from).catch((error: unknown) => unlink(to).then(() => Promise.reject(error)))
       return true
     } catch (error) {
       if (codeOf(error) === 'EEXIST') return false
