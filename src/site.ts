@@ -8,6 +8,7 @@ import {
   createConnections,
   createFromEden,
   createLeaseClient,
+  fetchEdenFile,
   followDataset,
   joinPeer,
   type PreviewOptions,
@@ -154,6 +155,7 @@ async function compose(config: Config, observe: Observe, cleanup: Cleanup, began
       return { ...peer, grants }
     },
     addEdenPeer: async (request) => addEdenPeer({ ...eden, self: await current.read() }, request),
+    fetchEdenFile: async ({ peer, url }) => fetchEdenFile({ ...eden, self: await current.read() }, peer, url),
     followDataset: async ({ peer, ...wish }) => followDataset({ ...eden, self: await current.read() }, peer, wish),
     ...folderActions({ store, key: dir.key, limits: config, self: current.read, connections }),
     createFromEden: async ({ peer, tables }) => createFromEden({ ...eden, self: await current.read() }, peer, tables),

@@ -54,6 +54,7 @@ function nothing(): ServerDeps {
       testPeer: absent,
       createFromEden: absent,
       followDataset: absent,
+      fetchEdenFile: absent,
       scheduleChanged: absent,
       nextRuns: absent,
       checkSchedule: absent,

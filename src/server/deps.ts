@@ -59,6 +59,8 @@ export type ServerActions = {
     readonly peer: Peer
     readonly tables: readonly string[]
   }) => Promise<readonly { readonly resource: ResourceInfo; readonly without: readonly string[] }[]>
+  /** A file that a Sahana Eden site has, from its own address alone. */
+  readonly fetchEdenFile: (request: { readonly peer: Peer; readonly url: string }) => Promise<Buffer>
   /** Makes tasks for the tables of a data set that a Sahana Eden site publishes. */
   readonly followDataset: (request: {
     readonly peer: Peer

@@ -433,6 +433,37 @@ t.test(
   },
 )
 
+t.test(
+  'a file that a push names is fetched from the Eden that this site can call, and one that is not there keeps nothing back',
+  async (t) => {
+    const hub = await serve(t, await sites.make('fetched', EDEN_DDL, EDEN_TABLES))
+    const account = { url: 'http://eden.example.org/eden', token: 'sync@example.org:password' }
+    const eden = await addPeer(
+      hub,
+      { name: 'eden', uuid: EDEN.replace('urn:uuid:', ''), kind: 'eden', ...account },
+      EDEN_TABLES,
+    )
+    const asEden = basic('eden', eden.token)
+    await register(t, hub, asEden)
+    const place = 'http://eden.example.org/eden/default/download'
+    const document = `<s3xml>${['here', 'missing'].map((name) => `<resource name="org_organisation" uuid="urn:uuid:${name}" modified_on="2026-03-02T09:30:00"><data field="name">${name}</data><data field="logo" url="${place}/${name}.png" filename="${name}.png"/></resource>`).join('')}</s3xml>`
+    const send = () =>
+      ask(hub, asEden, `POST /eden/sync/sync.xml?resource=org_organisation&repository=${EDEN}`, document)
+    t.equal((await send()).status, 200)
+    t.same(await hub.site.sql(`select name, convert_from(logo, 'UTF8') as logo from org_organisation order by name`), [
+      { name: 'here', logo: `at ${place}/here.png` },
+      { name: 'missing', logo: null },
+    ])
+    const [entry] = await hub.site.sql(
+      `select message from syncline.log where action = 'receive' order by id desc limit 1`,
+    )
+    t.match(entry, { message: /; 1 files that they name/ })
+    const asked = hub.asked.length
+    t.equal((await send()).status, 200)
+    t.equal(hub.asked.length, asked, 'what was here before is not fetched again')
+  },
+)
+
 t.test('I10: who may see some columns is not told what stands beside them', async (t) => {
   const { hub, asEden } = await edenSite(t, 'columns')
   await register(t, hub, asEden)

@@ -214,6 +214,11 @@ function actionsOf(site: Site, asked: string[]): ServerActions {
       const uuid = request.uuid ?? '11111111-2222-4333-8444-777777777777'
       return createPeer(site.store.db, site.key, { ...request, uuid, kind: 'eden' })
     },
+    fetchEdenFile: async ({ peer, url }) => {
+      note('fetchEdenFile', { peer: peer.name, url })
+      if (url.includes('missing')) throw new SynclineError('SYNC_PEER_REFUSED', 'it answered 404')
+      return Buffer.from(`at ${url}`)
+    },
     followDataset: async ({ peer, ...wish }) => {
       note('followDataset', { peer: peer.name, ...wish })
       return { code: wish.code, name: 'Relief', archive: null, made: ['city'], kept: [], without: ['org_sector'] }

@@ -72,6 +72,23 @@ async function introduce(
   }
 }
 
+/**
+ * A file of an Eden that this site can call, from the address of that Eden alone and no larger than an answer may be. Errors: SYNC_PEER_REFUSED for
+ * any other place, those of Eden's answers, SYNC_REQUEST_INVALID for a peer without an address.
+ */
+export async function fetchEdenFile(
+  { store, key, self, settings }: EdenSetup,
+  peer: Pick<Peer, 'id'>,
+  url: string,
+): Promise<Buffer> {
+  const requests = createEdenRequests(await peerConnection(store.db, key, peer.id), settings, self.uuid)
+  try {
+    return await requests.download(url, AbortSignal.timeout(ASK_MS))
+  } finally {
+    await requests.close()
+  }
+}
+
 /** A table that was made from Eden's description, and the fields that have no column in it. */
 export type MadeFromEden = { readonly resource: ResourceInfo; readonly without: readonly string[] }
 

@@ -22,6 +22,7 @@ import {
   type EdenStranger,
   edenRecords,
   emptied,
+  type Json,
   linesOfChanges,
   mciIn,
   readArrival,
@@ -43,6 +44,10 @@ const PORTION = 1_000
 const WAITING_MAX = 20_000
 const ELEMENTS_MAX = 1_000_000
 const BODY_BYTES_MAX = 1_073_741_824
+/** Files that are fetched while Eden waits for the answer to a push. */
+const FILES_MAX = 50
+const FILES_MS_MAX = 30_000
+
 /** Why a record is told to Eden again. */
 const MISSED = 'it shows an older state than it was told'
 
@@ -170,7 +175,8 @@ async function applyRecords(
   for (const [id, reason] of waits) tally.waits(elementOf.get(id), reason, versions.get(id))
   if (changes.length > 0) {
     const refs = Object.fromEntries(resource.references.map(({ column, resource: target }) => [column.name, target]))
-    const batches = linesOfChanges(resource.name, changes, refs)
+    const fetched = shown ? await withFiles(deps, link, changes, elementOf, tally) : changes
+    const batches = linesOfChanges(resource.name, fetched, refs)
     const push = { resource: resource.name, batches, byHand: !shown, runId: run.id, note: run.note }
     const report = await receiveChanges(store, link, push, limits)
     const { known, skipped, ...did } = report.counts
@@ -188,6 +194,37 @@ async function applyRecords(
     within === undefined ? [] : [[change.id, within.id] as const],
   )
   await noteWithin(store.db, place, new Map(within))
+}
+
+/** Changes with the files that they name, where this site can call that Eden; one that does not come is named in the log by its number. */
+async function withFiles(
+  { actions, limits }: ServerDeps,
+  { peer }: Link,
+  changes: readonly Change[],
+  records: ReadonlyMap<string, EdenRecord>,
+  tally: Tally,
+): Promise<readonly Change[]> {
+  if (peer.url === null) return changes
+  const done: Change[] = []
+  for (const change of changes) {
+    const data: Record<string, Json> = change.kind === 'put' ? { ...change.data } : {}
+    for (const { column, url } of records.get(change.id)?.uploads ?? []) {
+      if (change.kind !== 'put' || tally.fetched + tally.lost >= FILES_MAX || tally.fileMs > FILES_MS_MAX) break
+      const began = performance.now()
+      const bytes = await actions.fetchEdenFile({ peer, url }).catch((error: unknown) => {
+        if (error instanceof SynclineError) return null
+        throw error
+      })
+      tally.fileMs += performance.now() - began
+      // A file that would make the record too large must not keep the record back.
+      if (bytes !== null && bytes.length * 4 <= limits.recordBytesMax) {
+        data[column] = `\\x${bytes.toString('hex')}`
+        tally.fetched++
+      } else tally.lost++
+    }
+    done.push(change.kind === 'put' ? { ...change, data } : change)
+  }
+  return done
 }
 
 type Arrived = { readonly change: Change | undefined; readonly memory: EdenMemory }

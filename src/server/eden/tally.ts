@@ -27,6 +27,10 @@ export type Received = {
 export class Tally {
   /** Files that records name. */
   files = 0
+  /** Of those the ones that were fetched, and those that could not be. */
+  fetched = 0
+  lost = 0
+  fileMs = 0
   /** Resources of which records were merged into others. */
   readonly merged = new Set<string>()
   /** By resource, the versions that wait in quarantine. */
@@ -108,7 +112,7 @@ export class Tally {
   result(): Received {
     return {
       records: Math.max(0, this.#records),
-      files: this.files,
+      files: this.files - this.fetched,
       counts: this.#counts,
       notTaken: this.#notTaken.slice(0, SHOWN_MAX),
       notTakenCount: this.#notTaken.length + this.#unnamed,
