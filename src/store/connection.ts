@@ -12,7 +12,7 @@ const MARK = '/* kept */'
 export const KEPT_PLAN = sql.raw<never>(MARK)
 
 /**
- * A connection as the store uses it. Two statements have a meaning of their own, which kysely passes on as any other: `copy … from stdin` takes its rows as its
+ * A connection as the store uses it. Two statements have a meaning of their own, which kysely passes on like every other: `copy … from stdin` takes its rows as its
  * one parameter, a Uint8Array, and answers with their number; a select marked by KEPT_PLAN is prepared once.
  */
 export class StoreClient extends pg.Client {

@@ -654,11 +654,15 @@ with made as (insert into syncline.record (resource_id, record_id, xact, origin,
 
 select steps, xact::text, record_id from syncline.purge where resource_id = $1 and true;
 
+select from syncline.record r
+ where r.resource_id = 2 and (r.xact, r.record_id) > ($1::xid8, $2 collate "C")
+ order by r.xact, r.record_id limit 1;
+
 select to_regproc('pg_catalog.pg_column_compression') is not null as tells;
 
 with room as materialized (
   select least($1, greatest(1, floor($2 / (80 + case
-           when c.relpages > 0 and c.reltuples > 0 then c.relpages * 8192.0 / c.reltuples else 100 end))))::int as rows,
+           when c.relpages > 0 and c.reltuples > 0 then c.relpages * 8192.0 / c.reltuples else 152 end))))::int as rows,
          c.relkind = 'r' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 as usable
     from pg_class c where c.oid = $3::oid
 ), scan as materialized (
@@ -683,7 +687,8 @@ with room as materialized (
              || case when s.fields is not null
              then (coalesce((select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(s.seen)), '{}') || jsonb_build_object('fields', syncline.place_fields(syncline.sound_fields(s.fields, s.origin, s.clock, s.seen), o.list)))::text
              when s.seen is null then '' else (select jsonb_object_agg(array_position(o.list, key::int4) - 1, value) from jsonb_each(s.seen))::text end
-             || case when s.deleted then e'\td\t' else e'\tp\t' || live.payload end as line, live.found and live.payload is null as wide
+             || case when s.deleted then '	d	' else e'\tp\t' || live.payload end as line,
+             live.found and live.payload is null or not true as wide
         from scan s cross join origins o left join lateral (
           select case when coalesce(octet_length(t."name"::text), 0) + coalesce(octet_length(t."source"::text), 0) <= 2000 and pg_column_compression(t."tags") is null and pg_column_compression(t."facts") is null then json_build_array((select p."uuid"::text from "public"."country" p
      where p."id" = t."country_id"), coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
@@ -1052,9 +1057,13 @@ select set_config('enable_hashjoin', 'off', true);
 
 insert into syncline.history (resource_id, record_id, run_id, reason, origin, clock, seen, deleted, data, refs, xact, source, by_origin, by_clock, rule)
 select $1, s.id, $2::int8, case s.kind when 'd' then 'deleted' else 'replaced' end,
-       s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t.*), jsonb_build_object('country_id', (select p."uuid"::text from "public"."country" p
-     where p."id" = t."country_id"), 'twin', coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
-        and f.record_id = t."id"::text and f.column_name = 'twin'))), r.xact, r.source,
+       s.l_origin, s.l_clock, s.l_seen, s.l_deleted, row_to_json(t.*), nullif(jsonb_build_object('country_id', (select p."uuid"::text from "public"."country" p
+     where p."id" = t."country_id")) || jsonb_build_object('twin', coalesce(t."twin"::text, (select f.target_record_id from syncline.pending_ref f where f.resource_id = 2
+        and f.record_id = t."id"::text and f.column_name = 'twin'))) || case when jsonb_typeof(t."facts") = 'null' then jsonb_build_object('facts', to_jsonb(case jsonb_typeof(t."facts") when 'null' then '{"$json":null}'::jsonb
+  when 'object' then case when (t."facts") ? '$json' and (t."facts") - '$json' = '{}'::jsonb then jsonb_build_object('$json', t."facts") else t."facts" end else t."facts" end)) else '{}'::jsonb end || case when json_typeof(t."source") = 'null' then jsonb_build_object('source', to_jsonb(case when json_typeof(t."source") = 'null' then '{"$json":null}'::json
+  when strpos(t."source"::text, '"$json"') > 0 and json_typeof(t."source") = 'object'
+  then case when (t."source"::jsonb) ? '$json' and (t."source"::jsonb) - '$json' = '{}'::jsonb then json_build_object('$json', translate(t."source"::text, e'\n\r\t', '   ')::json) else translate(t."source"::text, e'\n\r\t', '   ')::json end
+  else translate(t."source"::text, e'\n\r\t', '   ')::json end)) else '{}'::jsonb end, '{}'::jsonb), r.xact, r.source,
        s.origin, s.clock, case when s.announce then $3 end
   from pg_temp.syncline_stage s
   left join lateral (

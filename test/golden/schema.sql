@@ -297,7 +297,7 @@ CREATE TABLE syncline.brake (
     used_at timestamp with time zone,
     ended_at timestamp with time zone,
     ending text,
-    CONSTRAINT brake_direction_check CHECK ((direction = ANY (ARRAY['pull'::text, 'push'::text, 'receive'::text, 'peer'::text]))),
+    CONSTRAINT brake_direction_check CHECK ((direction = ANY (ARRAY['pull'::text, 'push'::text, 'receive'::text, 'peer'::text, 'repair'::text]))),
     CONSTRAINT brake_ending_check CHECK ((ending = ANY (ARRAY['used'::text, 'changed'::text, 'cleared'::text, 'expired'::text])))
 );
 
@@ -405,6 +405,78 @@ ALTER TABLE syncline.discard ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE syncline.eden_archive (
+    id integer NOT NULL,
+    dataset_id integer NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    made_at timestamp with time zone DEFAULT now() NOT NULL,
+    records bigint DEFAULT 0 NOT NULL,
+    bytes bigint DEFAULT 0 NOT NULL,
+    complete boolean DEFAULT false NOT NULL
+);
+
+COMMENT ON TABLE syncline.eden_archive IS 'All of a data set as it was, as one zip file in pieces.';
+
+ALTER TABLE syncline.eden_archive ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.eden_archive_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.eden_archive_piece (
+    archive_id integer NOT NULL,
+    n integer NOT NULL,
+    bytes bytea NOT NULL
+);
+
+CREATE TABLE syncline.eden_dataset (
+    id integer NOT NULL,
+    uuid uuid DEFAULT gen_random_uuid() NOT NULL,
+    code text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL,
+    comments text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    modified_at timestamp with time zone DEFAULT now() NOT NULL,
+    removed_at timestamp with time zone,
+    CONSTRAINT eden_dataset_code_check CHECK ((code ~ '^[A-Za-z][A-Za-z0-9_.-]{0,63}$'::text))
+);
+
+COMMENT ON TABLE syncline.eden_dataset IS 'Tables that this site publishes together for Sahana Eden sites; a removed one is still told to have gone.';
+
+ALTER TABLE syncline.eden_dataset ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.eden_dataset_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.eden_dataset_table (
+    id integer NOT NULL,
+    uuid uuid DEFAULT gen_random_uuid() NOT NULL,
+    filter_uuid uuid DEFAULT gen_random_uuid() NOT NULL,
+    dataset_id integer NOT NULL,
+    resource_id integer NOT NULL,
+    filter text
+);
+
+COMMENT ON TABLE syncline.eden_dataset_table IS 'A table of a data set; at Eden it is a task.';
+
+COMMENT ON COLUMN syncline.eden_dataset_table.filter IS 'In the words of Eden, such as ~.name__like=A*.';
+
+ALTER TABLE syncline.eden_dataset_table ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.eden_dataset_table_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE syncline.eden_record (
     peer_id integer NOT NULL,
     resource_id integer NOT NULL,
@@ -423,6 +495,7 @@ CREATE TABLE syncline.eden_record (
     attributes jsonb DEFAULT '{}'::jsonb NOT NULL,
     gone boolean DEFAULT false NOT NULL,
     replaced_by text,
+    within text,
     round bigint DEFAULT 0 NOT NULL,
     refused text,
     attempts integer DEFAULT 0 NOT NULL,
@@ -455,6 +528,8 @@ COMMENT ON COLUMN syncline.eden_record.gone IS 'Eden once showed it, and left it
 
 COMMENT ON COLUMN syncline.eden_record.replaced_by IS 'Record that it was merged into, until references follow it.';
 
+COMMENT ON COLUMN syncline.eden_record.within IS 'Record that it stood in when it was told or shown: a deletion does not say that any more.';
+
 COMMENT ON COLUMN syncline.eden_record.round IS 'Number of the last full comparison that showed it.';
 
 COMMENT ON COLUMN syncline.eden_record.refused IS 'Why Eden did not take what was sent; null when it did, or nothing was sent.';
@@ -486,10 +561,25 @@ CREATE TABLE syncline.eden_table (
     resource_id integer NOT NULL,
     round bigint DEFAULT 0 NOT NULL,
     compared_at timestamp with time zone,
-    took_ms integer
+    took_ms integer,
+    dataset text,
+    dataset_task text,
+    dataset_filter jsonb DEFAULT '[]'::jsonb NOT NULL,
+    archive_origin text,
+    archived_at timestamp with time zone
 );
 
 COMMENT ON TABLE syncline.eden_table IS 'Full comparisons with a table of a Sahana Eden site: how many there were, when the last one was, how long it took.';
+
+COMMENT ON COLUMN syncline.eden_table.dataset IS 'Code of the data set there that the task with it came with.';
+
+COMMENT ON COLUMN syncline.eden_table.dataset_task IS 'Name of that task there, and of the file in an archive.';
+
+COMMENT ON COLUMN syncline.eden_table.dataset_filter IS 'Filters of that task, as variables of an address.';
+
+COMMENT ON COLUMN syncline.eden_table.archive_origin IS 'Where the archive was when somebody chose to follow the data set.';
+
+COMMENT ON COLUMN syncline.eden_table.archived_at IS 'When an archive was read in the place of everything.';
 
 CREATE TABLE syncline.eden_trail (
     peer_id integer NOT NULL,
@@ -535,6 +625,75 @@ ALTER TABLE syncline.elsewhere ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE syncline.folder (
+    peer_id integer NOT NULL,
+    settings jsonb NOT NULL
+);
+
+COMMENT ON TABLE syncline.folder IS 'How a peer that is a folder is read and written.';
+
+CREATE TABLE syncline.folder_file (
+    id bigint NOT NULL,
+    peer_id integer NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    bytes bigint NOT NULL,
+    modified text NOT NULL,
+    sha256 text,
+    place bigint,
+    resources jsonb DEFAULT '{}'::jsonb NOT NULL,
+    left_over jsonb DEFAULT '{}'::jsonb NOT NULL,
+    state text NOT NULL,
+    gone boolean DEFAULT false NOT NULL,
+    reason text,
+    seen_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    taken_at timestamp with time zone,
+    CONSTRAINT folder_file_check CHECK (((state <> 'waiting'::text) OR (place IS NOT NULL))),
+    CONSTRAINT folder_file_state_check CHECK ((state = ANY (ARRAY['new'::text, 'waiting'::text, 'taken'::text, 'refused'::text, 'changed'::text])))
+);
+
+COMMENT ON TABLE syncline.folder_file IS 'Files that were seen in a folder. Each is taken once.';
+
+COMMENT ON COLUMN syncline.folder_file.name IS 'Below the folder.';
+
+COMMENT ON COLUMN syncline.folder_file.modified IS 'Time of the file in nanoseconds since 1970.';
+
+COMMENT ON COLUMN syncline.folder_file.place IS 'Order in which files are read; null before a file is ready.';
+
+COMMENT ON COLUMN syncline.folder_file.resources IS 'Records in it, by resource.';
+
+COMMENT ON COLUMN syncline.folder_file.left_over IS 'What of it could not be read or is of no resource here, in words, by what it is.';
+
+COMMENT ON COLUMN syncline.folder_file.state IS 'new: seen once, may be written to still; waiting: to be read; taken; refused: cannot be read; changed: it was written to while it was read.';
+
+COMMENT ON COLUMN syncline.folder_file.gone IS 'It is no longer there under this name, or has another content now.';
+
+ALTER TABLE syncline.folder_file ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME syncline.folder_file_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE syncline.folder_output (
+    peer_id integer NOT NULL,
+    spool text NOT NULL,
+    bytes bigint NOT NULL,
+    file_state jsonb NOT NULL,
+    records jsonb NOT NULL,
+    name text,
+    begun_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+COMMENT ON TABLE syncline.folder_output IS 'Files in the making: what was pushed to a folder and is not under its name yet.';
+
+COMMENT ON COLUMN syncline.folder_output.spool IS 'Name of the hidden file it grows in.';
+
+COMMENT ON COLUMN syncline.folder_output.bytes IS 'What of that file counts: what stands behind it was cut off by a crash.';
+
+COMMENT ON COLUMN syncline.folder_output.name IS 'The name it is given; null before it is complete.';
 
 CREATE TABLE syncline.history (
     id bigint NOT NULL,
@@ -1211,6 +1370,33 @@ ALTER TABLE ONLY syncline.discard
 ALTER TABLE ONLY syncline.discard
     ADD CONSTRAINT discard_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY syncline.eden_archive
+    ADD CONSTRAINT eden_archive_name_key UNIQUE (name);
+
+ALTER TABLE ONLY syncline.eden_archive_piece
+    ADD CONSTRAINT eden_archive_piece_pkey PRIMARY KEY (archive_id, n);
+
+ALTER TABLE ONLY syncline.eden_archive
+    ADD CONSTRAINT eden_archive_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.eden_dataset
+    ADD CONSTRAINT eden_dataset_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.eden_dataset_table
+    ADD CONSTRAINT eden_dataset_table_dataset_id_resource_id_key UNIQUE (dataset_id, resource_id);
+
+ALTER TABLE ONLY syncline.eden_dataset_table
+    ADD CONSTRAINT eden_dataset_table_filter_uuid_key UNIQUE (filter_uuid);
+
+ALTER TABLE ONLY syncline.eden_dataset_table
+    ADD CONSTRAINT eden_dataset_table_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.eden_dataset_table
+    ADD CONSTRAINT eden_dataset_table_uuid_key UNIQUE (uuid);
+
+ALTER TABLE ONLY syncline.eden_dataset
+    ADD CONSTRAINT eden_dataset_uuid_key UNIQUE (uuid);
+
 ALTER TABLE ONLY syncline.eden_record
     ADD CONSTRAINT eden_record_pkey PRIMARY KEY (peer_id, resource_id, record_id);
 
@@ -1231,6 +1417,15 @@ ALTER TABLE ONLY syncline.elsewhere
 
 ALTER TABLE ONLY syncline.elsewhere
     ADD CONSTRAINT elsewhere_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.folder_file
+    ADD CONSTRAINT folder_file_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY syncline.folder_output
+    ADD CONSTRAINT folder_output_pkey PRIMARY KEY (peer_id, spool);
+
+ALTER TABLE ONLY syncline.folder
+    ADD CONSTRAINT folder_pkey PRIMARY KEY (peer_id);
 
 ALTER TABLE ONLY syncline.history
     ADD CONSTRAINT history_pkey PRIMARY KEY (id);
@@ -1365,6 +1560,8 @@ CREATE UNIQUE INDEX brake_open ON syncline.brake USING btree (peer_id, COALESCE(
 
 CREATE INDEX conflict_open ON syncline.conflict USING btree (resource_id, record_id) WHERE (resolved_at IS NULL);
 
+CREATE UNIQUE INDEX eden_dataset_code ON syncline.eden_dataset USING btree (code) WHERE (removed_at IS NULL);
+
 CREATE INDEX eden_record_merged ON syncline.eden_record USING btree (peer_id, resource_id) WHERE (replaced_by IS NOT NULL);
 
 CREATE INDEX eden_record_refused ON syncline.eden_record USING btree (peer_id, resource_id, retry_at) WHERE (refused IS NOT NULL);
@@ -1372,6 +1569,10 @@ CREATE INDEX eden_record_refused ON syncline.eden_record USING btree (peer_id, r
 CREATE INDEX eden_record_shown ON syncline.eden_record USING btree (resource_id, record_id) WHERE (origin IS NOT NULL);
 
 CREATE INDEX eden_stranger_within ON syncline.eden_stranger USING btree (resource_id, record_id) WHERE (record_id IS NOT NULL);
+
+CREATE UNIQUE INDEX folder_file_name ON syncline.folder_file USING btree (peer_id, name) WHERE (NOT gone);
+
+CREATE INDEX folder_file_place ON syncline.folder_file USING btree (peer_id, place) WHERE (state = 'waiting'::text);
 
 CREATE INDEX history_at ON syncline.history USING btree (at);
 
@@ -1467,6 +1668,18 @@ ALTER TABLE ONLY syncline.discard
 ALTER TABLE ONLY syncline.discard
     ADD CONSTRAINT discard_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY syncline.eden_archive
+    ADD CONSTRAINT eden_archive_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES syncline.eden_dataset(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_archive_piece
+    ADD CONSTRAINT eden_archive_piece_archive_id_fkey FOREIGN KEY (archive_id) REFERENCES syncline.eden_archive(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_dataset_table
+    ADD CONSTRAINT eden_dataset_table_dataset_id_fkey FOREIGN KEY (dataset_id) REFERENCES syncline.eden_dataset(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.eden_dataset_table
+    ADD CONSTRAINT eden_dataset_table_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY syncline.eden_record
     ADD CONSTRAINT eden_record_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
 
@@ -1499,6 +1712,15 @@ ALTER TABLE ONLY syncline.elsewhere
 
 ALTER TABLE ONLY syncline.elsewhere
     ADD CONSTRAINT elsewhere_resource_id_fkey FOREIGN KEY (resource_id) REFERENCES syncline.resource(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.folder_file
+    ADD CONSTRAINT folder_file_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.folder_output
+    ADD CONSTRAINT folder_output_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY syncline.folder
+    ADD CONSTRAINT folder_peer_id_fkey FOREIGN KEY (peer_id) REFERENCES syncline.peer(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY syncline.job_run
     ADD CONSTRAINT job_run_job_id_fkey FOREIGN KEY (job_id) REFERENCES syncline.job_definition(id) ON DELETE SET NULL;
