@@ -1,5 +1,5 @@
 /** A peer that is a folder: what its files are called, and what stands in them. Pure; the disk is src/client/folder. */
-export { isTemporary, type Pattern, pathFaults, patternFaults, readPattern } from './pattern.ts'
+export { isTemporary, type Pattern, patternFaults, readPattern } from './pattern.ts'
 export { type FileChanges, readJsonFile } from './read.ts'
 export {
   FOLDER_AFTER,
@@ -21,7 +21,6 @@ export {
   TEMPLATE_VARIABLES,
   type TemplateFacts,
   templateFaults,
-  variablesOf,
 } from './template.ts'
 export {
   type FilePiece,
