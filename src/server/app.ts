@@ -18,6 +18,8 @@ import { validateStrictly } from './validate.ts'
 /** Body of a request of the administration that carries no records. */
 const BODY_BYTES_MAX = 1_048_576
 const HEADER_BYTES_MAX = 32_768
+/** For so long after the start the delays of the start may still be among those that were measured. */
+const START_MS = 3_000
 /** A long poll lasts a minute in silence; a connection may idle a little longer than that. */
 const IDLE_MS = 75_000
 
@@ -54,11 +56,17 @@ export async function buildApp(deps: ServerDeps): Promise<FastifyInstance> {
       new RetryLater('SYNC_REQUEST_TOO_MANY', `more than ${max} requests in a minute`, Math.ceil(ttl / 1000)),
   })
   app.addHook('onRequest', app.rateLimit())
+  let readyAt = Number.POSITIVE_INFINITY
+  app.addHook('onReady', async () => {
+    readyAt = performance.now()
+  })
   await app.register(underPressure, {
     // The embedded database works on the same thread: a large statement is no overload.
     maxEventLoopDelay: deps.limits.eventLoopDelayMaxMs ?? (deps.store.server ? 5_000 : 30_000),
     sampleInterval: 1_000,
     pressureHandler: (request) => {
+      // What a slow machine needs to start is measured too, and is no overload.
+      if (performance.now() < readyAt + START_MS) return
       // Who asks how the site is gets an answer, above all now.
       if (request.url.startsWith('/health') || request.url.startsWith('/metrics')) return
       throw new RetryLater('SYNC_REQUEST_OVERLOADED', 'the site is busy', 10)

@@ -156,7 +156,7 @@ export const folderRoutes =
       params,
       querystring: closed({
         state: Type.Optional(words(['new', 'waiting', 'taken', 'refused', 'changed'])),
-        limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 100 })),
+        limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 100, description: 'Most files.' })),
       }),
       response: {
         200: answer(closed({ items: Type.Array(file) }, { title: 'FolderFiles', description: 'Files of a folder.' })),
