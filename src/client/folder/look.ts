@@ -207,7 +207,7 @@ async function keepAll({ store, peer, resources }: Folder, strangers: readonly E
 /** Puts a file aside that cannot be read, with the reason in a file beside it and in the log. Gives that in words. */
 export async function refuseFile(folder: Folder, row: FolderFile, reason: string, begun = false): Promise<string> {
   const { store, peer, settings } = folder
-  const where = await putAside(folder, row.name, settings.quarantine, `${reason}\n`)
+  const where = await putAside(folder, row, settings.quarantine, `${reason}\n`)
   await updateFolderFile(store.db, row, { state: 'refused', reason, ...(where.moved && { gone: true }) })
   await appendLog(store.db, {
     ...{ peer, mode: 'pull', direction: 'outgoing', action: `import ${row.name}`, result: 'error', remote: true },
@@ -216,16 +216,22 @@ export async function refuseFile(folder: Folder, row: FolderFile, reason: string
   return `${row.name} cannot be read: ${reason}`
 }
 
-/** Moves a file to a folder for what needs a person. Where that cannot be, it stays, and says so. */
+/** Moves a file to a folder for what needs a person. Where that cannot be, or another one has its name by now, it stays, and says so. */
 export async function putAside(
   folder: Folder,
-  name: string,
+  row: FolderFile,
   to: string,
   reason: string,
 ): Promise<{ readonly moved: boolean; readonly words: string }> {
   try {
     const place = await folder.place()
-    const moved = await place.move(name, `${to}/${name}`)
+    const moved = await place.move(row.name, `${to}/${row.name}`)
+    const opened = await place.open(moved)
+    await opened?.handle.close()
+    if (opened === undefined || !isSameFile(opened.file, row)) {
+      await place.move(moved, row.name)
+      return { moved: false, words: 'what has its name by now has another content, and stays' }
+    }
     await place.write(`${moved}.reason.txt`, reason)
     return { moved: true, words: `it is in ${moved} now` }
   } catch (error) {

@@ -1,4 +1,3 @@
-import type { FileHandle } from 'node:fs/promises'
 import { appendLog, endFolderOutput, type FolderOutput, folderOutputs, writeFolderOutput } from '../../store/index.ts'
 import {
   type FileRecord,
@@ -112,7 +111,9 @@ export function createFolderWriter(folder: Folder, now: () => number = Date.now)
       await publishOne(before, null)
       before = undefined
     }
-    const handle = (await (await folder.place()).spool(spool, true)) as FileHandle
+    // A new file in the place of one that is gone would hide that its records are.
+    const handle = await wholeSpool(before ?? { spool, bytes: 0 }, before === undefined)
+    if (handle === undefined) return endLost(before as FolderOutput)
     return {
       handle,
       bytes: before?.bytes ?? 0,
@@ -141,17 +142,12 @@ export function createFolderWriter(folder: Folder, now: () => number = Date.now)
   }
 
   async function publishOne(output: FolderOutput, runId: string | null): Promise<void> {
-    const place = await folder.place()
-    const handle = await place.spool(output.spool, false)
     const { db } = store
+    const handle = await wholeSpool(output, false)
     if (handle === undefined) {
-      await endFolderOutput(db, peer.id, output.spool)
       // With a name it was complete, and only this entry was left over by a crash.
-      if (output.name !== null) return
-      throw new SynclineError(
-        'SYNC_PEER_UNREACHABLE',
-        `the file in which ${countsOf(output)} were written for "${peer.name}" was removed by somebody: \`syncline folder dump ${peer.name}\` writes everything again`,
-      )
+      if (output.name !== null) return endFolderOutput(db, peer.id, output.spool)
+      return endLost(output)
     }
     const { how: written, ...state } = growing(output)
     try {
@@ -164,13 +160,30 @@ export function createFolderWriter(folder: Folder, now: () => number = Date.now)
     }
     const wanted = output.name ?? nameFor(state.resource ?? '', '')
     await writeFolderOutput(db, peer.id, { ...output, name: wanted })
-    const name = await place.move(output.spool, wanted, true).catch(async (error: unknown) => {
+    const name = await (await folder.place()).move(output.spool, wanted, true).catch(async (error: unknown) => {
       await writeFolderOutput(db, peer.id, { ...output, name: null })
       throw error
     })
     await endFolderOutput(db, peer.id, output.spool)
     const total = Object.values(output.records).reduce((sum, count) => sum + count, 0)
     await note(runId, `${name}: ${countsOf(output)}`, total, output.bytes)
+  }
+
+  /** Opens a file in the making; undefined where it is gone, or not all that was written is in it any more. */
+  async function wholeSpool({ spool, bytes }: Pick<FolderOutput, 'spool' | 'bytes'>, make: boolean) {
+    const handle = await (await folder.place()).spool(spool, make)
+    if (handle === undefined || (await handle.stat()).size >= bytes) return handle
+    await handle.close()
+    return undefined
+  }
+
+  /** Records that counted as delivered are nowhere: it is told, and the next run begins a file of its own. */
+  async function endLost(output: FolderOutput): Promise<never> {
+    await endFolderOutput(store.db, peer.id, output.spool)
+    throw new SynclineError(
+      'SYNC_PEER_UNREACHABLE',
+      `the file in which ${countsOf(output)} were written for "${peer.name}" was removed by somebody: \`syncline folder dump ${peer.name}\` writes everything again`,
+    )
   }
 
   function nameFor(resource: string, id: string): string {

@@ -241,7 +241,7 @@ export function createFolderPuller(folder: Folder): FolderPuller {
     const left = Object.entries(row.leftOver)
     if (left.length > 0 && after === 'delete') {
       const reason = `what this site could not take of the file:\n${left.map(([what, count]) => `${count} × ${what}`).join('\n')}\n`
-      const { moved, words } = await putAside(folder, row.name, quarantine, reason)
+      const { moved, words } = await putAside(folder, row, quarantine, reason)
       if (moved) await updateFolderFile(store.db, row, { gone: true })
       return words
     }
