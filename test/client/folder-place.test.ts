@@ -1,4 +1,5 @@
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import fs, { chmod, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -114,4 +115,43 @@ t.test('a folder that nothing can be taken out of keeps its files, and gets no s
   }
   t.same(await readdir(join(inside, 'done')), [])
   t.same(await readdir(join(inside, 'in')), ['file'])
+})
+
+t.test('a file that comes under a name while the one before is put away is not lost', async (t) => {
+  const { place, inside } = await places(t)
+  const { link, rename } = fs
+  // Another program is as fast as it can be: it is there after any step.
+  const coming = { link: [] as string[], rename: [] as string[] }
+  const come = async (step: keyof typeof coming, path: unknown) => {
+    const text = path === join(inside, 'in/a.csv') ? coming[step].shift() : undefined
+    if (text === undefined) return
+    await writeFile(join(inside, '.new'), text)
+    await rename(join(inside, '.new'), join(inside, 'in/a.csv'))
+  }
+  fs.link = async (from, to) => link(from, to).then(() => come('link', from))
+  fs.rename = async (from, to) => rename(from, to).then(() => come('rename', from))
+  syncBuiltinESMExports()
+  t.teardown(() => {
+    Object.assign(fs, { link, rename })
+    syncBuiltinESMExports()
+  })
+  const texts = async (below: string) => {
+    const names = (await readdir(join(inside, below))).sort()
+    return Promise.all(names.map((name) => readFile(join(inside, below, name), 'utf8')))
+  }
+  await writeFile(join(inside, 'in/a.csv'), 'first')
+  coming.link = ['second']
+  t.equal(await place.move('in/a.csv', 'done/a.csv'), 'done/a.csv')
+  t.same([await texts('in'), await texts('done')], [['second'], ['first']])
+  t.equal(await place.move('in/a.csv', 'done/a.csv'), 'done/a-2.csv')
+  t.same([await texts('in'), await texts('done')], [[], ['second', 'first']], 'a file has one name in the end')
+  await writeFile(join(inside, 'in/a.csv'), 'third')
+  Object.assign(coming, { link: ['fourth'], rename: ['fifth'] })
+  await place.move('in/a.csv', 'late/a.csv')
+  t.same(await texts('late'), ['third'])
+  t.same(await texts('in'), ['fourth', 'fifth'], 'also where yet another one comes before it has its name back')
+  await writeFile(join(inside, 'in/a.csv'), 'sixth')
+  coming.rename = ['seventh']
+  await place.move('in/a.csv', 'last/a.csv')
+  t.same([await texts('last'), (await texts('in'))[1]], [['sixth'], 'seventh'])
 })

@@ -87,21 +87,32 @@ export async function openPlace(path: string, roots: readonly string[]): Promise
     return undefined
   }
 
-  async function take(from: string, to: string): Promise<boolean> {
+  /** Gives a file another name, where that is free. `own`: nobody else writes to it, or gives its first name to another one. */
+  async function take(from: string, to: string, own: boolean): Promise<boolean> {
     try {
       // Unlike a new name, a second name is never given to a file in the place of another one.
       await link(from, to)
-      // A folder that nothing can be taken out of keeps its file, under its one name.
-      await unlink(from).catch((error: unknown) => unlink(to).then(() => Promise.reject(error)))
-      return true
     } catch (error) {
       if (codeOf(error) === 'EEXIST') return false
       if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'EMLINK', 'ENOSYS'].includes(codeOf(error))) throw error
+      // A file system without second names.
+      if (await exists(to)) return false
+      await rename(from, to)
+      return true
     }
-    // A file system without second names.
-    if (await exists(to)) return false
-    await rename(from, to)
+    await takeName(from, to, own)
     return true
+  }
+
+  /** Takes the first name of a file away that has a second one. Another file may have come under that name meanwhile: it keeps it. */
+  async function takeName(from: string, second: string, own: boolean): Promise<void> {
+    // A folder that nothing can be taken out of keeps its file, under its one name.
+    const keepFirst = (error: unknown) => unlink(second).then(() => Promise.reject(error))
+    if (own) return unlink(from).catch(keepFirst)
+    const aside = join(dirname(from), hiddenName())
+    await rename(from, aside).catch(keepFirst)
+    if (!(await isOneFile(aside, second))) await named(relative(base, from), (name) => giveName(aside, full(name)))
+    await unlink(aside)
   }
 
   async function named(to: string, attempt: (name: string) => Promise<boolean>): Promise<string> {
@@ -139,14 +150,14 @@ export async function openPlace(path: string, roots: readonly string[]): Promise
       const source = hidden ? `${HIDDEN}/${from}` : from
       await folderOf(source, false)
       const folder = await folderOf(to, true)
-      const name = await named(to, (each) => take(full(source), full(each)))
+      const name = await named(to, (each) => take(full(source), full(each), hidden))
       // What is only put away comes back with a crash, and is known then.
       if (hidden) await syncFolder(folder)
       return name
     },
     write: async (name, text) => {
       const folder = await folderOf(name, true)
-      const temporary = join(folder, `.${process.pid}-${Math.random().toString(36).slice(2)}.part`)
+      const temporary = join(folder, hiddenName())
       const handle = await open(temporary, 'wx', 0o666)
       try {
         await handle.writeFile(text)
@@ -154,7 +165,7 @@ export async function openPlace(path: string, roots: readonly string[]): Promise
       } finally {
         await handle.close()
       }
-      const given = await named(name, (each) => take(temporary, full(each)))
+      const given = await named(name, (each) => take(temporary, full(each), true))
       await syncFolder(folder)
       return given
     },
@@ -250,6 +261,24 @@ async function syncFolder(folder: string): Promise<void> {
   } finally {
     await handle.close()
   }
+}
+
+async function giveName(from: string, to: string): Promise<boolean> {
+  return link(from, to).then(
+    () => true,
+    (error: unknown) => (codeOf(error) === 'EEXIST' ? false : Promise.reject(error)),
+  )
+}
+
+/** Whether two names are of one file. Where one of them is gone by now, nobody knows. */
+async function isOneFile(a: string, b: string): Promise<boolean> {
+  const [one, other] = await Promise.all([a, b].map((path) => lstat(path, { bigint: true }).catch(() => undefined)))
+  return one !== undefined && one.dev === other?.dev && one.ino === other.ino
+}
+
+/** A name for a moment, which nobody takes for a file. */
+function hiddenName(): string {
+  return `.${process.pid}-${Math.random().toString(36).slice(2)}.part`
 }
 
 async function exists(path: string): Promise<boolean> {
