@@ -1,4 +1,4 @@
-import { pathFaults } from './pattern.ts'
+import { isTemporary, pathFaults } from './pattern.ts'
 
 /** What the name of a file is made with. `at`: milliseconds since 1970. */
 export type TemplateFacts = {
@@ -31,6 +31,8 @@ export function templateFaults(template: string): readonly string[] {
       faults.push(
         `has the variable \${${name}}; there is ${TEMPLATE_VARIABLES.map((known) => `\${${known}}`).join(', ')}`,
       )
+  if (template.split('/').some((segment) => !segment.startsWith('.') && isTemporary(segment)))
+    faults.push('has a name that ends as those of files that are not ready: .part, .tmp, .lock, ~ and the like')
   if (template.replace(VARIABLE, '').includes('$')) faults.push('has a $ that begins no variable')
   return faults
 }
@@ -58,10 +60,11 @@ export function fillTemplate(template: string, facts: TemplateFacts): string {
   const filled = template.replace(VARIABLE, (_, name: string) =>
     (values[name] ?? '').replace(/[^A-Za-z0-9._-]/g, '_').slice(0, VALUE_MAX),
   )
-  // Nothing that is made becomes hidden, or a way up.
+  // Nothing that is made becomes hidden, or a way up, or what everybody passes over as not ready.
   return filled
     .split('/')
     .map((segment) => segment.replace(/^\.+/, '_'))
+    .map((segment) => (isTemporary(segment) ? segment.replace(/[.~](?=[^.~]*$)/, '_') : segment))
     .join('/')
 }
 
