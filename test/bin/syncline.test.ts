@@ -61,7 +61,7 @@ t.test('an old Node gives way to the one of the checkout', async (t) => {
   )
   t.equal(
     stdout,
-    `v24.21.0 --max-semi-space-size=8 --initial-old-space-size=80 --heap-growing-percent=80 ${join(root, 'src/cli/main.ts')} serve --port 1`,
+    `v24.21.0 --max-semi-space-size=8 --initial-old-space-size=56 --heap-growing-percent=80 ${join(root, 'src/cli/main.ts')} serve --port 1`,
   )
 })
 
