@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { rename, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
 import { folderOf } from '../../src/client/folder/folder.ts'
@@ -104,4 +104,22 @@ t.test('a file that replaced a wrong one is not put away for the faults of that 
   const bad = await seen('in/bad.csv', 'nothing')
   await refuseFile(folder, bad, 'it is cut')
   t.same(await hub.names(), ['quarantine/in/bad.csv', 'quarantine/in/bad.csv.reason.txt'])
+})
+
+t.test('another content is read though its name, size and time are those of the one before', async (t) => {
+  const folder = await testFolder(t)
+  const site = await make(t, 'here', [folder])
+  await site.add('ngo', { path: folder.path, read: 'in/*.csv', format: 'csv' }, { mode: 'pull', names: ['area'] })
+  const put = async (name: string) => {
+    await folder.put('in/a.csv', `id,name\na,${name}\n`)
+    await utimes(join(folder.path, 'in/a.csv'), second, second)
+  }
+  // A file system that keeps times in seconds.
+  const second = Math.floor(Date.now() / 1_000) + 2
+  await put('one')
+  t.match(await site.run('ngo'), { result: 'success', counts: { applied: 1 } })
+  t.match(await site.run('ngo'), { result: 'success', counts: { pulled: 0 } }, 'what is the same is not read again')
+  await put('two')
+  t.match(await site.run('ngo'), { result: 'success', counts: { applied: 1 } })
+  t.same(await site.query('select name from area'), [{ name: 'two' }])
 })

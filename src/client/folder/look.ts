@@ -18,6 +18,8 @@ import { readFile } from './reader.ts'
 
 /** Files that one run takes up at most; the oldest first. */
 const FILES_MAX = 5_000
+/** The longest step of a clock of files, that of FAT, and some more. */
+const CLOCK_STEP_MS = 3_000
 /** Reasons that are told of one file. */
 const REASONS_MAX = 100
 
@@ -93,17 +95,31 @@ async function noteSeen(folder: Folder, file: ListedFile, before: FolderFile | u
   const facts = { bytes: file.bytes, modified: String(file.modified) }
   const isSame = before?.bytes === facts.bytes && before.modified === facts.modified
   if (before !== undefined && before.state !== 'changed') {
-    if (isSame) return before.state === 'new'
+    if (isSame && !(await hidesAnother(folder, file, before))) return before.state === 'new'
     // A touched file is the same file.
     const isTouched =
       before.bytes === facts.bytes && before.sha256 !== null && (await sumOfFile(folder, file)) === before.sha256
     if (before.state === 'new' || isTouched) {
-      await updateFolderFile(db, before, before.state === 'new' ? facts : { modified: facts.modified })
+      await updateFolderFile(db, before, facts)
       return before.state === 'new'
     }
   }
   await noteFolderFile(db, folder.peer.id, { name: file.name, ...facts })
   return true
+}
+
+/**
+ * Whether there is another content behind the same name, size and time, as clocks of file systems go in steps. What was seen a step after its
+ * time is what it was: whatever is written later has a later time.
+ */
+async function hidesAnother(folder: Folder, file: ListedFile, before: FolderFile): Promise<boolean> {
+  const ageAt = (time: number) => Math.abs(time - Number(file.modified / 1_000_000n))
+  if (before.sha256 === null || ageAt(Date.parse(before.seenAt)) > CLOCK_STEP_MS) return false
+  const now = Date.now()
+  const sum = await sumOfFile(folder, file)
+  if (sum !== undefined && sum !== before.sha256) return true
+  if (ageAt(now) > CLOCK_STEP_MS) await updateFolderFile(folder.store.db, before, { bytes: file.bytes })
+  return false
 }
 
 /** Of new files those that are not written to: two looks, far enough apart, saw the same. */
