@@ -49,6 +49,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     comment on column syncline.folder_output.spool is 'Name of the hidden file it grows in.';
     comment on column syncline.folder_output.bytes is 'What of that file counts: what stands behind it was cut off by a crash.';
     comment on column syncline.folder_output.name is 'The name it is given; null before it is complete.';
+    alter table syncline.eden_record add column told jsonb;
+    comment on column syncline.eden_record.told is 'Folders: what was written before sent and was not shown yet, the earliest first, as in sent. Files come back in any order.';
   `
   for (const text of statements.compile(db).sql.split(/;\s*$/m)) {
     if (text.trim() !== '') await sql.raw(text).execute(db)

@@ -115,11 +115,15 @@ export async function writeEdenTrail(
     .execute()
 }
 
-/** Writes down what records were told to an Eden site, to know them again when it sends them back. Whether it has them is open from then on. */
+/**
+ * Writes down what records were told to an Eden site, to know them again when it sends them back. Whether it has them is open from then on. So many
+ * `earlier` states of each are kept beside the last.
+ */
 export async function noteEdenSent(
   db: Kysely<Database>,
   { peerId, resourceId }: EdenPlace,
   sent: ReadonlyMap<string, EdenState>,
+  earlier = 0,
 ): Promise<void> {
   if (sent.size === 0) return
   const ids = [...sent.keys()]
@@ -128,11 +132,14 @@ export async function noteEdenSent(
     // Lost in a crash, it only makes an echo look like a write: nobody waits for the disk for that.
     await sql`select set_config('synchronous_commit', 'off', true)`.execute(trx)
     await sql`
-    insert into syncline.eden_record (peer_id, resource_id, record_id, sent)
+    insert into syncline.eden_record as e (peer_id, resource_id, record_id, sent)
     select ${peerId}::int4, ${resourceId}::int4, s.id, s.state::jsonb from unnest(${ids}::text[], ${states}::text[]) s (id, state)
-    on conflict (peer_id, resource_id, record_id) do update set sent = excluded.sent, refused = null, at = now()`.execute(
-      trx,
-    )
+    on conflict (peer_id, resource_id, record_id) do update set
+      told = case when ${earlier} = 0 or e.sent is null or e.sent -> 'version' = excluded.sent -> 'version' then e.told
+                  else (select jsonb_agg(l.state order by l.n) from (
+                          select a.state, a.n from jsonb_array_elements(coalesce(e.told, '[]') || jsonb_build_array(e.sent)) with ordinality a (state, n)
+                           order by a.n desc limit ${earlier}) l) end,
+      sent = excluded.sent, refused = null, at = now()`.execute(trx)
   })
 }
 

@@ -72,6 +72,7 @@ function toMemory(row: Selectable<Database['syncline.eden_record']>): EdenMemory
     uuid: row.uuid,
     have,
     sent: (row.sent ?? undefined) as EdenState | undefined,
+    told: (row.told ?? undefined) as readonly EdenState[] | undefined,
     emptied: row.emptied,
     shownAt: row.shown_at === null ? null : Number(row.shown_at),
     kept: { attributes: row.attributes, mci: row.mci },
@@ -102,6 +103,7 @@ export async function writeEdenMemory(
       emptied: each.emptied,
       shown_at: each.shownAt,
       sent,
+      told: each.told,
       mci: kept.mci,
       attributes: kept.attributes,
       gone: each.gone,
@@ -113,7 +115,7 @@ export async function writeEdenMemory(
       insert into syncline.eden_record as e (peer_id, resource_id, round, retry_at, ${COLUMNS})
       select ${peerId}::int4, ${resourceId}::int4, ${round}::int8, case when refused is not null then now() + least(interval '1 day', interval '1 minute' * power(2, least(attempts, 12))) end, ${COLUMNS}
         from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
-        r (record_id text, uuid text, origin text, clock int8, seen jsonb, modified_on int8, deleted bool, prints jsonb, emptied jsonb, shown_at int8, sent jsonb, mci int4, attributes jsonb, gone bool, replaced_by text, refused text, attempts int4)
+        r (record_id text, uuid text, origin text, clock int8, seen jsonb, modified_on int8, deleted bool, prints jsonb, emptied jsonb, shown_at int8, sent jsonb, told jsonb, mci int4, attributes jsonb, gone bool, replaced_by text, refused text, attempts int4)
       on conflict (peer_id, resource_id, record_id) do update set
         (${COLUMNS}) = (select ${EXCLUDED}), round = greatest(e.round, excluded.round), retry_at = excluded.retry_at, at = now()`.execute(
       db,
@@ -134,6 +136,7 @@ const NAMES = [
     'emptied',
     'shown_at',
     'sent',
+    'told',
     'mci',
   ],
   ...['attributes', 'gone', 'replaced_by', 'refused', 'attempts'],

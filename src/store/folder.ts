@@ -212,15 +212,17 @@ export async function queueFolderFile(
 export async function updateFolderFile(
   db: Kysely<Database>,
   { id }: Pick<FolderFile, 'id'>,
-  change: Partial<Pick<FolderFile, 'bytes' | 'modified' | 'sha256' | 'state' | 'gone' | 'reason'>> & {
-    readonly taken?: true
-  },
+  change: Partial<
+    Pick<FolderFile, 'bytes' | 'modified' | 'sha256' | 'state' | 'gone' | 'reason' | 'resources' | 'leftOver'>
+  > & { readonly taken?: true },
 ): Promise<void> {
-  const { taken, ...rest } = change
+  const { taken, resources, leftOver, ...rest } = change
   await db
     .updateTable('syncline.folder_file')
     .set({
       ...rest,
+      ...(resources !== undefined && { resources: JSON.stringify(resources) }),
+      ...(leftOver !== undefined && { left_over: JSON.stringify(leftOver) }),
       ...(taken && { taken_at: sql`clock_timestamp()` }),
       ...(change.bytes !== undefined && { seen_at: sql`clock_timestamp()` }),
     })

@@ -25,6 +25,7 @@ type EdenRecordTable = {
   emptied: ColumnType<string[], string | undefined, string>
   shown_at: ColumnType<string | null, string | number | null | undefined, string | number | null>
   sent: Parsed<Json>
+  told: Parsed<Json>
   mci: Generated<number>
   attributes: ColumnType<Record<string, string>, string | undefined, string>
   gone: Generated<boolean>

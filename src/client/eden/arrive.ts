@@ -22,6 +22,8 @@ export type ArrivalPlace = {
   readonly origin: string
   /** Eden's clock when it answered, in seconds since 1970. */
   readonly serverTime: number
+  /** Records come with all their fields. */
+  readonly exact?: boolean | undefined
 }
 
 /** What an element of Eden is here. */
@@ -61,6 +63,7 @@ export function arrive(record: EdenRecord, memory: EdenMemory | undefined, place
     deleted,
     prints: Object.fromEntries(Object.entries(prints).filter(([field]) => !held.includes(field))),
     nowMicros: Math.round(place.serverTime * 1_000_000),
+    exact: place.exact,
   }
   // What Eden could not be told to empty is its state all the same: shown again without what was sent, it is no write.
   const arrival = readArrival(arriving, known)

@@ -42,8 +42,8 @@ export type Folder = {
   readonly place: () => Promise<FolderPlace>
   /** Forgets tasks and resources as they were read: a run reads them once. */
   readonly refresh: () => void
-  /** Enabled tasks with it. */
-  readonly tasks: () => Promise<readonly Task[]>
+  /** Enabled tasks with it, and where that is said the disabled ones too. */
+  readonly tasks: (more?: { readonly disabled: true }) => Promise<readonly Task[]>
   readonly resources: () => Promise<ReadonlyMap<string, ResourceInfo>>
   /** A resource with the names that its task gives its columns. */
   readonly resourceOf: (name: string) => Promise<EdenResource>
@@ -62,8 +62,12 @@ export function folderOf(given: Pick<Folder, 'store' | 'self' | 'peer' | 'settin
     fresh.catch(() => read.delete(key))
     return fresh
   }
-  const tasks = () =>
-    once('tasks', () => everyItem((page) => listTasks(store.db, { ...page, peerId: peer.id, enabled: true })))
+  const tasks = (more?: { readonly disabled: true }) =>
+    once(more === undefined ? 'tasks' : 'all tasks', () =>
+      everyItem((page) =>
+        listTasks(store.db, { ...page, peerId: peer.id, ...(more === undefined && { enabled: true }) }),
+      ),
+    )
   const resources = () =>
     once('resources', async () => new Map((await loadResources(store.db)).map((info) => [info.name, info])))
   const resourceOf = (name: string) => once(`resource ${name}`, () => edenResource(store, peer, name))

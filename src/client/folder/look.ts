@@ -3,6 +3,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   appendLog,
+  checkpointsOf,
   type FolderFile,
   filesInFolder,
   keepStrangers,
@@ -82,11 +83,21 @@ export async function lookAtFolder(
 /** Says of a file that it is no longer there, and that it was not taken where that is so. */
 export async function noteGone(folder: Folder, file: FolderFile): Promise<void> {
   await updateFolderFile(folder.store.db, file, { gone: true })
-  if (file.state !== 'waiting') return
-  await appendLog(folder.store.db, {
-    ...{ peer: folder.peer, mode: 'pull', direction: 'outgoing', action: `import ${file.name}`, result: 'warning' },
-    message: `the file is no longer there; it was not taken, or not all of it`,
+  if (file.state === 'waiting') await notTaken(folder, file, 'the file is no longer there')
+}
+
+async function notTaken({ store, peer }: Folder, { name }: FolderFile, what: string): Promise<void> {
+  await appendLog(store.db, {
+    ...{ peer, mode: 'pull', direction: 'outgoing', action: `import ${name}`, result: 'warning' },
+    message: `${what}; it was not taken, or not all of it`,
   })
+}
+
+/** True for a file that was written to while some task was between its records. */
+async function isTakenInPart({ store, peer }: Folder, { state, place }: FolderFile): Promise<boolean> {
+  if (state !== 'changed' || place === null) return false
+  const checkpoints = [...(await checkpointsOf(store.db, peer.id)).values()]
+  return checkpoints.some(({ pull }) => pull?.startsWith(`folder:${place - 1}.`) === true)
 }
 
 /** True for a file that is new, or has another content. */
@@ -104,6 +115,8 @@ async function noteSeen(folder: Folder, file: ListedFile, before: FolderFile | u
       return before.state === 'new'
     }
   }
+  if (before !== undefined && (before.state === 'waiting' || (await isTakenInPart(folder, before))))
+    await notTaken(folder, before, 'the file was replaced by another one')
   await noteFolderFile(db, folder.peer.id, { name: file.name, ...facts })
   return true
 }
@@ -151,8 +164,9 @@ async function takeUp(folder: Folder, file: FittingFile, row: FolderFile): Promi
   try {
     if (!isSameFile(opened.file, row)) return undefined
     const sha256 = await sumOf(opened.handle)
-    const { resources, leftOver, strangers } = await lookThrough(folder, opened.handle, file.resource)
+    const { resources, leftOver, strangers, unknown } = await lookThrough(folder, opened.handle, file.resource)
     await keepAll(folder, strangers)
+    if (unknown.length > 0) await tellUnknown(folder, file.name, unknown)
     await queueFolderFile(db, row, { sha256, resources, leftOver })
     return undefined
   } catch (error) {
@@ -168,6 +182,8 @@ type Content = {
   readonly resources: Record<string, number>
   readonly leftOver: Record<string, number>
   readonly strangers: readonly EdenStranger[]
+  /** Names in tables of which there is no column here. */
+  readonly unknown: readonly string[]
 }
 
 /** What is in a file, counted. */
@@ -175,26 +191,64 @@ export async function lookThrough(folder: Folder, handle: FileHandle, named: str
   const resources: Record<string, number> = {}
   const leftOver: Record<string, number> = {}
   const strangers: EdenStranger[] = []
+  const unknown = new Set<string>()
+  const columns = new Map<string, ReadonlySet<string>>()
   const count = (counts: Record<string, number>, name: string) => {
     if (Object.hasOwn(counts, name) || Object.keys(counts).length < REASONS_MAX) counts[name] = (counts[name] ?? 0) + 1
   }
   const context = await folder.contextOf(named)
   const pulled = new Set((await folder.tasks()).filter(({ mode }) => mode !== 'push').map(({ resource }) => resource))
   for await (const portion of readFile(handle, context)) {
-    for (const { resource } of portion.records)
-      if (pulled.has(resource)) count(resources, resource)
-      else count(leftOver, `records of "${resource}", which no task pulls`)
+    for (const { resource, change, told } of portion.records) {
+      if (!pulled.has(resource)) {
+        count(leftOver, unpulled(resource))
+        continue
+      }
+      count(resources, resource)
+      if (told === undefined || context.format === 's3xml' || context.format === 's3json') continue
+      if (change.kind !== 'put' || unknown.size >= REASONS_MAX) continue
+      const known = columns.get(resource) ?? (await columnsOf(folder, resource))
+      columns.set(resource, known)
+      for (const name of Object.keys(change.data)) if (!known.has(name)) unknown.add(`${name} of ${resource}`)
+    }
     for (const fault of portion.faults) count(leftOver, faultText(fault))
     strangers.push(...portion.strangers)
     for (const { element } of portion.strangers)
       if (element.attributes.uuid === undefined)
-        count(leftOver, `records of ${element.table} without a name, of which there is no table here`)
+        count(leftOver, storable(`records of ${element.table} without a name, of which there is no table here`))
   }
-  return { resources, leftOver, strangers }
+  return { resources, leftOver, strangers, unknown: [...unknown] }
+}
+
+/** Columns of a resource as the files of its task call them, constant ones too. */
+async function columnsOf(folder: Folder, resource: string): Promise<ReadonlySet<string>> {
+  const task = (await folder.tasks()).find((each) => each.resource === resource)
+  const { shape } = await folder.resourceOf(resource)
+  return new Set([...shape.columns.map(({ column }) => column), ...Object.keys(task?.mapping.constant ?? {})])
+}
+
+/** A name that is written wrong must not stay unnoticed. */
+async function tellUnknown({ store, peer }: Folder, name: string, unknown: readonly string[]): Promise<void> {
+  await appendLog(store.db, {
+    ...{ peer, mode: 'pull', direction: 'outgoing', action: `import ${name}`, result: 'warning' },
+    message: storable(
+      `there is no column ${unknown.slice(0, 20).join(', ').slice(0, 2_000)} here: what stands in it goes into no table`,
+    ),
+  })
+}
+
+/** What is left over where no task takes records of a resource. */
+export function unpulled(resource: string): string {
+  return `records of "${resource}", which no task pulls`
 }
 
 function faultText({ table, uuid, code, reason }: EdenFault): string {
-  return `${table} ${uuid ?? 'without a name'}: ${code}: ${reason}`.slice(0, 500)
+  return storable(`${table} ${uuid ?? 'without a name'}: ${code}: ${reason}`.slice(0, 500))
+}
+
+/** Text from a file may hold what no text of the database can. */
+function storable(text: string): string {
+  return text.replace(/\p{Cc}+/gu, ' ').toWellFormed()
 }
 
 /** Records of tables that nobody has here are kept as they came. */
@@ -259,7 +313,7 @@ export async function putAside(
 export function reasonOf(error: unknown): string | undefined {
   if (!(error instanceof SynclineError)) return undefined
   return /^SYNC_(?:FORMAT|BATCH|RECORD|REQUEST_TOO_LARGE)/.test(error.code)
-    ? `${error.code}: ${error.message}`
+    ? storable(`${error.code}: ${error.message}`)
     : undefined
 }
 

@@ -11,10 +11,10 @@ import { type LineBatch, SynclineError } from '../../sync/index.ts'
 import type { EdenResource } from '../eden/resources.ts'
 import type { Pulled, PullQuery } from '../peer-client.ts'
 import { type Folder, pulledNames } from './folder.ts'
-import { fittingFiles, isSameFile, lookAtFolder, noteGone, putAside, reasonOf, refuseFile } from './look.ts'
+import { fittingFiles, isSameFile, lookAtFolder, noteGone, putAside, reasonOf, refuseFile, unpulled } from './look.ts'
 import { wordsOf } from './place.ts'
 import { type FoundRecord, readFile } from './reader.ts'
-import { takeRecords } from './take.ts'
+import { joined, takeRecords } from './take.ts'
 
 /** Where a pull of a resource stands: behind a file, or behind some of its records in the next one. */
 type Place = { readonly file: number; readonly records: number }
@@ -32,9 +32,11 @@ type Reading = {
   readonly due: Due
   readonly handle: FileHandle
   readonly modifiedMs: number
-  readonly records: AsyncIterator<FoundRecord>
+  readonly records: AsyncIterator<FoundRecord, undefined>
   /** Records of the resource that were given. */
   given: number
+  /** One that was read and has to wait for the next batch. */
+  held?: FoundRecord | undefined
 }
 
 export type FolderPuller = {
@@ -100,10 +102,14 @@ export function createFolderPuller(folder: Folder): FolderPuller {
     const due = next.map((row): Due => ({ place: row.place ?? 0, name: row.name, row }))
     if (!quiet || looking !== undefined || due.length > 1) return due
     const rows = await filesInFolder(store.db, peer.id)
-    const known = new Set(rows.filter(({ state }) => state !== 'new' && state !== 'changed').map((row) => row.name))
-    const fresh = (await fittingFiles(folder, pulledNames(await folder.tasks()))).filter(
-      (file) => !known.has(file.name),
+    const known = new Map(
+      rows.filter(({ state }) => state !== 'new' && state !== 'changed').map((row) => [row.name, row]),
     )
+    // A file that was replaced is another one.
+    const fresh = (await fittingFiles(folder, pulledNames(await folder.tasks()))).filter((file) => {
+      const row = known.get(file.name)
+      return row === undefined || !isSameFile(file, row)
+    })
     const more = fresh.map(
       (file, n): Due => ({ place: UNTAKEN + n, name: file.name, row: undefined, resource: file.resource }),
     )
@@ -119,22 +125,35 @@ export function createFolderPuller(folder: Folder): FolderPuller {
     query: PullQuery & { readonly quiet: boolean },
   ): Promise<{ readonly some: readonly LineBatch[]; readonly ended: boolean; readonly given: number } | undefined> {
     const from = at.file === due.place - 1 ? at.records : 0
-    const reading = (await continued(key, due, from)) ?? (await begin(key, due, from, resource.name))
+    const reading = (await continued(key, due, from)) ?? (await begin(key, due, from, resource.name, query.quiet))
     if (reading === undefined) return undefined
     try {
-      const found: FoundRecord[] = []
+      // A record that stands there again is joined with the first, or is the beginning of another batch: one batch says one thing of a record.
+      const found = new Map<string, FoundRecord>()
       const limit = Math.max(1, query.limit ?? folder.limits.batchRowsMax)
-      let ended = false
-      while (found.length < limit && !ended) {
-        const next = await reading.records.next()
-        if (next.done) ended = true
-        else found.push(next.value)
+      let [ended, taken] = [false, 0]
+      while (taken < limit) {
+        const next = reading.held ?? (await reading.records.next()).value
+        reading.held = undefined
+        if (next === undefined) {
+          ended = true
+          break
+        }
+        const { id } = next.change
+        const before = found.get(id)
+        const record = before === undefined ? next : joined(before, next)
+        if (record === undefined) {
+          reading.held = next
+          break
+        }
+        found.set(id, record)
+        taken++
       }
       if (ended && due.row !== undefined) await checkUnchanged(reading, due.row)
-      reading.given += found.length
+      reading.given += taken
       const { peer: origin } = folder
       const how = { origin: origin.uuid, modifiedMs: reading.modifiedMs, columns: query.columns, quiet: query.quiet }
-      const some = await takeRecords(store, resource, found, how)
+      const some = await takeRecords(store, resource, [...found.values()], how)
       if (ended) await end(key)
       return { some, ended, given: reading.given }
     } catch (error) {
@@ -153,20 +172,26 @@ export function createFolderPuller(folder: Folder): FolderPuller {
     return undefined
   }
 
-  async function begin(key: string, due: Due, skip: number, resource: string): Promise<Reading | undefined> {
+  async function begin(
+    key: string,
+    due: Due,
+    skip: number,
+    resource: string,
+    quiet: boolean,
+  ): Promise<Reading | undefined> {
     const opened = await (await folder.place()).open(due.name)
     if (opened === undefined) {
-      if (due.row !== undefined) await noteGone(folder, due.row)
+      if (due.row !== undefined && !quiet) await noteGone(folder, due.row)
       return undefined
     }
     const { handle, file } = opened
     if (due.row !== undefined && !isSameFile(file, due.row)) {
       await handle.close()
-      await updateFolderFile(store.db, due.row, { state: 'changed' })
+      if (!quiet) await updateFolderFile(store.db, due.row, { state: 'changed' })
       return undefined
     }
     const named = due.resource ?? folder.pattern?.matcher(pulledNames(await folder.tasks()))(due.name)?.resource
-    const records = recordsOf(handle, named, resource)
+    const records: AsyncIterator<FoundRecord, undefined> = recordsOf(handle, named, resource)
     const reading: Reading = { due, handle, modifiedMs: Number(file.modified / 1_000_000n), records, given: 0 }
     readings.set(key, reading)
     while (reading.given < skip && !(await records.next()).done) reading.given++
@@ -177,9 +202,10 @@ export function createFolderPuller(folder: Folder): FolderPuller {
     handle: FileHandle,
     named: string | undefined,
     resource: string,
-  ): AsyncGenerator<FoundRecord> {
+  ): AsyncGenerator<FoundRecord, undefined> {
     for await (const { records } of readFile(handle, await folder.contextOf(named, resource)))
       yield* records.filter((record) => record.resource === resource)
+    return undefined
   }
 
   /** A program that writes to a file that it has finished is caught at the latest here. */
@@ -196,17 +222,29 @@ export function createFolderPuller(folder: Folder): FolderPuller {
       filesInFolder(store.db, peer.id, after === 'keep' ? ['waiting'] : ['waiting', 'taken']),
       checkpointsOf(store.db, peer.id),
     ])
-    const pulled = new Set(pulledNames(await folder.tasks()))
+    const pulled = new Set(pulledNames(await folder.tasks({ disabled: true })))
     let cleared = 0
     for (const row of rows) {
-      const passed = (name: string) =>
-        !pulled.has(name) || readPlace(checkpoints.get(name)?.pull ?? null).file >= (row.place ?? 0)
-      if (row.state === 'waiting' && Object.keys(row.resources).every(passed)) {
-        await letGo(row, runId)
+      const behind = Object.entries(row.resources).filter(
+        ([name]) => readPlace(checkpoints.get(name)?.pull ?? null).file < (row.place ?? 0),
+      )
+      // A task that is disabled may take them yet; where there is none any more, nobody does.
+      if (row.state === 'waiting' && !behind.some(([name]) => pulled.has(name))) {
+        await letGo(await withLeftOver(row, behind), runId)
         cleared++
       } else if (row.state === 'taken') await tidy(row)
     }
     return cleared
+  }
+
+  /** Records of resources that a task pulled when the file was looked at, and that none pulls any more. */
+  async function withLeftOver(row: FolderFile, behind: readonly (readonly [string, number])[]): Promise<FolderFile> {
+    if (behind.length === 0) return row
+    const leftOver = { ...row.leftOver, ...Object.fromEntries(behind.map(([name, count]) => [unpulled(name), count])) }
+    const names = new Set(behind.map(([name]) => name))
+    const resources = Object.fromEntries(Object.entries(row.resources).filter(([name]) => !names.has(name)))
+    await updateFolderFile(store.db, row, { resources, leftOver })
+    return { ...row, resources, leftOver }
   }
 
   async function letGo(row: FolderFile, runId: string): Promise<void> {

@@ -13,7 +13,8 @@ import {
 import type { PushPreview } from '../answers.ts'
 import type { EdenResource } from '../eden/resources.ts'
 import { uploadColumns, withoutUploads } from '../eden/uploads.ts'
-import { jsonColumnsOf } from './reader.ts'
+import { jsonColumnsOf, printsInFile } from './reader.ts'
+import { EARLIER_MAX } from './take.ts'
 
 /**
  * The records of a batch as they stand in a file. Formats without versions tell what was told last of a record beside its values, and it is
@@ -49,14 +50,14 @@ export async function recordsForFile(
       sent.set(change.id, {
         modifiedOn: sentTime({ version, notBefore }),
         deleted: change.kind === 'delete',
-        prints: printsOf(change, shape),
+        prints: how.elements ? printsOf(change, shape) : printsInFile(change, shape),
         version,
       })
     if (!how.elements || change.kind === 'left') return { change, jsonColumns }
     const outgoing = { change, version, kept: known?.kept, notBefore, filled: known?.filled ?? NOTHING }
     return { change, element: edenElement(outgoing, shape, shapes) }
   })
-  if (how.remembered) await noteEdenSent(store.db, place, sent)
+  if (how.remembered) await noteEdenSent(store.db, place, sent, EARLIER_MAX)
   return inOrder(records)
 }
 

@@ -6,6 +6,7 @@ import {
   codecForContentType,
   type EdenElement,
   type EdenFault,
+  type EdenPrints,
   type EdenRecord,
   type EdenShape,
   type EdenShapes,
@@ -137,7 +138,7 @@ type CsvPiece = {
 async function* csvPieces(handle: FileHandle): AsyncGenerator<CsvPiece> {
   let [head, rest] = [Buffer.alloc(0), Buffer.alloc(0)]
   let [quoted, first] = [false, true]
-  let [at, end, headEnd, lines, sure] = [0, 0, 0, 0, 0]
+  let [at, end, headStart, headEnd, lines, sure] = [0, 0, 0, 0, 0, 0]
   for await (const chunk of handle.createReadStream({
     start: 0,
     autoClose: false,
@@ -150,24 +151,34 @@ async function* csvPieces(handle: FileHandle): AsyncGenerator<CsvPiece> {
       else if (byte === LINE_FEED) {
         lines++
         if (quoted) continue
+        // Blank lines before the names of the columns are none.
+        if (first && headEnd === 0) {
+          if (isBlank(rest.subarray(end, at + 1))) headStart = at + 1
+          else headEnd = at + 1
+        }
         end = at + 1
         sure = lines
-        if (first && headEnd === 0) headEnd = end
       }
     }
-    if (end < CSV_BYTES) continue
+    if (end < CSV_BYTES || (first && headEnd === 0)) continue
     yield { head: first ? NOTHING : head, rows: rest.subarray(0, end), lines: sure }
     // A copy: what was cut off is let go of.
-    if (first) head = Buffer.from(rest.subarray(0, headEnd))
+    if (first) head = Buffer.from(rest.subarray(headStart, headEnd))
     rest = Buffer.from(rest.subarray(end))
     ;[first, at, end, lines, sure] = [false, rest.length, 0, lines - sure, 0]
   }
   if (rest.length > 0 || first) yield { head: first ? NOTHING : head, rows: rest, lines }
 }
 
+function isBlank(line: Buffer): boolean {
+  const text = line.subarray(line.subarray(0, 3).equals(BYTE_ORDER_MARK) ? 3 : 0)
+  return text.every((byte) => byte === LINE_FEED || byte === RETURN)
+}
+
 const CSV_BYTES = 1 << 20
 const QUOTE = 0x22
 const LINE_FEED = 0x0a
+const RETURN = 0x0d
 const NOTHING = Buffer.alloc(0)
 
 /** The place in the whole file of what is wrong in a piece of it. */
@@ -237,6 +248,21 @@ function jsonPortion(bytes: Buffer, context: FileContext): Portion {
   return { records, strangers: [], faults: [] }
 }
 
+/**
+ * Prints of a record in a format without elements. A field that is no column here has another name in them: when it becomes one, the same file says
+ * something new.
+ */
+export function printsInFile(change: Change, shape: EdenShape): EdenPrints {
+  const known = new Set(shape.columns.map(({ field }) => field))
+  return Object.fromEntries(
+    Object.entries(printsOf(change, shape)).map(([name, mark]) => [known.has(name) ? name : unknownField(name), mark]),
+  )
+}
+
+export function unknownField(name: string): string {
+  return `?${name}`
+}
+
 function portionOf(resource: string, changes: readonly Change[], { shapes }: FileContext): Portion {
   const shape = shapeOfResource(shapes, resource)
   const records = changes.map((change): FoundRecord => {
@@ -246,7 +272,7 @@ function portionOf(resource: string, changes: readonly Change[], { shapes }: Fil
       resource,
       change,
       whole: false,
-      told: { shape, change, attributes: {}, prints: printsOf(change, shape), uploads: [] },
+      told: { shape, change, attributes: {}, prints: printsInFile(change, shape), uploads: [] },
     }
   })
   return { records, strangers: [], faults: [] }

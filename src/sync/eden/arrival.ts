@@ -18,6 +18,8 @@ export type EdenKnown = {
   readonly have?: EdenState | undefined
   /** What it was sent last, until it shows that it took it. */
   readonly sent?: EdenState | undefined
+  /** What it was sent before that, the earliest first, and did not show: kept where what was sent may come back in any order, as from a folder. */
+  readonly told?: readonly EdenState[] | undefined
 }
 
 export type EdenArriving = {
@@ -27,6 +29,8 @@ export type EdenArriving = {
   readonly deleted: boolean
   readonly prints: EdenPrints
   readonly nowMicros: number
+  /** The record is told with all its fields: what is missing in it is empty. */
+  readonly exact?: boolean | undefined
 }
 
 /**
@@ -59,6 +63,8 @@ export function readArrival(arriving: EdenArriving, known: EdenKnown | undefined
   if (sent !== undefined && isEcho(arriving, sent))
     return { kind: 'known', have: { ...sent, prints: arriving.prints, modifiedOn: Math.max(sent.modifiedOn, at ?? 0) } }
   if (have !== undefined && at !== undefined && at < have.modifiedOn) return { kind: 'old' }
+  const earlier = back ? undefined : toldBefore(known).find((state) => isEcho(arriving, state))
+  if (earlier !== undefined) return { kind: 'known', have: { ...earlier, prints: arriving.prints } }
   const seen = behind(arriving, have, sent)
   const others = seen === undefined ? {} : unionSeen(seen, seen)
   // Above all that it has seen, ours of the same second too: a write that knows another one is the greater of the two everywhere (I3).
@@ -78,6 +84,14 @@ export function readArrival(arriving: EdenArriving, known: EdenKnown | undefined
   }
 }
 
+/**
+ * Earlier states that may still come back as an echo, the earliest first: of several alike that one counts, as nobody has seen more than is proved.
+ * Where the peer has what it was sent last, whatever it says else is a write that goes back.
+ */
+export function toldBefore({ have, sent, told = [] }: EdenKnown = {}): readonly EdenState[] {
+  return sent === undefined || (have !== undefined && sameState(sent, have)) ? [] : told
+}
+
 /** What the writer had before it: what it is proved to have, and what it was sent where its time says that it took it and changed it. */
 function behind(arriving: EdenArriving, have: EdenState | undefined, sent: EdenState | undefined): Version | undefined {
   const took = sent !== undefined && arriving.modifiedOn === sent.modifiedOn
@@ -86,7 +100,7 @@ function behind(arriving: EdenArriving, have: EdenState | undefined, sent: EdenS
   return { ...sent.version, seen: unionSeen(sent.version, have.version) }
 }
 
-function sameState(arriving: EdenArriving, state: EdenState): boolean {
+function sameState(arriving: Pick<EdenState, 'deleted' | 'prints'>, state: EdenState): boolean {
   if (arriving.deleted || state.deleted) return arriving.deleted === state.deleted
   const names = Object.keys(arriving.prints)
   return (
@@ -102,5 +116,6 @@ function sameState(arriving: EdenArriving, state: EdenState): boolean {
 function isEcho(arriving: EdenArriving, sent: EdenState): boolean {
   if (arriving.modifiedOn !== undefined && arriving.modifiedOn < sent.modifiedOn) return false
   if (arriving.deleted || sent.deleted) return arriving.deleted === sent.deleted
+  if (arriving.exact === true) return sameState(arriving, sent)
   return Object.entries(arriving.prints).every(([name, mark]) => sent.prints[name] === mark)
 }

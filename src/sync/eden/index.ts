@@ -1,5 +1,12 @@
 /** Sahana Eden's documents and what they mean here: pure, both for answering Eden and for calling it. */
-export { type EdenArrival, type EdenArriving, type EdenKnown, type EdenState, readArrival } from './arrival.ts'
+export {
+  type EdenArrival,
+  type EdenArriving,
+  type EdenKnown,
+  type EdenState,
+  readArrival,
+  toldBefore,
+} from './arrival.ts'
 export {
   chosenEntries,
   type DatasetEntry,
