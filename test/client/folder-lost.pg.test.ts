@@ -47,6 +47,23 @@ for (const [format, form] of [
     t.same(await area(), { A: 'v2' }, 'what goes back behind what it has shown to have is a write')
   })
 
+for (const format of ['s3xml', 's3json'] as const)
+  t.test(`I4: in ${format} an echo of what was told earlier takes nothing back`, async (t) => {
+    const { site, folder, area } = await oneSite(t, { format, write: 'out/file' }, { mode: 'both', onConflict: 'ask' })
+    await site.query(`insert into area (id, name) values ('A', 'v1'), ('B', 'v1')`)
+    await site.run('ngo')
+    await site.query(`update area set name = 'v2' where id = 'A'; delete from area where id = 'B'`)
+    await site.run('ngo')
+    await folder.put('in/first', await folder.text('out/file'))
+    t.match(await site.run('ngo'), { result: 'success', counts: { conflicts: 0 } })
+    t.same(await area(), { A: 'v2' })
+    const second = (await folder.names('out')).find((name) => name !== 'file')
+    await folder.put('in/second', await folder.text(`out/${second}`))
+    t.match(await site.run('ngo'), { result: 'success', counts: { conflicts: 0 } })
+    const proved = `select sent is null and told is null as proved from syncline.eden_record`
+    t.same(await site.query(proved), [{ proved: true }, { proved: true }], 'what is shown need not be remembered')
+  })
+
 t.test('what is emptied in a file is no echo of what was told', async (t) => {
   const { site, folder } = await oneSite(t, { write: 'out/file' }, { mode: 'both' })
   await site.query(`insert into area (id, name, tags) values ('A', 'v1', '{x}')`)
