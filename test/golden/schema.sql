@@ -501,6 +501,7 @@ CREATE TABLE syncline.eden_record (
     attempts integer DEFAULT 0 NOT NULL,
     retry_at timestamp with time zone,
     at timestamp with time zone DEFAULT now() NOT NULL,
+    told jsonb,
     CONSTRAINT eden_record_check CHECK (((origin IS NULL) = (clock IS NULL)))
 );
 
@@ -533,6 +534,8 @@ COMMENT ON COLUMN syncline.eden_record.within IS 'Record that it stood in when i
 COMMENT ON COLUMN syncline.eden_record.round IS 'Number of the last full comparison that showed it.';
 
 COMMENT ON COLUMN syncline.eden_record.refused IS 'Why Eden did not take what was sent; null when it did, or nothing was sent.';
+
+COMMENT ON COLUMN syncline.eden_record.told IS 'Folders: what was written before sent and was not shown yet, the earliest first, as in sent. Files come back in any order.';
 
 CREATE TABLE syncline.eden_registration (
     peer_id integer NOT NULL,
