@@ -16,7 +16,6 @@ import { findGrant, getSetting, newLog, type Peer, setSetting } from './registry
 import { loadResources, type ResourceInfo } from './resources.ts'
 
 /** The columns that were asked for, all of which must be granted. Errors: SYNC_AUTH_FORBIDDEN naming the others. */
-/** The columns that were asked for, all of which must be granted. Errors: SYNC_AUTH_FORBIDDEN naming the others. */
 export function narrow(
   granted: readonly string[] | null,
   asked: readonly string[] | null | undefined,
@@ -28,7 +27,6 @@ export function narrow(
   return asked
 }
 
-/** Every filter must match: that of the grant and that of the request. */
 /** Every filter must match: that of the grant and that of the request. */
 export function joinFilters(filters: readonly (string | null | undefined)[]): string | null {
   const given = filters.filter((text): text is string => text != null && text.trim() !== '')

@@ -9,23 +9,11 @@ import {
   type RunReport,
   runPeer,
 } from '../../src/client/index.ts'
-import {
-  attach,
-  closeLeases,
-  createPeer,
-  createTask,
-  ensureSelf,
-  findPeer,
-  migrate,
-  openStore,
-  type Peer,
-  type Self,
-  type Store,
-} from '../../src/store/index.ts'
+import { createPeer, createTask, findPeer, type Peer, type Self, type Store } from '../../src/store/index.ts'
 import { type Mode, siteOfRepository } from '../../src/sync/index.ts'
 import { type EdenDouble, startEdenDouble } from '../support/eden-double.ts'
-import { startPostgres } from '../support/postgres.ts'
 import { LIMITS } from './peer-site.ts'
+import { sideFactory } from './side.ts'
 
 export const KEY = Buffer.alloc(32, 7)
 export const TABLES = `
@@ -56,28 +44,13 @@ export type EdenPair = {
 
 /** A site factory for one test file. */
 export async function edenSites(t: Test) {
-  const cluster = await startPostgres(t)
-  const template = await cluster.createDatabase()
-  const first = await openStore({ databaseUrl: template.url, dataDir: '/nonexistent' })
-  await migrate(first)
-  await first.pool.query(TABLES)
-  await first.close()
+  const open = await sideFactory(t, TABLES)
   return async (
     t: Test,
     options: { readonly mode?: Mode; readonly onConflict?: string; readonly names?: readonly string[] } = {},
   ): Promise<EdenPair> => {
-    const { url } = await cluster.createDatabase({ template: template.name })
-    const store = await openStore({ databaseUrl: url, dataDir: '/nonexistent', connectionsMax: 4 })
-    t.teardown(async () => {
-      await closeLeases(store)
-      await store.close()
-    })
-    const self = await ensureSelf(store.db, { name: 'here', key: KEY })
     const names = options.names ?? NAMES
-    await attach(
-      store,
-      names.map((table) => ({ table })),
-    )
+    const { store, self } = await open(t, { name: 'here', key: KEY, names: names })
     const eden = await startEdenDouble(t)
     eden.registered.add(`urn:uuid:${self.uuid}`)
     const uuid = siteOfRepository(eden.uuid) ?? ''

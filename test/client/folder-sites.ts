@@ -14,22 +14,17 @@ import {
   runPeer,
 } from '../../src/client/index.ts'
 import {
-  attach,
-  closeLeases,
   createTask,
-  ensureSelf,
   findPeer,
   type LogEntry,
   listLog,
-  migrate,
-  openStore,
   type Peer,
   type Self,
   type Store,
 } from '../../src/store/index.ts'
 import type { FolderWish, Mode } from '../../src/sync/index.ts'
-import { startPostgres } from '../support/postgres.ts'
 import { LIMITS } from './peer-site.ts'
+import { sideFactory } from './side.ts'
 
 export const KEY = Buffer.alloc(32, 9)
 export const TABLES = `
@@ -89,29 +84,14 @@ export async function testFolder(t: Pick<Test, 'teardown'>): Promise<TestFolder>
 
 /** A site factory for one test file. */
 export async function folderSites(t: Test) {
-  const cluster = await startPostgres(t)
-  const template = await cluster.createDatabase()
-  const first = await openStore({ databaseUrl: template.url, dataDir: '/nonexistent' })
-  await migrate(first)
-  await first.pool.query(TABLES)
-  await first.close()
+  const open = await sideFactory(t, TABLES)
   return async (
     t: Test,
     name: string,
     folders: readonly TestFolder[],
     more: Partial<typeof LIMITS> = {},
   ): Promise<FolderSite> => {
-    const { url } = await cluster.createDatabase({ template: template.name })
-    const store = await openStore({ databaseUrl: url, dataDir: '/nonexistent', connectionsMax: 4 })
-    t.teardown(async () => {
-      await closeLeases(store)
-      await store.close()
-    })
-    const self = await ensureSelf(store.db, { name, key: KEY })
-    await attach(
-      store,
-      NAMES.map((table) => ({ table })),
-    )
+    const { store, self } = await open(t, { name, key: KEY, names: NAMES })
     const limits = { ...LIMITS, ...more, folderRoots: folders.map(({ path }) => path) }
     const connect = () => createConnections(store, KEY, { ...limits, noProxy: [], logId: () => self.logId })
     let connections = connect()

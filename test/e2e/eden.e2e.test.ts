@@ -1,5 +1,5 @@
 import pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { startEdenDouble } from '../support/eden-double.ts'
 import { startPostgres } from '../support/postgres.ts'
 import { startSiteProcess } from '../support/site-process.ts'
@@ -123,15 +123,21 @@ const DDL = `
   create table org_office (id text primary key, name text not null, obsolete bool, opened_at timestamptz, organisation_id text references org_organisation, location_id text references gis_location);
   create table org_sector_organisation (id text primary key, organisation_id text not null references org_organisation, sector_id text not null references org_sector);`
 
+/** A site process with the tables of Eden, attached. */
+async function startEdenSite(t: Test, name: string) {
+  const { url } = await cluster.createDatabase()
+  const pool = new pg.Pool({ connectionString: url, max: 2 })
+  pool.on('error', () => {})
+  t.teardown(() => pool.end())
+  await pool.query(DDL)
+  const site = await startSiteProcess(t, { name, databaseUrl: url })
+  await site.api('POST', '/resources', { tables: TABLES.map((table) => ({ table })) }, { prefer: 'wait' })
+  return { site, pool }
+}
+
 t.test('I3: two sites that speak through the endpoints of Eden alone end equal', async (t) => {
   const make = async (name: string) => {
-    const { url } = await cluster.createDatabase()
-    const pool = new pg.Pool({ connectionString: url, max: 2 })
-    pool.on('error', () => {})
-    t.teardown(() => pool.end())
-    await pool.query(DDL)
-    const site = await startSiteProcess(t, { name, databaseUrl: url })
-    await site.api('POST', '/resources', { tables: TABLES.map((table) => ({ table })) }, { prefer: 'wait' })
+    const { site, pool } = await startEdenSite(t, name)
     const rows = async () =>
       Promise.all(TABLES.map(async (table) => (await pool.query(`select * from ${table} order by id`)).rows))
     return { site, pool, rows }
@@ -191,13 +197,7 @@ t.test('I3: two sites that speak through the endpoints of Eden alone end equal',
 
 t.test('a site follows the data set that another one publishes, from its archive and then by pulls', async (t) => {
   const make = async (name: string) => {
-    const { url } = await cluster.createDatabase()
-    const pool = new pg.Pool({ connectionString: url, max: 2 })
-    pool.on('error', () => {})
-    t.teardown(() => pool.end())
-    await pool.query(DDL)
-    const site = await startSiteProcess(t, { name, databaseUrl: url })
-    await site.api('POST', '/resources', { tables: TABLES.map((table) => ({ table })) }, { prefer: 'wait' })
+    const { site, pool } = await startEdenSite(t, name)
     return { site, pool, rows: async () => (await pool.query('select * from org_organisation order by id')).rows }
   }
   const [hub, field] = [await make('hub'), await make('field')]

@@ -1,7 +1,7 @@
 import { SynclineError } from '../errors.ts'
 import type { Batch, Json } from '../record.ts'
 import { readClock, readId } from './change.ts'
-import { assertDepth, isJsonObject, parseJson } from './exact-json.ts'
+import { assertDepth } from './exact-json.ts'
 import { readFields } from './fields.ts'
 import {
   type BodyLimits,
@@ -13,16 +13,19 @@ import {
   incomplete,
   placed,
   quoted,
-  refuseUnknown,
   trailerOf,
 } from './format.ts'
-import { enclosed, readNames, readShape } from './shape.ts'
+import { enclosed, readHeader, readNames, type Shape } from './shape.ts'
 
 /** The fast wire between two sites that both know it; the public formats stand beside it. */
 export const LINES_MEDIA_TYPE = 'application/vnd.syncline.lines'
 
-/** Number of this form of the wire, in the header of every body. 1: first form. */
-const LINES_VERSION = 1
+/** Form 1: the first. */
+const FORM = {
+  mediaType: LINES_MEDIA_TYPE,
+  version: 1,
+  members: ['resource', 'columns', 'refs', 'origins', 'sets', 'purged'],
+}
 
 /** Sets of further fields that one body may name: each is a step of its own when it is applied. */
 const SETS_MAX = 500
@@ -60,7 +63,7 @@ export type LineBatch = {
 /** The first line of a body, without its newline. */
 export function linesHeader(batch: LineBatch): string {
   const { resource, columns, refs, origins, sets, purged } = batch
-  return JSON.stringify({ syncline: LINES_VERSION, resource, columns, refs, origins, sets, purged })
+  return JSON.stringify({ syncline: FORM.version, resource, columns, refs, origins, sets, purged })
 }
 
 /** The last line of a body: a body without it, or with another count, is incomplete. */
@@ -88,7 +91,7 @@ export function decodeLines(body: Uint8Array | string, limits: BodyLimits): Line
   while (text[end - 1] === '\n') end--
   const headerEnd = text.indexOf('\n')
   if (headerEnd === -1 || headerEnd >= end) throw incomplete('the body has no header line')
-  const header = readHeader(text.slice(0, headerEnd), limits.depthMax)
+  const header = readHeader(text.slice(0, headerEnd), limits.depthMax, FORM, readMore)
   const lines = text.slice(headerEnd + 1, Math.max(headerEnd + 1, text.lastIndexOf('\n', end - 1)))
   checkCount(trailer.count, limits.recordsMax)
   const count = checkLines(lines, header.origins.length, header.sets?.length ?? 0, limits)
@@ -127,30 +130,10 @@ export function splitSets(batch: LineBatch): readonly LineBatch[] {
   }))
 }
 
-type Header = Pick<LineBatch, 'resource' | 'columns' | 'refs' | 'origins' | 'sets' | 'purged'>
-
-function readHeader(text: string, depthMax: number): Header {
-  try {
-    const header = parseJson(text, depthMax)
-    if (!isJsonObject(header)) return fault('it must be an object')
-    if (header.syncline !== LINES_VERSION) {
-      throw new SynclineError(
-        'SYNC_FORMAT_UNSUPPORTED',
-        `form ${quoted(header.syncline)} of ${LINES_MEDIA_TYPE}; this site reads form ${LINES_VERSION}`,
-      )
-    }
-    refuseUnknown(header, ['syncline', 'resource', 'columns', 'refs', 'origins', 'sets', 'purged'], 'a header')
-    const shape = readShape(header)
-    const sets = readSets(header.sets, shape.columns)
-    if (header.purged !== undefined && header.purged !== true) fault('purged is true or absent')
-    return {
-      ...shape,
-      ...(sets !== undefined && { sets }),
-      ...(header.purged === true && { purged: true as const }),
-    }
-  } catch (error) {
-    throw placed(error, 'header (line 1)')
-  }
+function readMore({ sets: named, purged }: { readonly [member: string]: unknown }, { columns }: Shape) {
+  const sets = readSets(named, columns)
+  if (purged !== undefined && purged !== true) fault('purged is true or absent')
+  return { ...(sets !== undefined && { sets }), ...(purged === true && { purged: true as const }) }
 }
 
 function readSets(value: unknown, columns: readonly string[]): LineBatch['sets'] {

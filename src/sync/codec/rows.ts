@@ -1,24 +1,17 @@
 import { SynclineError } from '../errors.ts'
 import type { Batch } from '../record.ts'
-import { isJsonObject, parseJson } from './exact-json.ts'
-import {
-  type BodyLimits,
-  checkCount,
-  decodeText,
-  fault,
-  incomplete,
-  placed,
-  quoted,
-  refuseUnknown,
-  trailerOf,
-} from './format.ts'
-import { enclosed, readShape, type Shape } from './shape.ts'
+import { type BodyLimits, checkCount, decodeText, fault, incomplete, trailerOf } from './format.ts'
+import { enclosed, readHeader, type Shape } from './shape.ts'
 
 /** Records on their way between two PostgreSQL databases with equal columns; who asks for them reads lines as well. */
 export const ROWS_MEDIA_TYPE = 'application/vnd.syncline.rows'
 
-/** Number of this form, in the header of every body. 1: first form. */
-const ROWS_VERSION = 1
+/** 1: first form. */
+const FORM = {
+  mediaType: ROWS_MEDIA_TYPE,
+  version: 1,
+  members: ['resource', 'keyType', 'columns', 'types', 'refs', 'origins'],
+}
 
 /**
  * A batch in the text form of PostgreSQL's COPY: rows of key, clock, origin, seen and kind (see LineBatch), then the values in column order, with a tab
@@ -42,7 +35,7 @@ export type RowText = Omit<RowBatch, 'rows'> & { readonly text: string }
 /** The body of a batch: header line, rows, trailer line. */
 export function rowsBody(batch: RowText): Buffer {
   const { resource, keyType, columns, types, refs, origins, text, count, next, purges } = batch
-  const header = JSON.stringify({ syncline: ROWS_VERSION, resource, keyType, columns, types, refs, origins })
+  const header = JSON.stringify({ syncline: FORM.version, resource, keyType, columns, types, refs, origins })
   const trailer = JSON.stringify({ count, ...next, purges })
   return enclosed(header, text, trailer)
 }
@@ -58,7 +51,7 @@ export function decodeRows(body: Uint8Array, limits: BodyLimits): RowBatch {
   while (body[end - 1] === NEWLINE) end--
   const headerEnd = body.indexOf(NEWLINE)
   if (headerEnd === -1 || headerEnd >= end) throw incomplete('the body has no header line')
-  const shape = readHeader(decodeText(body.subarray(0, headerEnd)), limits.depthMax)
+  const shape = readHeader(decodeText(body.subarray(0, headerEnd)), limits.depthMax, FORM, readTypes)
   const rows = body.subarray(headerEnd + 1, Math.max(headerEnd + 1, body.lastIndexOf(NEWLINE, end - 1)))
   checkCount(trailer.count, limits.recordsMax)
   const count = countRows(rows, limits.recordBytesMax)
@@ -69,28 +62,12 @@ export function decodeRows(body: Uint8Array, limits: BodyLimits): RowBatch {
 
 const NEWLINE = 0x0a
 
-function readHeader(text: string, depthMax: number): Shape & Pick<RowBatch, 'keyType' | 'types'> {
-  try {
-    const header = parseJson(text, depthMax)
-    if (!isJsonObject(header)) return fault('it must be an object')
-    if (header.syncline !== ROWS_VERSION) {
-      throw new SynclineError(
-        'SYNC_FORMAT_UNSUPPORTED',
-        `form ${quoted(header.syncline)} of ${ROWS_MEDIA_TYPE}; this site reads form ${ROWS_VERSION}`,
-      )
-    }
-    refuseUnknown(header, ['syncline', 'resource', 'keyType', 'columns', 'types', 'refs', 'origins'], 'a header')
-    const shape = readShape(header)
-    const { keyType, types } = header
-    if (typeof keyType !== 'string') return fault('keyType must be a name')
-    if (!Array.isArray(types) || !types.every((type) => typeof type === 'string'))
-      return fault('types must be a list of names')
-    if (types.length !== shape.columns.length)
-      return fault(`types has ${types.length} names for ${shape.columns.length} columns`)
-    return { ...shape, keyType, types: types as string[] }
-  } catch (error) {
-    throw placed(error, 'header (line 1)')
-  }
+function readTypes({ keyType, types }: { readonly [member: string]: unknown }, { columns }: Shape) {
+  if (typeof keyType !== 'string') return fault('keyType must be a name')
+  if (!Array.isArray(types) || !types.every((type) => typeof type === 'string'))
+    return fault('types must be a list of names')
+  if (types.length !== columns.length) return fault(`types has ${types.length} names for ${columns.length} columns`)
+  return { keyType, types: types as string[] }
 }
 
 function countRows(rows: Uint8Array, recordBytesMax: number): number {

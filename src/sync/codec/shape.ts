@@ -1,7 +1,8 @@
+import { SynclineError } from '../errors.ts'
 import type { Json } from '../record.ts'
 import { readOrigin, readResource } from './change.ts'
-import { isJsonObject } from './exact-json.ts'
-import { checkColumns, fault, quoted } from './format.ts'
+import { isJsonObject, parseJson } from './exact-json.ts'
+import { checkColumns, fault, placed, quoted, refuseUnknown } from './format.ts'
 
 /** What every record of a batch between two sites has in common: columns and what they refer to, and the sites that wrote. */
 export type Shape = {
@@ -11,8 +12,39 @@ export type Shape = {
   readonly origins: readonly string[]
 }
 
-/** The shape in the header of a body. Throws SYNC_FORMAT_INVALID or SYNC_REQUEST_TOO_LARGE. */
-export function readShape(header: { readonly [member: string]: Json }): Shape {
+type Members = { readonly [member: string]: Json }
+
+/** A form of such bodies: its media type, the number of the form, and the members of its header beside `syncline`. */
+export type Form = { readonly mediaType: string; readonly version: number; readonly members: readonly string[] }
+
+/**
+ * The first line of a body: an object of the members that its form has, of which `read` makes what is its own. Throws SYNC_FORMAT_UNSUPPORTED for another
+ * number of the form, SYNC_FORMAT_INVALID or SYNC_REQUEST_TOO_LARGE, each with its place.
+ */
+export function readHeader<T>(
+  text: string,
+  depthMax: number,
+  form: Form,
+  read: (header: Members, shape: Shape) => T,
+): Shape & T {
+  try {
+    const header = parseJson(text, depthMax)
+    if (!isJsonObject(header)) return fault('it must be an object')
+    if (header.syncline !== form.version) {
+      throw new SynclineError(
+        'SYNC_FORMAT_UNSUPPORTED',
+        `form ${quoted(header.syncline)} of ${form.mediaType}; this site reads form ${form.version}`,
+      )
+    }
+    refuseUnknown(header, ['syncline', ...form.members], 'a header')
+    const shape = readShape(header)
+    return { ...shape, ...read(header, shape) }
+  } catch (error) {
+    throw placed(error, 'header (line 1)')
+  }
+}
+
+function readShape(header: Members): Shape {
   const columns = readNames(header.columns, 'columns')
   checkColumns(columns.length)
   const origins = readNames(header.origins, 'origins')
